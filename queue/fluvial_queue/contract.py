@@ -1,0 +1,381 @@
+"""The store contract: what every store promises, in values and one Protocol.
+
+Invariants (DESIGN calls them by number; the contract suite tests each on every implementation):
+
+1.  A commit entry is atomic: all of its effects happen or none does. Entries of one call are
+    applied in order; a refused entry has no effect, and later entries *of the same run* in the
+    same call are refused with the same answer.
+2.  An entry is refused, in this order of checks, with
+    EPOCH     the lease's (epoch, nonce) is not the partition's current one, or it has expired by
+              the store's clock;
+    GONE      one of the `handled` messages does not exist any more;
+    SEQUENCE  the length of the run's log is not `base`.
+3.  A message exists from the moment it was added until the entry that handles it is applied. After
+    any crash the stored messages are exactly the outstanding work.
+4.  Every acquire of a partition increments its epoch, also by the same owner; epochs never restart.
+5.  A timer becomes a message in one atomic move, never before it is due by the store's clock.
+6.  `start` and `send` check and add in one atomic operation, and answer what they did.
+7.  A raised `OutcomeUnknownError` means that the operation may or may not have happened. A commit
+    must then be repeated unchanged until its answer is definite (GONE = it had been applied).
+8.  Terminal is final: once a run's status is terminal, its timers, hooks and (but for the handled
+    ones) messages are gone, and `send` answers CLOSED.
+9.  Times are Unix milliseconds of the store's clock. No operation uses the caller's clock.
+
+A store is used from one event loop. A cancelled await never leaves the store's connection in
+doubt: the operation goes on and its answer is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal, Protocol
+
+from fluvial.errors import FluvialError, UnavailableError
+
+DEFAULT_PARTITIONS = 64
+MAX_VALUE_BYTES = 32 * 1024 * 1024  # one event, message or record
+DEFAULT_RETENTION_MS = 7 * 24 * 3600 * 1000  # finished runs
+
+Durability = Literal["memory", "process", "disk", "replicated"]
+"""What an acknowledged write survives: nothing; the store's process; power loss; losing a node."""
+
+
+class StoreError(FluvialError):
+    """A store refused or failed an operation."""
+
+    code = "store_error"
+
+
+class StoreUnavailableError(StoreError, UnavailableError):
+    """The store cannot be reached, is full, or is read-only; nothing was written."""
+
+    code = "store_unavailable"
+    retryable = True
+
+
+class OutcomeUnknownError(StoreError, UnavailableError):
+    """The connection broke before the answer came: the operation may have happened."""
+
+    code = "store_outcome_unknown"
+    retryable = True
+
+
+class UnsafeStoreError(StoreError):
+    """The store's settings would lose data; the message names the setting and the fix."""
+
+    code = "store_unsafe"
+
+
+class RunStatus(StrEnum):
+    """Where a run stands."""
+
+    PENDING = "pending"  # accepted, RUN_STARTED not yet in the log
+    RUNNING = "running"
+    PAUSED = "paused"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    TERMINATED = "terminated"
+
+    @property
+    def is_terminal(self) -> bool:
+        return self in _TERMINAL
+
+
+_TERMINAL = frozenset(
+    {RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.TERMINATED}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to be a partition's one owner; both numbers are compared on every commit."""
+
+    partition: int
+    epoch: int
+    nonce: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """What a renewal of one lease answers."""
+
+    held: bool
+    next_timer_ms: int | None  # when the partition's next timer is due; None: it has none
+    last_message_id: str  # the id of the newest message ever added; "" if none
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMessage:
+    """An outstanding queue entry. `epoch` is the owner's that added it; 0: nobody's (start, send,
+    a due timer). Ids sort (by `message_order`) in the order in which messages were added."""
+
+    id: str
+    epoch: int
+    body: bytes
+
+
+def message_order(message_id: str) -> tuple[int, int]:
+    """A sort key for message ids: ids look like `<number>-<number>`."""
+    high, _, low = message_id.partition("-")
+    return int(high), int(low)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitEntry:
+    """One hand-off: everything that one handled message changes, applied atomically."""
+
+    run_id: str
+    handled: tuple[str, ...]  # message ids; all must exist; all are deleted
+    base: int  # the expected length of the run's log
+    events: tuple[bytes, ...] = ()  # appended to the log
+    messages: tuple[bytes, ...] = ()  # bodies to add, with the lease's epoch
+    timers: tuple[tuple[int, bytes], ...] = ()  # (delay in ms from now, body of the message)
+    drop_timers: tuple[bytes, ...] = ()
+    open_hooks: tuple[tuple[str, int], ...] = ()  # (token, the hook's id)
+    close_hooks: tuple[str, ...] = ()
+    status: RunStatus | None = None  # None: unchanged
+    turn: bytes | None = None  # an opaque value kept on the run record; None: unchanged
+
+
+class CommitOutcome(StrEnum):
+    OK = "ok"
+    EPOCH = "epoch"
+    GONE = "gone"
+    SEQUENCE = "sequence"
+
+
+@dataclass(frozen=True, slots=True)
+class CommitAnswer:
+    """The answer to one entry; `message_ids` are those of `entry.messages`, in order."""
+
+    outcome: CommitOutcome
+    message_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CommitReply:
+    """The answers to a group, in order, and the store's time when they were applied."""
+
+    answers: tuple[CommitAnswer, ...]
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class FiredTimers:
+    """The messages that due timers became (epoch 0), and when the next one is due."""
+
+    messages: tuple[StoredMessage, ...]
+    next_timer_ms: int | None
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartRun:
+    """A run to create, with its START message."""
+
+    run_id: str
+    app: str
+    workflow: str
+    deployment: str
+    input: bytes  # sealed
+    key: str = ""
+    fingerprint: bytes = b""  # of the plain input; compared only where both sides have one
+    meta: dict[str, Any] = field(default_factory=dict[str, Any])  # small, in clear
+
+
+class StartOutcome(StrEnum):
+    ACCEPTED = "accepted"
+    DUPLICATE = "duplicate"  # the run exists with the same fingerprint (or one has none)
+    CONFLICT = "conflict"  # the run exists with another fingerprint
+
+
+class SendOutcome(StrEnum):
+    ACCEPTED = "accepted"
+    DUPLICATE = "duplicate"  # this resume id was accepted before
+    UNKNOWN = "unknown"  # no such run, or no such open hook
+    CLOSED = "closed"  # the run is terminal, or the hook was closed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """A run without its log: a projection that every commit keeps up to date."""
+
+    run_id: str
+    app: str
+    workflow: str
+    deployment: str
+    status: RunStatus
+    created_ms: int
+    finished_ms: int | None
+    key: str
+    fingerprint: bytes
+    input: bytes  # sealed; empty once RUN_STARTED is in the log
+    turn: bytes  # what the last commit with a `turn` said; empty before
+    events: int  # the length of the log
+    meta: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunQuery:
+    """Which runs to list, newest first."""
+
+    app: str | None = None
+    workflow: str | None = None
+    statuses: frozenset[RunStatus] | None = None
+    since_ms: int | None = None  # created at or after
+    limit: int = 50
+    cursor: str | None = None  # from a page; stable while runs are added
+
+
+@dataclass(frozen=True, slots=True)
+class RunPage:
+    runs: tuple[RunRecord, ...]
+    cursor: str | None  # None: this was the last page
+
+
+@dataclass(frozen=True, slots=True)
+class Bell:
+    """A doorbell: a hint, never the only way to learn of something.
+
+    `messages`: something was added to `partition` by somebody who is not its owner.
+    `finished`: the run `run_id` became terminal.
+    `lost`: the subscription broke and was made anew; whoever waits must look now.
+    """
+
+    kind: Literal["messages", "finished", "lost"]
+    partition: int = -1
+    run_id: str = ""
+
+
+RecordKind = Literal["app", "deployment", "token", "host", "setting"]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A small document (deployments, apps, tokens): `version` counts its writes from 1."""
+
+    id: str
+    version: int
+    value: dict[str, Any]
+
+
+class Store(Protocol):
+    """Where event logs, messages, timers, hooks and records live."""
+
+    @property
+    def partitions(self) -> int:
+        """How many partitions this store was created with; fixed for its life."""
+        ...
+
+    @property
+    def durability(self) -> Durability: ...
+
+    async def open(self) -> None:
+        """Connect, check the settings, create or read the number of partitions.
+
+        Raises:
+            UnsafeStoreError, StoreUnavailableError
+        """
+        ...
+
+    async def close(self) -> None: ...
+
+    async def now_ms(self) -> int: ...
+
+    # ---- ownership ----
+
+    async def acquire(self, partition: int, *, owner: str, ttl_ms: int) -> Lease | None:
+        """Become the owner of a partition that is free, expired, or held under the same `owner`
+        name (a program that was restarted takes its own partitions back at once; the epoch fences
+        its former self). None: somebody else holds it."""
+        ...
+
+    async def renew(self, leases: Sequence[Lease], *, ttl_ms: int) -> list[Pulse]: ...
+
+    async def release(self, lease: Lease) -> None:
+        """Give a partition up, so that the next owner need not wait; a stale lease is ignored."""
+        ...
+
+    # ---- the owner's work ----
+
+    async def window(self, lease: Lease, *, after: str, limit: int) -> list[StoredMessage] | None:
+        """Return up to `limit` outstanding messages with ids above `after` ("" = from the start),
+        oldest first; None if the lease is not current. Ordered with commits: the answer reflects
+        every commit whose call began before this one."""
+        ...
+
+    async def fire_timers(self, lease: Lease, *, limit: int) -> FiredTimers | None:
+        """Turn up to `limit` due timers into messages; None if the lease is not current."""
+        ...
+
+    async def commit(self, lease: Lease, entries: Sequence[CommitEntry]) -> CommitReply:
+        """Apply a group of entries of one partition in one atomic operation each.
+
+        Raises:
+            OutcomeUnknownError: repeat it unchanged.
+            StoreUnavailableError: nothing was written; repeat it later.
+        """
+        ...
+
+    # ---- everybody's work ----
+
+    async def start(self, run: StartRun) -> StartOutcome: ...
+
+    async def send(
+        self, run_id: str, body: bytes, *, token: str | None = None, resume_id: str = ""
+    ) -> SendOutcome:
+        """Add a message to a run; with `token` only if that hook is open, once per `resume_id`."""
+        ...
+
+    async def claim_token(self, app: str, token: str, run_id: str) -> str:
+        """Claim a user-chosen hook token; return the id of the run that now holds it.
+
+        The claim succeeds if nobody holds the token, if `run_id` does already, or if the holder is
+        terminal, gone, or has closed that hook (checked, then replaced by compare-and-set)."""
+        ...
+
+    async def token_holder(self, app: str, token: str) -> str | None: ...
+
+    async def read_run(self, run_id: str) -> RunRecord | None: ...
+
+    async def read_events(self, run_id: str, *, start: int = 0, limit: int = 1000) -> list[bytes]:
+        """Return up to `limit` events from position `start` of the log."""
+        ...
+
+    async def open_hooks(self, run_id: str) -> dict[str, int]:
+        """Return the run's open hooks: token → the hook's id."""
+        ...
+
+    async def query_runs(self, query: RunQuery) -> RunPage: ...
+
+    async def count_runs(self) -> dict[tuple[str, RunStatus], int]:
+        """Return how many runs are open (not terminal) by (app, status); at most a sweep old."""
+        ...
+
+    def bells(self) -> AsyncIterator[Bell]:
+        """Subscribe to the doorbells; ends when the store is closed."""
+        ...
+
+    # ---- records ----
+
+    async def put_record(
+        self, kind: RecordKind, record_id: str, value: dict[str, Any], *, expect: int | None = None
+    ) -> int | None:
+        """Write a record and return its new version. With `expect`, only if its current version is
+        `expect` (0 = it does not exist); None: it was another."""
+        ...
+
+    async def get_record(self, kind: RecordKind, record_id: str) -> Record | None: ...
+
+    async def list_records(self, kind: RecordKind) -> list[Record]: ...
+
+    async def delete_record(self, kind: RecordKind, record_id: str) -> bool: ...
+
+    # ---- numbers ----
+
+    async def depth(self, partitions: Sequence[int]) -> tuple[int, int]:
+        """Return (outstanding messages, timers) over `partitions`."""
+        ...

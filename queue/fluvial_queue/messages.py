@@ -1,0 +1,67 @@
+"""Messages: the queue's entries, each asking for one thing to happen to one run.
+
+A message's body is a msgpack array `[kind, run_id, id, attempt, meta, payload]`:
+
+    kind     what is asked for (`MessageKind`)
+    id       the step's, timer's or hook's id in the run; 0 for the run itself
+    attempt  the step's attempt, counting from 1; for a turn, how often it was lost; else 0
+    meta     a small map in clear
+    payload  a hook's sealed payload, else empty
+
+A due timer's member *is* the body of the message that it becomes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import msgpack
+
+from fluvial.errors import WireError
+
+
+class MessageKind(StrEnum):
+    """What a message asks for."""
+
+    START = "start"  # append RUN_STARTED; added by the start script
+    TURN = "turn"  # advance the workflow; added by the owner's commits
+    STEP = "step"  # execute one attempt; added by the owner's commits, or by a retry's timer
+    TIMER = "timer"  # append TIMER_FIRED; added by a due timer
+    HOOK = "hook"  # append HOOK_RECEIVED; added by `send`; meta: token, resume
+    CANCEL = "cancel"  # append CANCEL_REQUESTED; added by `send`; meta: reason
+    TERMINATE = "terminate"  # end the run at once; by `send`, or by a cancel's deadline; meta: reason
+    RESUME = "resume"  # continue a paused run; added by `send`
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """The body of a queue entry."""
+
+    kind: MessageKind
+    run_id: str
+    id: int = 0
+    attempt: int = 0
+    meta: dict[str, Any] = field(default_factory=dict[str, Any])
+    payload: bytes = b""
+
+    def encode(self) -> bytes:
+        """Return the bytes that stand in the queue."""
+        body: bytes = msgpack.packb(
+            (self.kind.value, self.run_id, self.id, self.attempt, self.meta, self.payload)
+        )
+        return body
+
+
+def decode_message(body: bytes) -> Message:
+    """Return the message that `body` holds.
+
+    Raises:
+        WireError: `body` is not a message.
+    """
+    try:
+        kind, run_id, correlation, attempt, meta, payload = msgpack.unpackb(body)
+        return Message(MessageKind(kind), run_id, correlation, attempt, meta, payload)
+    except Exception as error:  # noqa: BLE001 - hostile bytes raise many kinds
+        raise WireError("not a queue message") from error

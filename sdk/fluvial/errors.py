@@ -1,0 +1,215 @@
+"""Every error that Fluvial raises on purpose.
+
+FluvialError
+├── FatalError              a step failed for good: never retried
+├── RetryableError          a step failed for now: retried after `retry_after_seconds`
+├── SerializationError      a value cannot cross the boundary (also TypeError)
+├── DecryptionError         a sealed value was altered, moved, or its key is gone
+├── NondeterminismError     a replay asked for something else than the log recorded
+├── WorkflowSandboxError    workflow code tried I/O, a thread or a real clock (also RuntimeError)
+├── NotInWorkflowError      a durable wait was used outside a workflow (also RuntimeError)
+├── StepFailedError         seen by a workflow: a step used up its attempts
+├── RunFailedError          seen by a caller: the run ended without a result
+│   ├── RunCancelledError
+│   └── RunTerminatedError
+├── RunNotFoundError        (also LookupError)
+├── HookNotFoundError       (also LookupError)
+├── HookConflictError       another run holds the hook's token
+├── StartConflictError      the same key was started with another input
+├── ManifestError           a manifest is wrong (also ValueError)
+├── BundleError             a bundle is wrong or hostile (also ValueError)
+├── WireError               a frame broke the protocol (also ValueError)
+├── InvalidRequestError     a caller's argument is wrong (also ValueError)
+├── AccessDeniedError       a token is missing or lacks a scope (also PermissionError)
+└── UnavailableError        the platform cannot answer now: try again (also ConnectionError)
+
+Each class has a stable `code` (used in problem+json and in the command line's `--json`) and says
+through `retryable` whether the same call may succeed later.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class FluvialError(Exception):
+    """The root of all errors that Fluvial raises on purpose."""
+
+    code: ClassVar[str] = "error"
+    retryable: ClassVar[bool] = False
+
+
+class FatalError(FluvialError):
+    """Raise it in a step to fail the step for good, whatever its `retries` say."""
+
+    code = "fatal"
+
+
+class RetryableError(FluvialError):
+    """Raise it in a step to have it tried again after a chosen delay."""
+
+    code = "retryable"
+    retryable = True
+
+    def __init__(self, message: str = "", *, retry_after_seconds: float = 1.0) -> None:
+        super().__init__(message)
+        if retry_after_seconds < 0:
+            raise InvalidRequestError(
+                f"retry_after_seconds must not be negative, got {retry_after_seconds}"
+            )
+        self.retry_after_seconds = retry_after_seconds
+
+
+class SerializationError(FluvialError, TypeError):
+    """A value cannot be encoded; `path` names the offending part, e.g. `args[0].client`."""
+
+    code = "not_serializable"
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class DecryptionError(FluvialError):
+    """A sealed value was altered, moved to another place, or its key is not here."""
+
+    code = "not_decryptable"
+
+
+class NondeterminismError(FluvialError):
+    """A replay asked for something else than what the event log recorded."""
+
+    code = "nondeterminism"
+
+
+class WorkflowSandboxError(FluvialError, RuntimeError):
+    """Workflow code tried I/O, a thread, a subprocess or a real clock: move it into a step."""
+
+    code = "workflow_sandbox"
+
+
+class NotInWorkflowError(FluvialError, RuntimeError):
+    """A durable wait was used outside a workflow."""
+
+    code = "not_in_workflow"
+
+
+class StepFailedError(FluvialError):
+    """A step used up its attempts; `__cause__` is the last attempt's error where it decodes."""
+
+    code = "step_failed"
+
+    def __init__(self, step: str, attempts: int, reason: str) -> None:
+        super().__init__(f"step {step} failed after {attempts} attempt(s): {reason}")
+        self.step = step
+        self.attempts = attempts
+        self.reason = reason
+
+
+class RunFailedError(FluvialError):
+    """A run ended without a result."""
+
+    code = "run_failed"
+
+    def __init__(self, run_id: str, reason: str) -> None:
+        super().__init__(f"run {run_id} {reason}")
+        self.run_id = run_id
+        self.reason = reason
+
+
+class RunCancelledError(RunFailedError):
+    """A run was cancelled and has finished its clean-up."""
+
+    code = "run_cancelled"
+
+
+class RunTerminatedError(RunFailedError):
+    """A run was terminated without clean-up."""
+
+    code = "run_terminated"
+
+
+class RunNotFoundError(FluvialError, LookupError):
+    """No run has this id (or it has expired)."""
+
+    code = "run_not_found"
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"no run {run_id!r}: it never existed or its retention is over")
+        self.run_id = run_id
+
+
+class HookNotFoundError(FluvialError, LookupError):
+    """No open hook has this token."""
+
+    code = "hook_not_found"
+
+    def __init__(self, token: str) -> None:
+        super().__init__(
+            f"no open hook has the token {token!r}: it is not open yet, was closed, or never was"
+        )
+        self.token = token
+
+
+class HookConflictError(FluvialError):
+    """Another run holds the hook's token."""
+
+    code = "hook_conflict"
+
+    def __init__(self, token: str) -> None:
+        super().__init__(f"the hook token {token!r} is held by another run")
+        self.token = token
+
+
+class StartConflictError(FluvialError):
+    """A run with the same key exists and was started with another input."""
+
+    code = "start_conflict"
+
+    def __init__(self, key: str, run_id: str) -> None:
+        super().__init__(f"key {key!r} already started {run_id} with another input")
+        self.key = key
+        self.run_id = run_id
+
+
+class ManifestError(FluvialError, ValueError):
+    """A manifest is wrong; `where` names the file and key."""
+
+    code = "manifest_invalid"
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(f"{where}: {reason}")
+        self.where = where
+        self.reason = reason
+
+
+class BundleError(FluvialError, ValueError):
+    """A bundle is wrong, too large, or hostile."""
+
+    code = "bundle_invalid"
+
+
+class WireError(FluvialError, ValueError):
+    """A frame broke the protocol; the connection that carried it must be closed."""
+
+    code = "wire"
+
+
+class InvalidRequestError(FluvialError, ValueError):
+    """A caller's argument is wrong."""
+
+    code = "invalid_request"
+
+
+class AccessDeniedError(FluvialError, PermissionError):
+    """A token is missing, unknown, or lacks the scope that the call needs."""
+
+    code = "access_denied"
+
+
+class UnavailableError(FluvialError, ConnectionError):
+    """The platform cannot answer now; the same call may succeed later."""
+
+    code = "unavailable"
+    retryable = True

@@ -1,0 +1,106 @@
+"""The event log's vocabulary: what an event is, and how it is written down.
+
+An event is a msgpack array `[type, at_ms, id, payload, meta]`:
+
+    type     an EventType
+    at_ms    the store's time when it happened, in Unix milliseconds (see `EventType`)
+    id       which step, timer or hook it belongs to; they count from 1 in the order in which the
+             workflow asked for them (one counter for all kinds); 0 for the run itself
+    payload  bytes sealed by the instance (`fluvial.encryption`), or empty
+    meta     a small map in clear: names, attempts, delays; keys are listed per type below
+
+Inputs are what a workflow consumes, outputs are what it asks for, records are for people and for
+the owner. A replay feeds the inputs in log order and checks that the workflow asks for exactly the
+recorded outputs in the recorded order.
+
+A workflow's clock is the greatest `at_ms` among the inputs that it has consumed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, Final
+
+import msgpack
+
+from fluvial.errors import WireError
+
+
+class EventType(IntEnum):
+    """The kinds of event; the comment lists `payload` and the keys of `meta`."""
+
+    # inputs
+    RUN_STARTED = 1  # payload: the run's input; meta: workflow, deployment
+    STEP_COMPLETED = 2  # payload: the result; meta: attempt, invocation, cpu_us, instance
+    STEP_FAILED = 3  # payload: the error; meta: attempt, invocation, cpu_us, instance, reason
+    TIMER_FIRED = 4
+    HOOK_RECEIVED = 5  # payload; meta: resume (id of the resume)
+    HOOK_CONFLICT = 6  # meta: token
+    CANCEL_REQUESTED = 7  # meta: reason
+
+    # outputs
+    STEP_SCHEDULED = 20  # payload: the arguments; meta: name, timeout_ms (0: none)
+    STEP_CANCELLED = 21  # the workflow gave the step up: its invocation is cancelled
+    TIMER_SET = 22  # meta: delay_ms
+    TIMER_CANCELLED = 23
+    HOOK_OPENED = 24  # meta: token, chosen (True: the user chose it, so it must be claimed)
+    HOOK_CLOSED = 25  # meta: token
+
+    # outputs that end the run
+    RUN_COMPLETED = 30  # payload: the result
+    RUN_FAILED = 31  # payload: the error; meta: reason (a code, never user text)
+    RUN_CANCELLED = 32
+
+    # records of the owner
+    STEP_RETRYING = 40  # payload: the error; meta: attempt (the failed one), delay_ms, reason,
+    #                     invocation, cpu_us, instance
+    ATTEMPT_LOST = 41  # meta: attempt, reason (instance_died, owner_changed, ...)
+    STEP_ABANDONED = 42  # meta: attempt; by a terminate
+    RUN_TERMINATED = 43  # meta: reason
+    RUN_PAUSED = 44  # meta: reason
+    RUN_RESUMED = 45
+    TURN_LOST = 46  # meta: attempt, reason
+
+
+INPUTS: Final = frozenset(t for t in EventType if t < 20)
+OUTPUTS: Final = frozenset(t for t in EventType if 20 <= t < 40)
+TERMINAL: Final = frozenset(
+    {
+        EventType.RUN_COMPLETED,
+        EventType.RUN_FAILED,
+        EventType.RUN_CANCELLED,
+        EventType.RUN_TERMINATED,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One entry of an event log."""
+
+    type: EventType
+    at_ms: int
+    id: int = 0
+    payload: bytes = b""
+    meta: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def encode(self) -> bytes:
+        """Return the bytes that stand in the log."""
+        encoded: bytes = msgpack.packb(
+            (int(self.type), self.at_ms, self.id, self.payload, self.meta)
+        )
+        return encoded
+
+
+def decode_event(data: bytes) -> Event:
+    """Return the event that `data` holds.
+
+    Raises:
+        WireError: `data` is not an event.
+    """
+    try:
+        type_number, at_ms, correlation, payload, meta = msgpack.unpackb(data)
+        return Event(EventType(type_number), int(at_ms), int(correlation), bytes(payload), meta)
+    except Exception as error:  # noqa: BLE001 - hostile bytes raise many kinds
+        raise WireError("not an event") from error

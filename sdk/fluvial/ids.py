@@ -1,0 +1,69 @@
+"""Ids: a readable prefix and Crockford base 32 in lower case.
+
+    run_<2 characters: partition><24 characters>     a run; its partition is readable from the id
+    dpl_<24 characters>                              a deployment
+    inv_<24 characters>                              an invocation
+    ins_<24 characters>                              an instance
+
+The 24 characters of a random id are 120 bits: 48 bits of Unix milliseconds, then 72 random bits, so
+ids of one kind sort by time of creation. The 24 characters of a *keyed* run are 120 bits of SHA-256
+over (app, workflow, key): the same start always names the same run, hence the same partition, and
+the check "was this key started before?" needs no second record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import time
+
+from fluvial.errors import InvalidRequestError
+
+MAX_PARTITIONS = 1024  # two base-32 characters
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_RUN = re.compile(r"run_([0-9a-hjkmnp-tv-z]{2})[0-9a-hjkmnp-tv-z]{24}")
+_RANDOM_BITS = 72
+_BODY_CHARACTERS = 24
+
+
+def new_id(prefix: str) -> str:
+    """Return a fresh id such as `dpl_…`; ids of one prefix sort by time of creation."""
+    return f"{prefix}_{_time_ordered()}"
+
+
+def new_run_id(partitions: int) -> str:
+    """Return a fresh run id in a partition chosen at random among `partitions`."""
+    partition = int.from_bytes(os.urandom(4), "big") % partitions
+    return f"run_{_base32(partition, 2)}{_time_ordered()}"
+
+
+def keyed_run_id(app: str, workflow: str, key: str, partitions: int) -> str:
+    """Return the run id that belongs to an idempotency key; equal arguments give equal ids."""
+    digest = hashlib.sha256(b"\0".join(part.encode() for part in (app, workflow, key))).digest()
+    partition = int.from_bytes(digest[:4], "big") % partitions
+    body = int.from_bytes(digest[4:19], "big")
+    return f"run_{_base32(partition, 2)}{_base32(body, _BODY_CHARACTERS)}"
+
+
+def partition_of(run_id: str) -> int:
+    """Return the partition that a run id names.
+
+    Raises:
+        InvalidRequestError: `run_id` is not a run id.
+    """
+    match = _RUN.fullmatch(run_id)
+    if match is None:
+        raise InvalidRequestError(f"{run_id!r} is not a run id (run_ and 26 characters)")
+    high, low = match.group(1)
+    return _ALPHABET.index(high) * 32 + _ALPHABET.index(low)
+
+
+def _time_ordered() -> str:
+    milliseconds = time.time_ns() // 1_000_000
+    random = int.from_bytes(os.urandom(_RANDOM_BITS // 8), "big")
+    return _base32(milliseconds << _RANDOM_BITS | random, _BODY_CHARACTERS)
+
+
+def _base32(number: int, characters: int) -> str:
+    return "".join(_ALPHABET[number >> 5 * i & 31] for i in range(characters - 1, -1, -1))

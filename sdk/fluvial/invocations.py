@@ -1,0 +1,201 @@
+"""What the body and `meta` of INVOKE and ANSWER frames hold, as values.
+
+Three kinds of invocation travel in INVOKE: a *turn*, a *step* and a *reveal* (decrypt for people).
+The dispatcher builds the request, the instance builds the answer, `to_frame_fields`/`from_frame`
+on each class are the only places that know the map's keys. A list of events in a body is a msgpack
+array of byte strings.
+
+Outcomes of an answer:
+
+    ok         the events are the proposal
+    not_live   only for a turn: the named coroutine is not here; send the log (no attempt spent)
+    cancelled  the invocation ended because of a CANCEL frame; nothing is proposed
+    diverged   a replay did not match the log; `meta["reason"]` says how; nothing is proposed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import msgpack
+
+from fluvial.errors import WireError
+
+Outcome = Literal["ok", "not_live", "cancelled", "diverged"]
+OUTCOMES: Final = frozenset({"ok", "not_live", "cancelled", "diverged"})
+TURN_ID_BYTES: Final = 8
+MAX_EVENTS_PER_ANSWER: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnRequest:
+    """Advance a run's workflow by its unconsumed inputs.
+
+    With `turn_id`, the live coroutine of that turn is continued with `events` (the unconsumed
+    inputs only). Without, `events` is the whole log up to the base and the workflow is replayed;
+    inputs after the first `consumed` ones of the log are new.
+    """
+
+    run_id: str
+    app: str
+    workflow: str
+    turn_id: bytes | None
+    consumed: int  # how many inputs of the log earlier turns have consumed
+    now_ms: int  # the store's time at dispatch
+    events: Sequence[bytes]
+
+    def to_frame_fields(self) -> tuple[str, dict[str, Any], bytes]:
+        meta = {
+            "run": self.run_id,
+            "app": self.app,
+            "workflow": self.workflow,
+            "turn": self.turn_id,
+            "consumed": self.consumed,
+            "now": self.now_ms,
+        }
+        return "turn", meta, pack_events(self.events)
+
+    @classmethod
+    def from_frame(cls, meta: dict[str, Any], body: bytes) -> TurnRequest:
+        return cls(
+            run_id=meta["run"],
+            app=meta["app"],
+            workflow=meta["workflow"],
+            turn_id=meta["turn"],
+            consumed=meta["consumed"],
+            now_ms=meta["now"],
+            events=unpack_events(body),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRequest:
+    """Execute one attempt of a step; with `carry` also take the next turn if it is live here."""
+
+    run_id: str
+    app: str
+    workflow: str
+    step: str
+    id: int
+    attempt: int  # counts from 1
+    invocation: str
+    timeout_ms: int  # 0: none
+    now_ms: int
+    carry: bytes | None  # the turn id of the coroutine that may go on
+    input: bytes  # the payload of STEP_SCHEDULED
+
+    def to_frame_fields(self) -> tuple[str, dict[str, Any], bytes]:
+        meta = {
+            "run": self.run_id,
+            "app": self.app,
+            "workflow": self.workflow,
+            "step": self.step,
+            "id": self.id,
+            "attempt": self.attempt,
+            "invocation": self.invocation,
+            "timeout": self.timeout_ms,
+            "now": self.now_ms,
+            "carry": self.carry,
+        }
+        return "step", meta, self.input
+
+    @classmethod
+    def from_frame(cls, meta: dict[str, Any], body: bytes) -> StepRequest:
+        return cls(
+            run_id=meta["run"],
+            app=meta["app"],
+            workflow=meta["workflow"],
+            step=meta["step"],
+            id=meta["id"],
+            attempt=meta["attempt"],
+            invocation=meta["invocation"],
+            timeout_ms=meta["timeout"],
+            now_ms=meta["now"],
+            carry=meta["carry"],
+            input=body,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevealRequest:
+    """Decrypt the payloads of a run's events for a person who may read them.
+
+    The answer's body is a msgpack array with one text per event (a JSON or `repr` rendering of the
+    payload), or nil where the event has no payload.
+    """
+
+    run_id: str
+    app: str
+    workflow: str
+    events: Sequence[bytes]
+
+    def to_frame_fields(self) -> tuple[str, dict[str, Any], bytes]:
+        meta = {"run": self.run_id, "app": self.app, "workflow": self.workflow}
+        return "reveal", meta, pack_events(self.events)
+
+    @classmethod
+    def from_frame(cls, meta: dict[str, Any], body: bytes) -> RevealRequest:
+        return cls(
+            run_id=meta["run"],
+            app=meta["app"],
+            workflow=meta["workflow"],
+            events=unpack_events(body),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What an instance proposes after a turn or a step.
+
+    A turn's events are outputs in the order in which the workflow asked for them. A step's first
+    event is STEP_COMPLETED, STEP_FAILED or STEP_RETRYING; after the first two, the outputs of a
+    carried-over turn may follow, and then `turn_id` is set.
+    """
+
+    outcome: Outcome
+    turn_id: bytes | None = None  # the identity of the coroutine after this turn
+    events: Sequence[bytes] = ()
+    reason: str = ""  # for `diverged`: for people, without user data
+
+    def to_frame_fields(self) -> tuple[str, dict[str, Any], bytes]:
+        meta = {"turn": self.turn_id, "reason": self.reason}
+        return self.outcome, meta, pack_events(self.events)
+
+    @classmethod
+    def from_frame(cls, outcome: str, meta: dict[str, Any], body: bytes) -> Answer:
+        if outcome not in OUTCOMES:
+            raise WireError(f"unknown outcome {outcome!r}")
+        events = unpack_events(body)
+        if len(events) > MAX_EVENTS_PER_ANSWER:
+            raise WireError(f"{len(events)} events in an answer, above {MAX_EVENTS_PER_ANSWER}")
+        return cls(
+            outcome=outcome,  # type: ignore[arg-type]  # checked against OUTCOMES above
+            turn_id=meta.get("turn"),
+            events=events,
+            reason=str(meta.get("reason", "")),
+        )
+
+
+def pack_events(events: Sequence[bytes]) -> bytes:
+    """Return one body that holds all of `events`."""
+    packed: bytes = msgpack.packb(list(events))
+    return packed
+
+
+def unpack_events(body: bytes) -> list[bytes]:
+    """Return the byte strings of a body made by `pack_events`.
+
+    Raises:
+        WireError: `body` is something else.
+    """
+    if not body:
+        return []
+    try:
+        events = msgpack.unpackb(body)
+    except Exception as error:  # noqa: BLE001 - hostile bytes raise many kinds
+        raise WireError("not a list of events") from error
+    if not isinstance(events, list) or not all(isinstance(e, bytes) for e in events):
+        raise WireError("not a list of events")
+    return events

@@ -1,0 +1,157 @@
+"""Frames: how the programs speak to each other over a stream socket.
+
+A frame is two big-endian 32-bit lengths, a msgpack header and raw body bytes:
+
+    header_bytes:u32  body_bytes:u32  header: msgpack [type, id, *fields]  body
+
+One connection carries many conversations; `id` tells them apart and is chosen by the side that
+opens the conversation (an invocation by the gateway, a call by the instance). Fields are
+positional; a reader ignores fields it does not know, so fields are only ever appended. A frame
+type that a reader does not know, or a length above the limits, closes the connection.
+
+Flow control: each side may send at most `INITIAL_CREDIT` body bytes of REQUEST_BODY (or RESPONSE
+and RESPONSE_BODY) per id before the other side grants more with CREDIT. A reader grants credit as
+its consumer takes the bytes, so one slow consumer bounds its own memory and stops nobody else.
+The first chunk in REQUEST counts too. INVOKE, ANSWER, CALL and REPLY are not flow-controlled:
+their bodies are bounded by MAX_BODY_BYTES and one is sent per id.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from enum import IntEnum
+from typing import Any, Final
+
+import msgpack
+
+from fluvial.errors import WireError
+
+PROTOCOL_VERSION: Final = 1
+MAX_HEADER_BYTES: Final = 256 * 1024
+MAX_BODY_BYTES: Final = 64 * 1024 * 1024
+CHUNK_BYTES: Final = 64 * 1024  # the largest HTTP body chunk that a sender puts into one frame
+INITIAL_CREDIT: Final = 256 * 1024
+
+_LENGTHS = struct.Struct(">II")
+
+
+class FrameType(IntEnum):
+    """What a frame says; the comment lists the header's fields after `[type, id, …`.
+
+    g gateway, i instance, v invoker, b builder.
+    """
+
+    # Gateway and instance: the link
+    HELLO = 1  # g→i version:int, credential:bytes, gateway:str, partitions:int
+    WELCOME = 2  # i→g version:int, instance:str, max_concurrency:int
+    GOAWAY = 3  # i→g reason:str; no further invocation is accepted, those under way finish
+    CREDIT = 4  # both bytes:int; id is the invocation's
+
+    # Gateway and instance: HTTP invocations
+    REQUEST = 10  # g→i invocation:str, method:str, target:bytes, headers:[[bytes,bytes]],
+    #                    client:[host,port]|nil, scheme:str, http_version:str,
+    #                    deadline_ms:int (time left), more:bool; body: first chunk
+    REQUEST_BODY = 11  # g→i more:bool; body: chunk
+    RESPONSE = 12  # i→g status:int, head_bytes:int, framing:int, more:bool;
+    #                    body: serialised head, then the first chunk
+    RESPONSE_BODY = 13  # i→g more:bool; body: chunk
+    FINISHED = 14  # i→g cpu_us:int, outcome:str; last frame of every HTTP and step invocation
+    NACK = 15  # i→g reason:str; the handler was not started: send it elsewhere
+    BROKEN = 16  # i→g code:str; a started response cannot be completed: break the connection
+    CANCEL = 17  # g→i reason:str; answered by FINISHED or ANSWER with outcome "cancelled"
+
+    # Gateway and instance: turns and steps
+    INVOKE = 20  # g→i kind:str, meta:map; body: as invocations.py says
+    ANSWER = 21  # i→g outcome:str, meta:map, cpu_us:int; body: as invocations.py says
+    FORGET = 22  # g→i run_ids:[str]; a hint: these live runs will not be asked for again
+
+    # Instance calls the platform (start a run, read a run, resume a hook)
+    CALL = 30  # i→g invocation id (0: none):int, operation:str, arguments:map; body: payload
+    REPLY = 31  # g→i code:str ("ok" or an error code), result:map; body: payload
+
+    # Gateway and invoker
+    ACQUIRE = 50  # g→v deployment:map (DeploymentSpec), exclude:[instance id]
+    ACQUIRED = 51  # v→g instance:str, address:str, credential:bytes, tier:str, phases_ms:map
+    REFUSED = 52  # v→g code:str, message:str; answer to any request of the gateway
+    DEAD = 53  # v→g instance:str, reason:str; id 0
+    KEYS = 54  # g→v app:str; create the app's keys if they do not exist
+    KEYED = 55  # v→g key_id:str, public_key:bytes
+    KILL = 56  # g→v instance:str, grace_ms:int; no answer
+    SURVEY = 57  # g→v no fields
+    SURVEYED = 58  # v→g instances:[map], zygotes:[map]
+
+    # Gateway and builder
+    BUILD = 60  # g→b request:map (archive path, limits)
+    BUILD_LOG = 61  # b→g text:str
+    BUILT = 62  # b→g report:map
+    # a failed build answers REFUSED
+
+
+class Framing(IntEnum):
+    """How the gateway must delimit a response's body (the third field of RESPONSE)."""
+
+    LENGTH = 0  # the head has a Content-Length
+    STREAM = 1  # length unknown: chunked for HTTP/1.1, until close for HTTP/1.0
+    NONE = 2  # no body by the rules of HTTP (HEAD, 1xx, 204, 304)
+
+
+def pack(frame_type: int, conversation: int, *fields: object, body: bytes = b"") -> bytes:
+    """Return one frame.
+
+    Raises:
+        WireError: the header or the body is above its limit.
+    """
+    header: bytes = msgpack.packb((frame_type, conversation, *fields))
+    if len(header) > MAX_HEADER_BYTES:
+        raise WireError(f"a frame header of {len(header)} bytes is above {MAX_HEADER_BYTES}")
+    if len(body) > MAX_BODY_BYTES:
+        raise WireError(f"a frame body of {len(body)} bytes is above {MAX_BODY_BYTES}")
+    return _LENGTHS.pack(len(header), len(body)) + header + body
+
+
+class FrameReader:
+    """Cuts a byte stream into frames; one per connection, not safe for threads."""
+
+    __slots__ = ("_buffer",)
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[tuple[list[Any], bytes]]:
+        """Yield (header, body) for each frame that `data` completes.
+
+        The iterator must be exhausted (or the reader thrown away) before the next call.
+
+        Raises:
+            WireError: a length is above its limit or a header is not a msgpack array.
+        """
+        buffer = self._buffer
+        buffer += data
+        start, end = 0, len(buffer)
+        view = memoryview(buffer)
+        try:
+            while end - start >= _LENGTHS.size:
+                header_bytes, body_bytes = _LENGTHS.unpack_from(buffer, start)
+                if header_bytes > MAX_HEADER_BYTES or body_bytes > MAX_BODY_BYTES:
+                    raise WireError(f"frame lengths {header_bytes}, {body_bytes} above the limits")
+                body_start = start + _LENGTHS.size + header_bytes
+                stop = body_start + body_bytes
+                if stop > end:
+                    break
+                header = _header(bytes(view[start + _LENGTHS.size : body_start]))
+                start = stop
+                yield header, bytes(view[body_start:stop])
+        finally:
+            view.release()
+            del buffer[:start]
+
+
+def _header(data: bytes) -> list[Any]:
+    try:
+        header = msgpack.unpackb(data)
+    except Exception as error:  # noqa: BLE001 - msgpack raises many kinds for hostile bytes
+        raise WireError("a frame header is not msgpack") from error
+    if not isinstance(header, list) or len(header) < 2 or not isinstance(header[0], int):
+        raise WireError("a frame header is not an array of type, id and fields")
+    return header
