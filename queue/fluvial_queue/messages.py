@@ -31,7 +31,9 @@ class MessageKind(StrEnum):
     TIMER = "timer"  # append TIMER_FIRED; added by a due timer
     HOOK = "hook"  # append HOOK_RECEIVED; added by `send`; meta: token, resume
     CANCEL = "cancel"  # append CANCEL_REQUESTED; added by `send`; meta: reason
-    TERMINATE = "terminate"  # end the run at once; by `send`, or by a cancel's deadline; meta: reason
+    TERMINATE = (
+        "terminate"  # end the run at once; by `send`, or by a cancel's deadline; meta: reason
+    )
     RESUME = "resume"  # continue a paused run; added by `send`
 
 
@@ -48,10 +50,9 @@ class Message:
 
     def encode(self) -> bytes:
         """Return the bytes that stand in the queue."""
-        body: bytes = msgpack.packb(
+        return msgpack.packb(
             (self.kind.value, self.run_id, self.id, self.attempt, self.meta, self.payload)
         )
-        return body
 
 
 def decode_message(body: bytes) -> Message:
@@ -63,5 +64,5 @@ def decode_message(body: bytes) -> Message:
     try:
         kind, run_id, correlation, attempt, meta, payload = msgpack.unpackb(body)
         return Message(MessageKind(kind), run_id, correlation, attempt, meta, payload)
-    except Exception as error:  # noqa: BLE001 - hostile bytes raise many kinds
+    except Exception as error:
         raise WireError("not a queue message") from error

@@ -87,10 +87,7 @@ class Event:
 
     def encode(self) -> bytes:
         """Return the bytes that stand in the log."""
-        encoded: bytes = msgpack.packb(
-            (int(self.type), self.at_ms, self.id, self.payload, self.meta)
-        )
-        return encoded
+        return msgpack.packb((int(self.type), self.at_ms, self.id, self.payload, self.meta))
 
 
 def decode_event(data: bytes) -> Event:
@@ -102,5 +99,5 @@ def decode_event(data: bytes) -> Event:
     try:
         type_number, at_ms, correlation, payload, meta = msgpack.unpackb(data)
         return Event(EventType(type_number), int(at_ms), int(correlation), bytes(payload), meta)
-    except Exception as error:  # noqa: BLE001 - hostile bytes raise many kinds
+    except Exception as error:
         raise WireError("not an event") from error

@@ -55,8 +55,8 @@ def partition_of(run_id: str) -> int:
     match = _RUN.fullmatch(run_id)
     if match is None:
         raise InvalidRequestError(f"{run_id!r} is not a run id (run_ and 26 characters)")
-    high, low = match.group(1)
-    return _ALPHABET.index(high) * 32 + _ALPHABET.index(low)
+    digits = match.group(1)
+    return _ALPHABET.index(digits[0]) * 32 + _ALPHABET.index(digits[1])
 
 
 def _time_ordered() -> str:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 import msgpack
 
@@ -171,7 +171,7 @@ class Answer:
         if len(events) > MAX_EVENTS_PER_ANSWER:
             raise WireError(f"{len(events)} events in an answer, above {MAX_EVENTS_PER_ANSWER}")
         return cls(
-            outcome=outcome,  # type: ignore[arg-type]  # checked against OUTCOMES above
+            outcome=cast("Outcome", outcome),  # checked against OUTCOMES above
             turn_id=meta.get("turn"),
             events=events,
             reason=str(meta.get("reason", "")),
@@ -180,8 +180,7 @@ class Answer:
 
 def pack_events(events: Sequence[bytes]) -> bytes:
     """Return one body that holds all of `events`."""
-    packed: bytes = msgpack.packb(list(events))
-    return packed
+    return msgpack.packb(list(events))
 
 
 def unpack_events(body: bytes) -> list[bytes]:
@@ -193,9 +192,12 @@ def unpack_events(body: bytes) -> list[bytes]:
     if not body:
         return []
     try:
-        events = msgpack.unpackb(body)
-    except Exception as error:  # noqa: BLE001 - hostile bytes raise many kinds
+        events: Any = msgpack.unpackb(body)
+    except Exception as error:
         raise WireError("not a list of events") from error
-    if not isinstance(events, list) or not all(isinstance(e, bytes) for e in events):
+    if not isinstance(events, list):
         raise WireError("not a list of events")
-    return events
+    items = cast("list[Any]", events)
+    if not all(isinstance(item, bytes) for item in items):
+        raise WireError("not a list of events")
+    return items

@@ -6,12 +6,8 @@ Everything has a default; an unknown key is an error that names the key and the 
 from __future__ import annotations
 
 import re
-import tomllib
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Final, Literal
-
-from fluvial.errors import ManifestError
 
 Isolation = Literal["process", "jail"]
 APP_NAME: Final = re.compile(r"[a-z](?:[a-z0-9-]{0,38}[a-z0-9])?")
@@ -71,9 +67,12 @@ class DeploymentSpec:
     def from_dict(cls, plain: dict[str, Any]) -> DeploymentSpec:
         """Return the spec that `to_dict` made `plain` from."""
         return cls(
-            **{
-                **plain,
-                "workflows": tuple(plain["workflows"]),
-                "instance": InstanceSettings(**plain["instance"]),
-            }
+            deployment=plain["deployment"],
+            app=plain["app"],
+            bundle=plain["bundle"],
+            layer=plain["layer"],
+            entrypoint=plain["entrypoint"],
+            workflows=tuple(plain["workflows"]),
+            instance=InstanceSettings(**plain["instance"]),
+            environment=dict(plain["environment"]),
         )

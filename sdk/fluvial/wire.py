@@ -21,7 +21,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from enum import IntEnum
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgpack
 
@@ -102,7 +102,7 @@ def pack(frame_type: int, conversation: int, *fields: object, body: bytes = b"")
     Raises:
         WireError: the header or the body is above its limit.
     """
-    header: bytes = msgpack.packb((frame_type, conversation, *fields))
+    header = msgpack.packb((frame_type, conversation, *fields))
     if len(header) > MAX_HEADER_BYTES:
         raise WireError(f"a frame header of {len(header)} bytes is above {MAX_HEADER_BYTES}")
     if len(body) > MAX_BODY_BYTES:
@@ -149,9 +149,12 @@ class FrameReader:
 
 def _header(data: bytes) -> list[Any]:
     try:
-        header = msgpack.unpackb(data)
-    except Exception as error:  # noqa: BLE001 - msgpack raises many kinds for hostile bytes
+        header: Any = msgpack.unpackb(data)
+    except Exception as error:
         raise WireError("a frame header is not msgpack") from error
-    if not isinstance(header, list) or len(header) < 2 or not isinstance(header[0], int):
-        raise WireError("a frame header is not an array of type, id and fields")
-    return header
+    if not isinstance(header, list):
+        raise WireError("a frame header is not an array")
+    fields = cast("list[Any]", header)
+    if len(fields) < 2 or not isinstance(fields[0], int) or not isinstance(fields[1], int):
+        raise WireError("a frame header does not begin with a type and an id")
+    return fields

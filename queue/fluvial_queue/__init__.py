@@ -1,0 +1,1 @@
+"""fluvial_queue."""
