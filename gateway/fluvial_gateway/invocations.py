@@ -1,0 +1,99 @@
+"""How the dispatcher asks for turns, steps and reveals, and what it hears back.
+
+The data plane's router implements `Invocations`. Everything here is a callback on the event loop:
+on this path there is no task per invocation.
+
+Of each invocation the caller hears exactly one outcome:
+
+    Answered     the instance answered; what it proposes is in `answer`
+    Lost         the invocation may have been started, and its instance or link is gone
+    Unavailable  it was never started: no handler ran, so sending it again is always safe
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from fluvial.invocations import Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """An instance answered."""
+
+    instance: str
+    answer: Answer
+    cpu_us: int
+    texts: Sequence[str | None] = ()  # only for a reveal: one text per event of the request
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The invocation's instance or link is gone; its handler may have been started."""
+
+    instance: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable:
+    """The invocation was never started.
+
+    Codes: `overloaded`, `queue_timeout`, `import_failed`, `deployment_not_found`, `cancelled`,
+    `unavailable`, and those of the invoker (`bundle_missing`, `start_failed`, `capacity`).
+    """
+
+    code: str
+    message: str
+    retryable: bool
+    retry_after_seconds: float | None = None
+
+
+Outcome = Answered | Lost | Unavailable
+
+
+class InvocationHandle(Protocol):
+    """One invocation under way."""
+
+    @property
+    def instance(self) -> str | None:
+        """The instance it was sent to; None while it waits for one."""
+        ...
+
+    def cancel(self, reason: str) -> None:
+        """End it: refused with `cancelled` if it waits, else the instance is asked to stop.
+
+        The outcome still arrives through `done`: an answer whose outcome is `cancelled`, the
+        answer itself if it was faster, or `Lost` where the instance does not yield and is killed.
+        """
+        ...
+
+
+class Invocations(Protocol):
+    """Sends invocations to instances of deployments."""
+
+    def invoke(
+        self,
+        deployment: str,
+        fields: tuple[str, dict[str, Any], bytes],
+        *,
+        prefer: str | None,
+        deadline_seconds: float,
+        done: Callable[[Outcome], None],
+    ) -> InvocationHandle:
+        """Send one invocation; `done` is called exactly once, later, on the event loop.
+
+        Args:
+            deployment: the deployment whose instance is to execute it.
+            fields: what `to_frame_fields` of a request returned.
+            prefer: the instance to use if it lives and has room: the one with the live coroutine.
+            deadline_seconds: after this it is refused if it waits, and cancelled if it runs.
+            done: is told the outcome; never called before `invoke` has returned.
+        """
+        ...
+
+    def forget(self, instance: str, run_ids: Sequence[str]) -> None:
+        """Hint that these live runs of the instance will not be asked for again."""
+        ...
