@@ -1,0 +1,382 @@
+"""Drafts of commit entries: what a turn's outputs, a step's result or an input change in the store.
+
+A draft begins on a run's view and takes items in order; each sees what the items before it did. It
+never changes the view: the sequencer applies the draft's events once the commit is acknowledged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from fluvial.events import INPUTS, TERMINAL, Event, EventType
+from fluvial_queue.contract import CommitEntry, RunStatus
+from fluvial_queue.jobs import Job
+from fluvial_queue.messages import Message, MessageKind
+from fluvial_queue.views import (
+    RunView,
+    cancel_deadline_body,
+    pack_turn,
+    step_body,
+    timer_body,
+    turn_body,
+)
+
+_END_STATUS = {
+    EventType.RUN_COMPLETED: RunStatus.COMPLETED,
+    EventType.RUN_FAILED: RunStatus.FAILED,
+    EventType.RUN_CANCELLED: RunStatus.CANCELLED,
+    EventType.RUN_TERMINATED: RunStatus.TERMINATED,
+}
+
+
+@dataclass(slots=True, eq=False)
+class ReadyTurn:
+    """An evaluated turn whose outputs may be committed onto `job.base`."""
+
+    job: Job
+    events: Sequence[Event]
+    encoded: Sequence[bytes]
+    turn_id: bytes
+    instance: str
+    conflicts: frozenset[str] = frozenset()  # hook tokens that other runs hold
+
+
+@dataclass(slots=True, eq=False)
+class ReadyResult:
+    """What became of a job other than a whole turn: exactly one of `end`, `lost`, `pause`."""
+
+    message_id: str
+    job: Job
+    end: Event | None  # how a step's attempt ended
+    carried: ReadyTurn | None = None  # the turn that the step's invocation took along
+    lost: str = ""  # why an execution was cut off
+    pause: str = ""  # why the run cannot go on
+
+
+@dataclass(slots=True)
+class Outstanding:
+    """A run's messages that exist in the store, by what can be done with them."""
+
+    all: dict[str, Message] = field(default_factory=dict[str, Message])
+    epochs: dict[str, int] = field(default_factory=dict[str, int])
+    inputs: dict[str, Message] = field(default_factory=dict[str, Message])  # to be recorded
+    waiting: dict[str, Message] = field(default_factory=dict[str, Message])  # steps not dispatched
+    turns: dict[str, Message] = field(default_factory=dict[str, Message])  # wake-ups not dispatched
+    steps: dict[int, str] = field(default_factory=dict[int, str])  # step id → message id
+
+    def add(self, message_id: str, message: Message, epoch: int) -> None:
+        """Take in a message that exists in the store."""
+        self.all[message_id] = message
+        self.epochs[message_id] = epoch
+        if message.kind is MessageKind.STEP:
+            self.waiting[message_id] = message
+            self.steps[message.id] = message_id
+        elif message.kind is MessageKind.TURN:
+            self.turns[message_id] = message
+        else:
+            self.inputs[message_id] = message
+
+    def remove(self, message_id: str) -> None:
+        """Forget a message that was handled."""
+        message = self.all.pop(message_id, None)
+        if message is None:
+            return
+        del self.epochs[message_id]
+        self.inputs.pop(message_id, None)
+        self.waiting.pop(message_id, None)
+        self.turns.pop(message_id, None)
+        if self.steps.get(message.id) == message_id:
+            del self.steps[message.id]
+
+    def put_back(self, message_id: str) -> None:
+        """Make a dispatched message dispatchable again."""
+        message = self.all.get(message_id)
+        if message is not None:
+            self.add(message_id, message, self.epochs[message_id])
+
+
+class EntryDraft:
+    """One commit entry in the making; `add_…` in the order in which things shall stand in the log.
+
+    Once an item has ended the run (`is_terminal`), nothing may be added.
+    """
+
+    def __init__(self, view: RunView, outstanding: Outstanding, now_ms: int) -> None:
+        self.view = view
+        self.events: list[Event] = []
+        self.results: list[ReadyResult] = []  # to be offered again if the entry is refused
+        self.turn: ReadyTurn | None = None
+        self.consumed = view.consumed
+        self.is_terminal = False
+        self._outstanding = outstanding
+        self._now_ms = now_ms
+        self._encoded: list[bytes] = []
+        self._handled: dict[str, None] = {}  # an ordered set
+        self._messages: list[bytes] = []
+        self._timers: list[tuple[int, bytes]] = []
+        self._drop_timers: list[bytes] = []
+        self._open_hooks: dict[str, int] = {}
+        self._close_hooks: dict[str, None] = {}
+        self._ended: set[int] = set()  # steps and timers that this entry ends
+        self._status: RunStatus | None = None
+        self._inputs = 0  # input events in this entry
+        self._paused = view.status is RunStatus.PAUSED
+        self.entry: CommitEntry | None = None
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether the entry would change anything."""
+        return bool(self._handled)
+
+    def build(self) -> CommitEntry:
+        """Return the entry; the draft must not change afterwards."""
+        self.entry = CommitEntry(
+            run_id=self.view.run_id,
+            handled=tuple(self._handled),
+            base=self.view.length,
+            events=tuple(self._encoded),
+            messages=tuple(self._messages),
+            timers=tuple(self._timers),
+            drop_timers=tuple(self._drop_timers),
+            open_hooks=tuple(self._open_hooks.items()),
+            close_hooks=tuple(self._close_hooks),
+            status=self._status,
+            turn=None if self.turn is None else pack_turn(self.consumed, self.turn.turn_id),
+        )
+        return self.entry
+
+    # ---- items ----
+
+    def drop_all(self) -> None:
+        """Delete every message of a run that has ended."""
+        self._handled.update(dict.fromkeys(self._outstanding.all))
+
+    def add_turn(self, turn: ReadyTurn) -> None:
+        """Take in a turn's outputs, if the log is still the one that it saw."""
+        if turn.job.base != self.view.length or self.events:
+            return
+        self._handled[turn.job.message_id] = None
+        self._add_outputs(turn, turn.job.inputs)
+
+    def add_result(self, result: ReadyResult) -> None:
+        """Take in what became of a step, or of an invocation that was cut off."""
+        if result.message_id not in self._outstanding.all or result.message_id in self._handled:
+            return
+        self.results.append(result)
+        if result.pause:
+            self.pause(result.message_id, result.pause)
+        elif result.lost:
+            self._add_lost(result)
+        elif result.end is not None:
+            self._add_end(result, result.end)
+
+    def add_inputs(self) -> None:
+        """Take in the messages that become input events."""
+        for message_id, message in self._outstanding.inputs.items():
+            if message_id in self._handled:
+                continue
+            event = self._input(message)
+            if message.kind in (MessageKind.CANCEL, MessageKind.TERMINATE):
+                continue
+            self._handled[message_id] = None
+            if event is not None:
+                self._add(event)
+            elif message.kind is MessageKind.RESUME and self._paused:
+                self._resume()
+
+    def add_cancel(self, grace_ms: int) -> None:
+        """Take in requests to cancel; the run must have ended `grace_ms` after the first."""
+        for message_id, message in self._outstanding.inputs.items():
+            if message.kind is not MessageKind.CANCEL or message_id in self._handled:
+                continue
+            self._handled[message_id] = None
+            if self.view.cancelled or self._ended_by_cancel():
+                continue
+            meta = {"reason": str(message.meta.get("reason", ""))}
+            self._add(Event(EventType.CANCEL_REQUESTED, self._now_ms, meta=meta))
+            self._timers.append((grace_ms, cancel_deadline_body(self.view.run_id)))
+            if self._paused:
+                self._resume()
+
+    def terminate(self, message: Message) -> None:
+        """End the run at once: abandoned steps are named, everything else is deleted."""
+        for step_id, step in self.view.steps.items():
+            meta = {"attempt": step.attempt}
+            self._add(Event(EventType.STEP_ABANDONED, self._now_ms, step_id, meta=meta))
+        meta_end = {"reason": str(message.meta.get("reason", ""))}
+        self._add(Event(EventType.RUN_TERMINATED, self._now_ms, meta=meta_end))
+        self._end(RunStatus.TERMINATED)
+
+    def lose_step(self, message_id: str, message: Message, reason: str, limit: int) -> None:
+        """A step's execution was cut off: record it and ask again, or pause a poisonous run."""
+        step = self.view.steps.get(message.id)
+        self._handled[message_id] = None
+        if step is None or message.id in self._ended:
+            return
+        meta = {"attempt": step.attempt, "lost": step.lost + 1, "reason": reason}
+        self._add(Event(EventType.ATTEMPT_LOST, self._now_ms, message.id, meta=meta))
+        if step.lost + 1 >= limit:
+            self.pause(message_id, f"step {step.name} was cut off {limit} times: {reason}")
+        else:
+            self._messages.append(step_body(self.view.run_id, message.id, step.attempt))
+
+    def pause(self, message_id: str, reason: str) -> None:
+        """Stop the run until somebody resumes it; what could be dispatched leaves the queue."""
+        self._handled[message_id] = None
+        if self._paused:
+            return
+        self._paused = True
+        self._status = RunStatus.PAUSED
+        self._add(Event(EventType.RUN_PAUSED, self._now_ms, meta={"reason": reason}))
+        self._handled.update(dict.fromkeys(self._outstanding.waiting))
+        self._handled.update(dict.fromkeys(self._outstanding.turns))
+        self._messages.clear()
+
+    def settle_wake_ups(self) -> None:
+        """Have exactly the wake-ups that are needed: one if inputs are left to consume."""
+        if self._paused:
+            return
+        left = self.view.inputs + self._inputs - self.consumed
+        waiting = [m for m in self._outstanding.turns if m not in self._handled]
+        if left == 0:
+            self._handled.update(dict.fromkeys(waiting))
+        elif not waiting and self._handled:
+            self._messages.append(turn_body(self.view.run_id))
+
+    # ---- how each thing is recorded ----
+
+    def _add(self, event: Event, encoded: bytes | None = None) -> None:
+        self.events.append(event)
+        self._encoded.append(event.encode() if encoded is None else encoded)
+        if event.type in INPUTS:
+            self._inputs += 1
+
+    def _add_outputs(self, turn: ReadyTurn, consumed: int) -> None:
+        self.turn = turn
+        self.consumed = consumed
+        for event, encoded in zip(turn.events, turn.encoded, strict=True):
+            if event.type is EventType.HOOK_OPENED and event.meta["token"] in turn.conflicts:
+                self._add(event, encoded)
+                meta = {"token": event.meta["token"]}
+                self._add(Event(EventType.HOOK_CONFLICT, self._now_ms, event.id, meta=meta))
+                continue
+            self._add(event, encoded)
+            self._follow(event)
+
+    def _follow(self, event: Event) -> None:
+        """Add what belongs to an output: messages, timers, hooks, the end."""
+        run_id = self.view.run_id
+        match event.type:
+            case EventType.STEP_SCHEDULED:
+                self._messages.append(step_body(run_id, event.id, 1))
+            case EventType.STEP_CANCELLED:
+                self._cancel_step(event.id)
+            case EventType.TIMER_SET:
+                self._timers.append((event.meta["delay_ms"], timer_body(run_id, event.id)))
+            case EventType.TIMER_CANCELLED:
+                self._cancel_timer(event.id)
+            case EventType.HOOK_OPENED:
+                self._open_hooks[event.meta["token"]] = event.id
+            case EventType.HOOK_CLOSED:
+                self._close_hook(event.meta["token"])
+            case _ if event.type in TERMINAL:
+                self._end(_END_STATUS[event.type])
+            case _:
+                pass
+
+    def _cancel_step(self, step_id: int) -> None:
+        self._ended.add(step_id)
+        fresh = step_body(self.view.run_id, step_id, 1)
+        if fresh in self._messages:
+            self._messages.remove(fresh)
+        message_id = self._outstanding.steps.get(step_id)
+        if message_id is not None:
+            self._handled[message_id] = None
+        step = self.view.steps.get(step_id)
+        if step is not None and step.retry_timer is not None:
+            self._drop_timers.append(step.retry_timer)
+
+    def _cancel_timer(self, timer_id: int) -> None:
+        self._ended.add(timer_id)
+        body = timer_body(self.view.run_id, timer_id)
+        self._timers = [timer for timer in self._timers if timer[1] != body]
+        self._drop_timers.append(body)
+
+    def _close_hook(self, token: str) -> None:
+        if self._open_hooks.pop(token, None) is None:
+            self._close_hooks[token] = None
+
+    def _end(self, status: RunStatus) -> None:
+        self.is_terminal = True
+        self._status = status
+        self.drop_all()
+        self._messages.clear()
+        self._timers.clear()
+        self._open_hooks.clear()
+        self._drop_timers = self.view.timer_bodies()
+        self._close_hooks = dict.fromkeys(self.view.hooks)
+
+    def _add_end(self, result: ReadyResult, end: Event) -> None:
+        self._handled[result.message_id] = None
+        if end.id not in self.view.steps or end.id in self._ended:
+            return
+        carried = result.carried
+        is_first = not self.events
+        self._ended.add(end.id)
+        self._add(end)
+        if end.type is EventType.STEP_RETRYING:
+            body = step_body(self.view.run_id, end.id, end.meta["attempt"] + 1)
+            delay_ms = end.meta["delay_ms"]
+            if delay_ms:
+                self._timers.append((delay_ms, body))
+            else:
+                self._messages.append(body)
+        elif carried is not None and is_first and carried.job.base == self.view.length:
+            self._add_outputs(carried, self.view.inputs + 1)
+
+    def _add_lost(self, result: ReadyResult) -> None:
+        job = result.job
+        if job.kind == "step":
+            message = self._outstanding.all[result.message_id]
+            self.lose_step(result.message_id, message, result.lost, job.lost_limit)
+            return
+        lost = self.view.turns_lost + 1
+        self._handled[result.message_id] = None
+        meta = {"attempt": lost, "reason": result.lost}
+        self._add(Event(EventType.TURN_LOST, self._now_ms, meta=meta))
+        if lost >= job.lost_limit:
+            self.pause(result.message_id, f"turns were cut off {lost} times: {result.lost}")
+
+    def _input(self, message: Message) -> Event | None:
+        """Return the input event that a message asks for; None if it is moot."""
+        view, meta = self.view, message.meta
+        if message.kind is MessageKind.START and view.length == 0 and not self.events:
+            self._status = RunStatus.RUNNING
+            described = {"workflow": view.workflow, "deployment": view.deployment}
+            payload = view.started_input
+            return Event(EventType.RUN_STARTED, self._now_ms, 0, payload, described)
+        if message.kind is MessageKind.TIMER:
+            if message.id in view.timers and message.id not in self._ended:
+                self._ended.add(message.id)
+                return Event(EventType.TIMER_FIRED, self._now_ms, message.id)
+        elif message.kind is MessageKind.HOOK:
+            token = str(meta["token"])
+            hook = self._open_hooks.get(token, view.hooks.get(token))
+            if hook is not None and token not in self._close_hooks:
+                about = {"token": token, "resume": meta.get("resume", "")}
+                received = EventType.HOOK_RECEIVED
+                return Event(received, self._now_ms, hook, message.payload, about)
+        return None
+
+    def _resume(self) -> None:
+        """Ask again for everything that a pause took out of the queue."""
+        self._paused = False
+        self._status = RunStatus.RUNNING
+        self._add(Event(EventType.RUN_RESUMED, self._now_ms))
+        for step_id, step in self.view.steps.items():
+            if step_id not in self._outstanding.steps and step.retry_timer is None:
+                self._messages.append(step_body(self.view.run_id, step_id, step.attempt))
+
+    def _ended_by_cancel(self) -> bool:
+        return any(event.type is EventType.CANCEL_REQUESTED for event in self.events)

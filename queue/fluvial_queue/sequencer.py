@@ -1,0 +1,440 @@
+"""The sequencer: decides what happens to each message of a partition. It does no I/O.
+
+Its owner (the gateway's dispatcher, the test kit, a simulation) feeds it messages, answers and
+losses, and carries out what it asks for through a `Port`. Invariants:
+
+1.  A run has at most one commit under way. What becomes ready meanwhile goes into the next one, so
+    a hundred results that arrive together cost one entry.
+2.  Views change only by what a commit's answer has confirmed; nothing is dispatched before that.
+3.  A run has at most one turn under way. While it is, results and inputs wait in memory (their
+    messages still exist) and are appended right behind the turn's outputs, in the same entry. A
+    cancel and a terminate do not wait: they move the log, and the turn's answer is thrown away.
+4.  A turn's answer is committed only onto the log that it has seen (`Job.base`). A step's result is
+    kept whatever happened to the log; the turn that it carried over only if the log did not move.
+5.  A refusal other than EPOCH means that this view is wrong: the run is read again, and what is
+    still outstanding is decided anew. Results in hand are offered again; turns are thrown away.
+6.  A job is dispatched again only after its first invocation is known to be over (`lost`,
+    `unavailable`, or an answer).
+
+Protocol: DESIGN §5 and the model of the hand-off; the names of the rules are the model's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from fluvial.events import Event, EventType
+from fluvial.invocations import Answer
+from fluvial_queue.contract import (
+    CommitAnswer,
+    CommitEntry,
+    CommitOutcome,
+    Lease,
+    RunRecord,
+    RunStatus,
+    StoredMessage,
+)
+from fluvial_queue.entries import EntryDraft, Outstanding, ReadyResult, ReadyTurn
+from fluvial_queue.jobs import MAX_LOST, Job
+from fluvial_queue.messages import Message, MessageKind, decode_message
+from fluvial_queue.proposals import InvalidProposalError, check_outputs, check_step_end
+from fluvial_queue.views import RunView
+
+MAX_RESULTS = 1_000  # results in one commit entry; the rest follows in the next
+CANCEL_GRACE_MS = 60_000  # how long a cancelled run's clean-up may take
+
+
+class Port(Protocol):
+    """What a sequencer asks of its owner; every method returns at once."""
+
+    def now_ms(self) -> int:
+        """The store's time, as far as is known."""
+        ...
+
+    def dispatch(self, job: Job) -> None:
+        """Invoke it; report by `answered`, `lost` or `unavailable`, once."""
+        ...
+
+    def cancel(self, job: Job, reason: str) -> None:
+        """Stop an invocation whose answer is not wanted any more."""
+        ...
+
+    def load(self, run_id: str) -> None:
+        """Read the run and the partition's messages of it; report by `loaded`."""
+        ...
+
+    def claim(self, view: RunView, tokens: Sequence[str], job: Job) -> None:
+        """Claim user-chosen hook tokens; report by `claimed`."""
+        ...
+
+    def commit(self, entry: CommitEntry) -> None:
+        """Commit it, repeating until the answer is definite; report by `committed`."""
+        ...
+
+    def recorded(self, view: RunView, event: Event) -> None:
+        """An event is now in a run's log."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class _Run:
+    """What is in memory about one run beside its view."""
+
+    view: RunView | None = None  # None: being read
+    outstanding: Outstanding = field(default_factory=Outstanding)
+    jobs: dict[str, Job] = field(default_factory=dict[str, Job])  # by message id
+    turn_job: Job | None = None
+    turn: ReadyTurn | None = None  # evaluated, not committed
+    claiming: bool = False  # its hook tokens are being claimed
+    results: list[ReadyResult] = field(default_factory=list[ReadyResult])
+    draft: EntryDraft | None = None  # the commit under way
+
+
+class Sequencer:
+    """The state machine of one partition, for as long as its lease is held."""
+
+    def __init__(self, lease: Lease, port: Port, *, max_views: int = 10_000) -> None:
+        self.lease = lease
+        self._port = port
+        self._runs: dict[str, _Run] = {}
+        self._max_views = max_views
+        self._quiet: dict[str, None] = {}  # runs without a message, least recently active first
+
+    # ---- what the owner reports ----
+
+    def offer(self, stored: StoredMessage) -> None:
+        """Take in a message from the stream; one that is known already is ignored."""
+        message = decode_message(stored.body)
+        run = self._runs.get(message.run_id)
+        if run is None:
+            run = self._runs[message.run_id] = _Run()
+            self._port.load(message.run_id)
+        if stored.id not in run.outstanding.all:
+            run.outstanding.add(stored.id, message, stored.epoch)
+            self._advance(message.run_id, run)
+
+    def loaded(
+        self,
+        run_id: str,
+        record: RunRecord | None,
+        events: Iterable[bytes],
+        stored: Iterable[StoredMessage] | None = None,
+    ) -> None:
+        """Take in what the store says of a run; with `stored`, also which of its messages exist
+        (those that are known here but not there have been handled)."""
+        run = self._runs.get(run_id)
+        if run is None:
+            return
+        run.view = RunView.load(record, events) if record is not None else _absent(run_id)
+        if stored is not None:
+            self._keep_only(run, {message.id: message for message in stored})
+        self._advance(run_id, run)
+
+    def answered(self, job: Job, answer: Answer, instance: str, stamp: dict[str, object]) -> None:
+        """Take in an instance's answer; `stamp` is what the owner knows of the invocation."""
+        run = self._finish(job)
+        if run is None:
+            return
+        try:
+            if answer.outcome == "not_live":
+                job.view.turn_id = None
+                run.outstanding.put_back(job.message_id)
+            elif answer.outcome == "diverged":
+                self._ready(run, job, pause=f"diverged: {answer.reason}")
+            elif answer.outcome == "cancelled":
+                self._ready(run, job, lost="cancelled")
+            elif job.kind == "turn":
+                self._take_turn(run, job, answer, instance)
+            else:
+                self._take_step(run, job, answer, instance, stamp)
+        except InvalidProposalError as error:
+            self._ready(run, job, pause=f"invalid_proposal: {error}")
+        self._advance(job.view.run_id, run)
+
+    def lost(self, job: Job, reason: str) -> None:
+        """Take in that an invocation may have started and will never answer."""
+        run = self._finish(job)
+        if run is not None:
+            self._ready(run, job, lost=reason)
+            self._advance(job.view.run_id, run)
+
+    def unavailable(self, job: Job, reason: str, *, final: bool) -> None:
+        """Take in that an invocation was never started; `final`: trying again would not help."""
+        run = self._finish(job)
+        if run is None:
+            return
+        if final:
+            self._ready(run, job, pause=reason)
+        else:
+            run.outstanding.put_back(job.message_id)
+        self._advance(job.view.run_id, run)
+
+    def claimed(self, job: Job, conflicts: Sequence[str]) -> None:
+        """Take in which of the tokens that a turn asked for are held by other runs."""
+        run = self._runs.get(job.view.run_id)
+        if run is None or run.turn is None or run.turn.job is not job:
+            return
+        run.claiming = False
+        run.turn.conflicts = frozenset(conflicts)
+        self._advance(job.view.run_id, run)
+
+    def committed(self, entry: CommitEntry, answer: CommitAnswer) -> None:
+        """Take in a commit's definite answer."""
+        run = self._runs.get(entry.run_id)
+        if run is None or run.draft is None or run.draft.entry is not entry:
+            return  # asked for by a sequencer that has abandoned its runs since
+        draft, run.draft = run.draft, None
+        if answer.outcome is CommitOutcome.OK:
+            self._applied(run, draft, entry, answer)
+            self._advance(entry.run_id, run)
+        elif answer.outcome is not CommitOutcome.EPOCH:
+            self._reload(entry.run_id, run, draft)
+
+    def abandon(self) -> None:
+        """The lease is gone: forget everything and stop what is under way."""
+        runs, self._runs = self._runs, {}
+        for run in runs.values():
+            for job in run.jobs.values():
+                job.over = True
+                self._port.cancel(job, "lease_lost")
+
+    def outstanding(self) -> int:
+        """Return how many messages are in memory."""
+        return sum(len(run.outstanding.all) for run in self._runs.values())
+
+    def jobs(self) -> list[Job]:
+        """Return the invocations under way."""
+        return [job for run in self._runs.values() for job in run.jobs.values()]
+
+    # ---- one run: what can be done now? ----
+
+    def _advance(self, run_id: str, run: _Run) -> None:
+        view = run.view
+        if view is None or run.draft is not None:
+            return
+        draft = EntryDraft(view, run.outstanding, self._port.now_ms())
+        self._fill(draft, run)
+        if draft.is_needed:
+            run.draft = draft
+            self._port.commit(draft.build())
+            return
+        if view.status is not RunStatus.PAUSED and not run.claiming:
+            self._dispatch(run, view)
+        if not run.outstanding.all:
+            self._retire(run_id, run)
+
+    def _fill(self, draft: EntryDraft, run: _Run) -> None:
+        """Put everything that is ready into one entry, in the order of the invariants."""
+        inputs = run.outstanding.inputs
+        if draft.view.status.is_terminal:
+            draft.drop_all()
+            return
+        ending = next((m for m in inputs.values() if m.kind is MessageKind.TERMINATE), None)
+        if ending is not None and draft.view.length:
+            draft.terminate(ending)
+            return
+        if run.turn is not None and not run.claiming:
+            self._fill_turn(draft, run, run.turn)
+        if draft.is_terminal:
+            return
+        if run.turn is not None or run.turn_job is not None:
+            draft.add_cancel(CANCEL_GRACE_MS)
+        else:
+            self._fill_results(draft, run)
+        if not draft.is_terminal and (draft.is_needed or run.outstanding.turns):
+            draft.settle_wake_ups()
+
+    def _fill_turn(self, draft: EntryDraft, run: _Run, turn: ReadyTurn) -> None:
+        run.turn = None
+        draft.add_turn(turn)
+        if draft.turn is None:  # the log moved: ask for another turn
+            run.outstanding.put_back(turn.job.message_id)
+
+    def _fill_results(self, draft: EntryDraft, run: _Run) -> None:
+        ready, run.results = run.results[:MAX_RESULTS], run.results[MAX_RESULTS:]
+        for result in ready:
+            draft.add_result(result)
+            if draft.is_terminal:
+                return
+        if run.outstanding.inputs:
+            draft.add_inputs()
+            draft.add_cancel(CANCEL_GRACE_MS)
+        for message_id, message in run.outstanding.waiting.items():
+            # An earlier owner's step may have been started: record that before it starts again.
+            if run.outstanding.epochs[message_id] not in (0, self.lease.epoch):
+                draft.lose_step(message_id, message, "owner_changed", MAX_LOST)
+
+    def _dispatch(self, run: _Run, view: RunView) -> None:
+        outstanding = run.outstanding
+        if outstanding.waiting:
+            waiting, outstanding.waiting = outstanding.waiting, {}
+            for message_id, message in waiting.items():
+                self._start(run, _step_job(view, message_id, message))
+        if outstanding.turns and run.turn_job is None and run.turn is None:
+            message_id = next(iter(outstanding.turns))
+            del outstanding.turns[message_id]
+            run.turn_job = _turn_job(view, message_id)
+            self._start(run, run.turn_job)
+
+    def _start(self, run: _Run, job: Job) -> None:
+        run.jobs[job.message_id] = job
+        self._port.dispatch(job)
+
+    # ---- answers ----
+
+    def _finish(self, job: Job) -> _Run | None:
+        """Take a job off the table; None if nobody waits for it."""
+        run = self._runs.get(job.view.run_id)
+        if job.over or run is None:
+            return None
+        self._end_job(run, job)
+        return run
+
+    @staticmethod
+    def _end_job(run: _Run, job: Job) -> None:
+        job.over = True
+        run.jobs.pop(job.message_id, None)
+        if run.turn_job is job:
+            run.turn_job = None
+
+    def _ready(self, run: _Run, job: Job, *, lost: str = "", pause: str = "") -> None:
+        if job.kind == "turn":
+            job.view.turn_id = None  # the coroutine's state is not known any more
+        if job.message_id in run.outstanding.all:
+            run.results.append(ReadyResult(job.message_id, job, None, lost=lost, pause=pause))
+
+    def _take_turn(self, run: _Run, job: Job, answer: Answer, instance: str) -> None:
+        view = job.view
+        if answer.turn_id is None:
+            raise InvalidProposalError("a turn's answer without a turn id")
+        if view is not run.view or job.base != view.length:
+            run.outstanding.put_back(job.message_id)
+            return
+        events = check_outputs(view, answer.events)
+        run.turn = ReadyTurn(job, events, answer.events, answer.turn_id, instance)
+        tokens = [event.meta["token"] for event in events if _is_chosen_hook(event)]
+        if tokens:
+            run.claiming = True
+            self._port.claim(view, tokens, job)
+
+    def _take_step(
+        self, run: _Run, job: Job, answer: Answer, instance: str, stamp: dict[str, object]
+    ) -> None:
+        if not answer.events:
+            raise InvalidProposalError("a step's answer without events")
+        end = check_step_end(job.step_id, answer.events[0])
+        end.meta.update(stamp)
+        end.meta["attempt"] = job.attempt
+        result = ReadyResult(job.message_id, job, end)
+        if answer.turn_id is not None and job.carry is not None and job.view is run.view:
+            outputs = check_outputs(job.view, answer.events[1:])
+            # User-chosen tokens must be claimed before the commit: a turn of its own does that.
+            if not any(_is_chosen_hook(event) for event in outputs):
+                carried = ReadyTurn(job, outputs, answer.events[1:], answer.turn_id, instance)
+                result.carried = carried
+        run.results.append(result)
+
+    # ---- commits ----
+
+    def _applied(
+        self, run: _Run, draft: EntryDraft, entry: CommitEntry, answer: CommitAnswer
+    ) -> None:
+        view = draft.view
+        for message_id in entry.handled:
+            run.outstanding.remove(message_id)
+            job = run.jobs.get(message_id)
+            if job is not None:
+                self._end_job(run, job)
+                self._port.cancel(job, "not_needed")
+        for encoded, event in zip(entry.events, draft.events, strict=True):
+            view.apply(encoded, event)
+            self._port.recorded(view, event)
+        if draft.turn is not None and not view.status.is_terminal:
+            view.advance(draft.consumed, draft.turn.turn_id, draft.turn.instance)
+        for message_id, body in zip(answer.message_ids, entry.messages, strict=True):
+            run.outstanding.add(message_id, decode_message(body), self.lease.epoch)
+
+    def _reload(self, run_id: str, run: _Run, draft: EntryDraft) -> None:
+        """The view was wrong. Results in hand are offered again, if their message still exists."""
+        run.results = [*draft.results, *run.results]
+        if draft.turn is not None and draft.turn.job.kind == "turn":
+            run.outstanding.put_back(draft.turn.job.message_id)
+        if run.turn is not None:
+            run.outstanding.put_back(run.turn.job.message_id)
+        run.turn = None
+        run.claiming = False
+        run.view = None
+        self._port.load(run_id)
+
+    def _keep_only(self, run: _Run, stored: dict[str, StoredMessage]) -> None:
+        for message_id in [known for known in run.outstanding.all if known not in stored]:
+            run.outstanding.remove(message_id)
+            job = run.jobs.get(message_id)
+            if job is not None:
+                self._end_job(run, job)
+                self._port.cancel(job, "handled_elsewhere")
+        for message_id, message in stored.items():
+            if message_id not in run.outstanding.all:
+                run.outstanding.add(message_id, decode_message(message.body), message.epoch)
+
+    def _retire(self, run_id: str, run: _Run) -> None:
+        """Keep the view of a quiet run for its next message, within bounds."""
+        if run.view is None or run.view.status.is_terminal:
+            del self._runs[run_id]
+            return
+        self._quiet.pop(run_id, None)
+        self._quiet[run_id] = None
+        while len(self._quiet) > self._max_views:
+            oldest = next(iter(self._quiet))
+            del self._quiet[oldest]
+            candidate = self._runs.get(oldest)
+            if candidate is not None and not candidate.outstanding.all and not candidate.draft:
+                del self._runs[oldest]
+
+
+def _step_job(view: RunView, message_id: str, message: Message) -> Job:
+    carry = view.turn_id if view.is_only_outstanding(message.id) else None
+    return Job(
+        "step",
+        message_id,
+        view,
+        view.length,
+        view.inputs,
+        step_id=message.id,
+        attempt=message.attempt,
+        carry=carry,
+    )
+
+
+def _turn_job(view: RunView, message_id: str) -> Job:
+    is_live = view.turn_id is not None and view.live_on is not None
+    replay = view.consumed > 0 and not is_live
+    return Job("turn", message_id, view, view.length, view.inputs, replay=replay)
+
+
+def _is_chosen_hook(event: Event) -> bool:
+    return event.type is EventType.HOOK_OPENED and bool(event.meta.get("chosen"))
+
+
+def _absent(run_id: str) -> RunView:
+    """Stand in for a run that is gone (its retention is over): its messages are only deleted."""
+    record = RunRecord(
+        run_id=run_id,
+        app="",
+        workflow="",
+        deployment="",
+        status=RunStatus.TERMINATED,
+        created_ms=0,
+        finished_ms=0,
+        key="",
+        fingerprint=b"",
+        input=b"",
+        turn=b"",
+        events=0,
+        meta={},
+    )
+    view = RunView(record)
+    view.status = RunStatus.TERMINATED
+    return view

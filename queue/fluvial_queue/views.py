@@ -1,0 +1,204 @@
+"""The owner's view of one run: what its event log says, kept up to date event by event.
+
+A view is a projection. It is built once from the log (`RunView.load`) and afterwards changed only
+by events that a commit has acknowledged (`apply`, `advance`), so it never runs ahead of the store.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from fluvial.events import INPUTS, TERMINAL, Event, EventType, decode_event
+from fluvial_queue.contract import RunRecord, RunStatus
+from fluvial_queue.messages import Message, MessageKind
+
+_TURN = struct.Struct(">I8s")  # inputs consumed, turn id
+_STATUS = {
+    EventType.RUN_STARTED: RunStatus.RUNNING,
+    EventType.RUN_PAUSED: RunStatus.PAUSED,
+    EventType.RUN_RESUMED: RunStatus.RUNNING,
+    EventType.RUN_COMPLETED: RunStatus.COMPLETED,
+    EventType.RUN_FAILED: RunStatus.FAILED,
+    EventType.RUN_CANCELLED: RunStatus.CANCELLED,
+    EventType.RUN_TERMINATED: RunStatus.TERMINATED,
+}
+_OPENS = frozenset({EventType.STEP_SCHEDULED, EventType.TIMER_SET, EventType.HOOK_OPENED})
+
+
+@dataclass(slots=True)
+class StepView:
+    """A step that has no result yet."""
+
+    name: str
+    input: bytes
+    timeout_ms: int
+    attempt: int = 1  # the attempt that is due or under way
+    lost: int = 0  # executions that a fault cut off; they spend no attempt
+    retry_timer: bytes | None = None  # while the next attempt waits for its time
+
+
+class RunView:
+    """One run as its owner sees it."""
+
+    __slots__ = (
+        "app",
+        "cancelled",
+        "consumed",
+        "created_ms",
+        "deployment",
+        "hooks",
+        "inputs",
+        "last_id",
+        "length",
+        "live_on",
+        "pending",
+        "run_id",
+        "started_input",
+        "status",
+        "steps",
+        "timers",
+        "turn_id",
+        "turns_lost",
+        "workflow",
+    )
+
+    def __init__(self, record: RunRecord) -> None:
+        self.run_id = record.run_id
+        self.app = record.app
+        self.workflow = record.workflow
+        self.deployment = record.deployment
+        self.created_ms = record.created_ms
+        self.status = RunStatus.PENDING
+        self.started_input = record.input  # the payload of RUN_STARTED, until it is in the log
+        self.length = 0  # of the log
+        self.inputs = 0  # input events in the log
+        self.consumed = 0  # how many of them a committed turn has consumed
+        self.pending: list[bytes] = []  # the others, encoded
+        self.turn_id: bytes | None = None  # the identity of the coroutine after the last turn
+        self.live_on: str | None = None  # the instance that holds it, as far as is known
+        self.steps: dict[int, StepView] = {}
+        self.timers: set[int] = set()
+        self.hooks: dict[str, int] = {}
+        self.cancelled = False
+        self.turns_lost = 0
+        self.last_id = 0  # the greatest id that the workflow has given to anything
+
+    @classmethod
+    def load(cls, record: RunRecord, events: Iterable[bytes]) -> RunView:
+        """Return the view that a log gives."""
+        view = cls(record)
+        for encoded in events:
+            view.apply(encoded, decode_event(encoded))
+        if record.turn:
+            consumed, turn_id = unpack_turn(record.turn)
+            view.advance(consumed, turn_id, None)
+        return view
+
+    def apply(self, encoded: bytes, event: Event) -> None:
+        """Take in one event that is now in the log."""
+        self.length += 1
+        kind = event.type
+        if kind in INPUTS:
+            self.inputs += 1
+            self.pending.append(encoded)
+        if kind in _OPENS:
+            self.last_id = event.id
+        if kind in _STATUS:
+            self.status = _STATUS[kind]
+        if kind is EventType.STEP_SCHEDULED:
+            self.steps[event.id] = StepView(
+                event.meta["name"], event.payload, event.meta["timeout_ms"]
+            )
+        elif kind in (EventType.STEP_COMPLETED, EventType.STEP_FAILED, EventType.STEP_CANCELLED):
+            self.steps.pop(event.id, None)
+        elif kind is EventType.STEP_RETRYING:
+            self._retry(event)
+        elif kind is EventType.ATTEMPT_LOST:
+            self.steps[event.id].lost += 1
+        elif kind is EventType.TURN_LOST:
+            self.turns_lost += 1
+        elif kind is EventType.TIMER_SET:
+            self.timers.add(event.id)
+        elif kind in (EventType.TIMER_FIRED, EventType.TIMER_CANCELLED):
+            self.timers.discard(event.id)
+        elif kind is EventType.HOOK_OPENED:
+            self.hooks[event.meta["token"]] = event.id
+        elif kind in (EventType.HOOK_CLOSED, EventType.HOOK_CONFLICT):
+            self.hooks.pop(event.meta["token"], None)
+        elif kind is EventType.CANCEL_REQUESTED:
+            self.cancelled = True
+        elif kind in TERMINAL:
+            self._end()
+
+    def advance(self, consumed: int, turn_id: bytes, instance: str | None) -> None:
+        """Take in that a committed turn has consumed the first `consumed` inputs."""
+        del self.pending[: consumed - self.consumed]
+        self.consumed = consumed
+        self.turn_id = turn_id
+        self.live_on = instance
+        self.turns_lost = 0
+
+    def is_only_outstanding(self, step_id: int) -> bool:
+        """Whether this step is all that the run waits for (open hooks do not count): then its
+        invocation may carry over into the next turn."""
+        return (
+            len(self.steps) == 1
+            and step_id in self.steps
+            and not self.timers
+            and not self.pending
+            and self.turn_id is not None
+        )
+
+    def timer_bodies(self) -> list[bytes]:
+        """Return the bodies of all timers that the run may have in the store."""
+        bodies = [timer_body(self.run_id, timer) for timer in self.timers]
+        bodies += [step.retry_timer for step in self.steps.values() if step.retry_timer]
+        if self.cancelled:
+            bodies.append(cancel_deadline_body(self.run_id))
+        return bodies
+
+    def _retry(self, event: Event) -> None:
+        step = self.steps[event.id]
+        step.attempt = event.meta["attempt"] + 1
+        body = step_body(self.run_id, event.id, step.attempt)
+        step.retry_timer = body if event.meta["delay_ms"] else None
+
+    def _end(self) -> None:
+        self.steps.clear()
+        self.timers.clear()
+        self.hooks.clear()
+        self.pending.clear()
+
+
+def pack_turn(consumed: int, turn_id: bytes) -> bytes:
+    """Return the value that a turn's commit leaves on the run record."""
+    return _TURN.pack(consumed, turn_id)
+
+
+def unpack_turn(value: bytes) -> tuple[int, bytes]:
+    """Return (inputs consumed, turn id) of a value made by `pack_turn`."""
+    consumed, turn_id = _TURN.unpack(value)
+    return consumed, turn_id
+
+
+def turn_body(run_id: str) -> bytes:
+    """Return the body of a wake-up."""
+    return Message(MessageKind.TURN, run_id).encode()
+
+
+def step_body(run_id: str, step_id: int, attempt: int) -> bytes:
+    """Return the body of the message that asks for one attempt of a step."""
+    return Message(MessageKind.STEP, run_id, step_id, attempt).encode()
+
+
+def timer_body(run_id: str, timer_id: int) -> bytes:
+    """Return the body of the message that a due timer becomes."""
+    return Message(MessageKind.TIMER, run_id, timer_id).encode()
+
+
+def cancel_deadline_body(run_id: str) -> bytes:
+    """Return the body of the message that ends a cancelled run whose clean-up takes too long."""
+    meta = {"reason": "cancel_deadline"}
+    return Message(MessageKind.TERMINATE, run_id, meta=meta).encode()
