@@ -17,7 +17,9 @@ FluvialError
 ├── HookConflictError       another run holds the hook's token
 ├── StartConflictError      the same key was started with another input
 ├── ManifestError           a manifest is wrong (also ValueError)
+│   └── NoEntrypointError   a bundle has nothing to execute
 ├── BundleError             a bundle is wrong or hostile (also ValueError)
+│   └── BundleTooLargeError a bundle is above a limit
 ├── WireError               a frame broke the protocol (also ValueError)
 ├── InvalidRequestError     a caller's argument is wrong (also ValueError)
 ├── AccessDeniedError       a token is missing or lacks a scope (also PermissionError)
@@ -184,10 +186,22 @@ class ManifestError(FluvialError, ValueError):
         self.reason = reason
 
 
+class NoEntrypointError(ManifestError):
+    """A bundle has neither an HTTP app nor workflows."""
+
+    code = "no_entrypoint"
+
+
 class BundleError(FluvialError, ValueError):
     """A bundle is wrong, too large, or hostile."""
 
     code = "bundle_invalid"
+
+
+class BundleTooLargeError(BundleError):
+    """A bundle is above a limit; the message names the limit."""
+
+    code = "too_large"
 
 
 class WireError(FluvialError, ValueError):

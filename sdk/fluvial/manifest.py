@@ -1,18 +1,38 @@
 """The manifest: how a bundle says what it is (`[tool.fluvial]` in pyproject.toml, or fluvial.toml).
 
-Everything has a default; an unknown key is an error that names the key and the known ones.
+Everything has a default; an unknown key is an error that names the key and the known ones. Reading
+a manifest executes nothing of the bundle: it is what the command line checks before an upload and
+what the builder reads from an archive of a stranger.
 """
 
 from __future__ import annotations
 
+import difflib
 import re
-from dataclasses import asdict, dataclass, field
-from typing import Any, Final, Literal
+import tomllib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar, cast, get_args
+
+from fluvial.entrypoints import find_entrypoint
+from fluvial.errors import ManifestError, NoEntrypointError
+from fluvial.quantities import parse_bytes, parse_seconds
 
 Isolation = Literal["process", "jail"]
+_Number = TypeVar("_Number", int, float)
 APP_NAME: Final = re.compile(r"[a-z](?:[a-z0-9-]{0,38}[a-z0-9])?")
 TARGET: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 MODULE: Final = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
+MAX_MANIFEST_BYTES: Final = 1024 * 1024  # a pyproject.toml is a few KiB; this bounds a hostile one
+MAX_INSTANCES: Final = 1000
+MAX_CONCURRENCY: Final = 10_000
+MIN_MEMORY_BYTES: Final = 32 * 1024 * 1024  # an interpreter with a web framework needs about that
+MAX_DURATION_SECONDS: Final = 86_400.0
+_NAME_CHARACTERS: Final = 40
+_IN_PYPROJECT: Final = "[tool.fluvial]"
+# A reader checks and converts the value of one key; it is given where the value stands.
+_Reader = Callable[[str, object], Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +56,7 @@ class Manifest:
     app: str | None = None  # "module:attribute"; None: found by convention at build, if at all
     workflows: tuple[str, ...] = ()  # modules; empty: the app's module
     instance: InstanceSettings = field(default_factory=InstanceSettings)
+    source_builds: bool = False  # may a dependency without a wheel be built, i.e. executed?
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for msgpack or JSON."""
@@ -76,3 +97,190 @@ class DeploymentSpec:
             instance=InstanceSettings(**plain["instance"]),
             environment=dict(plain["environment"]),
         )
+
+
+def load_manifest(directory: Path, *, name: str | None = None) -> Manifest:
+    """Return the manifest of the bundle in `directory`, with its entrypoint found.
+
+    Args:
+        directory: the folder that is or will be the bundle.
+        name: the app's name, whatever the manifest says.
+
+    Raises:
+        ManifestError: a key or value is wrong; the message names file and key.
+        NoEntrypointError: there is neither an HTTP app nor a module of workflows.
+    """
+    where, table = _read(directory)
+    manifest = _parse(where, table, default_name=name or normalise_name(directory.resolve().name))
+    if name is not None:
+        manifest = replace(manifest, name=_name("the name of the app", name))
+    if manifest.app is not None:
+        return manifest
+    try:
+        found = find_entrypoint(directory)
+    except NoEntrypointError:
+        if manifest.workflows:
+            return manifest
+        raise
+    return replace(manifest, app=found.app, workflows=manifest.workflows or found.workflows)
+
+
+def normalise_name(text: str) -> str:
+    """Return a valid app name that resembles `text`, such as `my-shop` for `My_Shop`."""
+    words = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    if not words:
+        return "app"
+    if not words[0].isalpha():
+        words = f"app-{words}"
+    return words[:_NAME_CHARACTERS].rstrip("-")
+
+
+def _read(directory: Path) -> tuple[str, dict[str, Any]]:
+    """Return (where the manifest stands, its table); an empty table where there is none."""
+    pyproject = _toml(directory / "pyproject.toml")
+    own = _toml(directory / "fluvial.toml")
+    tool = (pyproject or {}).get("tool", {})
+    table = cast("dict[str, Any]", tool).get("fluvial") if isinstance(tool, dict) else None
+    if own is not None and table is not None:
+        reason = f"the manifest stands here and in pyproject.toml {_IN_PYPROJECT}: keep one"
+        raise ManifestError("fluvial.toml", reason)
+    if own is not None:
+        return "fluvial.toml", own
+    where = f"pyproject.toml {_IN_PYPROJECT}"
+    if table is None:
+        return where, {}
+    return where, _table(where, table)
+
+
+def _toml(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    size = path.stat().st_size
+    if size > MAX_MANIFEST_BYTES:
+        raise ManifestError(path.name, f"is {size} bytes, above {MAX_MANIFEST_BYTES}")
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ManifestError(path.name, f"is not TOML: {error}") from error
+
+
+def _parse(where: str, table: dict[str, Any], *, default_name: str) -> Manifest:
+    if "cron" in table:
+        raise ManifestError(f"{where} cron", "is not supported yet")
+    readers: dict[str, tuple[str, _Reader]] = {
+        "name": ("name", _name),
+        "app": ("app", _target),
+        "workflows": ("workflows", _modules),
+        "instance": ("instance", _instance),
+        "source_builds": ("source_builds", _boolean),
+    }
+    values: dict[str, Any] = {"name": default_name, **_values(where, table, readers)}
+    return Manifest(**values)
+
+
+def _instance(where: str, value: object) -> InstanceSettings:
+    readers: dict[str, tuple[str, _Reader]] = {
+        "memory": ("memory_bytes", _memory),
+        "max_concurrency": ("max_concurrency", _integer(1, MAX_CONCURRENCY)),
+        "idle": ("idle_seconds", _seconds(0.0, MAX_DURATION_SECONDS)),
+        "min_instances": ("min_instances", _integer(0, MAX_INSTANCES)),
+        "max_instances": ("max_instances", _integer(1, MAX_INSTANCES)),
+        "max_duration": ("max_duration_seconds", _seconds(0.001, MAX_DURATION_SECONDS)),
+        "isolation": ("isolation", _isolation),
+    }
+    settings = InstanceSettings(**_values(where, _table(where, value), readers))
+    if settings.min_instances > settings.max_instances:
+        limits = f"{settings.min_instances} > {settings.max_instances}"
+        raise ManifestError(f"{where} min_instances", f"is above max_instances: {limits}")
+    return settings
+
+
+def _values(
+    where: str, table: dict[str, Any], readers: dict[str, tuple[str, _Reader]]
+) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in readers:
+            raise ManifestError(f"{where} {key}", _unknown(key, list(readers)))
+        argument, read = readers[key]
+        values[argument] = read(f"{where} {key}", value)
+    return values
+
+
+def _unknown(key: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(key, known, n=1)
+    meant = f"did you mean {close[0]!r}? " if close else ""
+    return f"is not a known key: {meant}known are {', '.join(known)}"
+
+
+def _table(where: str, value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ManifestError(where, f"must be a table, got {value!r}")
+    return cast("dict[str, Any]", value)
+
+
+def _name(where: str, value: object) -> str:
+    if not isinstance(value, str) or not APP_NAME.fullmatch(value):
+        rule = "must be 1 to 40 of a-z, 0-9 and '-', begin with a letter, not end with '-'"
+        raise ManifestError(where, f"{rule}, got {value!r}")
+    return value
+
+
+def _target(where: str, value: object) -> str:
+    if not isinstance(value, str) or not TARGET.fullmatch(value):
+        raise ManifestError(where, f'must be "module:attribute", got {value!r}')
+    return value
+
+
+def _modules(where: str, value: object) -> tuple[str, ...]:
+    items = cast("list[object]", value) if isinstance(value, list) else [None]
+    modules = [item for item in items if isinstance(item, str) and MODULE.fullmatch(item)]
+    if len(modules) != len(items):
+        raise ManifestError(where, f'must be a list of modules such as ["main"], got {value!r}')
+    return tuple(modules)
+
+
+def _boolean(where: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ManifestError(where, f"must be true or false, got {value!r}")
+    return value
+
+
+def _isolation(where: str, value: object) -> Isolation:
+    known = get_args(Isolation)
+    if value not in known:
+        raise ManifestError(where, f"must be one of {', '.join(known)}, got {value!r}")
+    return cast("Isolation", value)
+
+
+def _memory(where: str, value: object) -> int:
+    size = _quantity(where, value, parse_bytes)
+    if size < MIN_MEMORY_BYTES:
+        raise ManifestError(where, f"must be at least {MIN_MEMORY_BYTES} bytes, got {value!r}")
+    return size
+
+
+def _integer(least: int, most: int) -> _Reader:
+    def read(where: str, value: object) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            raise ManifestError(where, f"must be {least} to {most}, got {value!r}")
+        return value
+
+    return read
+
+
+def _seconds(least: float, most: float) -> _Reader:
+    def read(where: str, value: object) -> float:
+        seconds = _quantity(where, value, parse_seconds)
+        if not least <= seconds <= most:
+            raise ManifestError(where, f"must be {least:g} s to {most:g} s, got {value!r}")
+        return seconds
+
+    return read
+
+
+def _quantity(where: str, value: object, parse: Callable[[object], _Number]) -> _Number:
+    try:
+        return parse(value)
+    except ValueError as error:
+        raise ManifestError(where, str(error)) from None
