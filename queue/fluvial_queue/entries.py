@@ -99,7 +99,7 @@ class Outstanding:
 class EntryDraft:
     """One commit entry in the making; `add_…` in the order in which things shall stand in the log.
 
-    Once an item has ended the run (`is_terminal`), nothing may be added.
+    Once an item has ended the run (`ends_run()`), nothing may be added.
     """
 
     def __init__(self, view: RunView, outstanding: Outstanding, now_ms: int) -> None:
@@ -108,7 +108,7 @@ class EntryDraft:
         self.results: list[ReadyResult] = []  # to be offered again if the entry is refused
         self.turn: ReadyTurn | None = None
         self.consumed = view.consumed
-        self.is_terminal = False
+        self._is_terminal = False
         self._outstanding = outstanding
         self._now_ms = now_ms
         self._encoded: list[bytes] = []
@@ -128,6 +128,10 @@ class EntryDraft:
     def is_needed(self) -> bool:
         """Whether the entry would change anything."""
         return bool(self._handled)
+
+    def ends_run(self) -> bool:
+        """Whether an item has ended the run."""
+        return self._is_terminal
 
     def build(self) -> CommitEntry:
         """Return the entry; the draft must not change afterwards."""
@@ -207,6 +211,16 @@ class EntryDraft:
         meta_end = {"reason": str(message.meta.get("reason", ""))}
         self._add(Event(EventType.RUN_TERMINATED, self._now_ms, meta=meta_end))
         self._end(RunStatus.TERMINATED)
+
+    def check_waiting(self, epoch: int, limit: int) -> None:
+        """Drop requests for attempts that are over; record attempts that an earlier owner may have
+        started before they start again."""
+        for message_id, message in self._outstanding.waiting.items():
+            step = self.view.steps.get(message.id)
+            if step is None or step.attempt != message.attempt:
+                self._handled[message_id] = None
+            elif self._outstanding.epochs[message_id] not in (0, epoch):
+                self.lose_step(message_id, message, "owner_changed", limit)
 
     def lose_step(self, message_id: str, message: Message, reason: str, limit: int) -> None:
         """A step's execution was cut off: record it and ask again, or pause a poisonous run."""
@@ -308,7 +322,7 @@ class EntryDraft:
             self._close_hooks[token] = None
 
     def _end(self, status: RunStatus) -> None:
-        self.is_terminal = True
+        self._is_terminal = True
         self._status = status
         self.drop_all()
         self._messages.clear()

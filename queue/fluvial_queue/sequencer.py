@@ -61,8 +61,8 @@ class Port(Protocol):
         """Stop an invocation whose answer is not wanted any more."""
         ...
 
-    def load(self, run_id: str) -> None:
-        """Read the run and the partition's messages of it; report by `loaded`."""
+    def load(self, run_id: str, *, again: bool) -> None:
+        """Read the run; if `again`, also which of its messages exist; report by `loaded`."""
         ...
 
     def claim(self, view: RunView, tokens: Sequence[str], job: Job) -> None:
@@ -74,7 +74,7 @@ class Port(Protocol):
         ...
 
     def recorded(self, view: RunView, event: Event) -> None:
-        """An event is now in a run's log."""
+        """An event is now in a run's log; `view` is still as it was before it."""
         ...
 
 
@@ -110,7 +110,7 @@ class Sequencer:
         run = self._runs.get(message.run_id)
         if run is None:
             run = self._runs[message.run_id] = _Run()
-            self._port.load(message.run_id)
+            self._port.load(message.run_id, again=False)
         if stored.id not in run.outstanding.all:
             run.outstanding.add(stored.id, message, stored.epoch)
             self._advance(message.run_id, run)
@@ -237,13 +237,13 @@ class Sequencer:
             return
         if run.turn is not None and not run.claiming:
             self._fill_turn(draft, run, run.turn)
-        if draft.is_terminal:
+        if draft.ends_run():
             return
         if run.turn is not None or run.turn_job is not None:
             draft.add_cancel(CANCEL_GRACE_MS)
         else:
             self._fill_results(draft, run)
-        if not draft.is_terminal and (draft.is_needed or run.outstanding.turns):
+        if not draft.ends_run() and (draft.is_needed or run.outstanding.turns):
             draft.settle_wake_ups()
 
     def _fill_turn(self, draft: EntryDraft, run: _Run, turn: ReadyTurn) -> None:
@@ -256,15 +256,12 @@ class Sequencer:
         ready, run.results = run.results[:MAX_RESULTS], run.results[MAX_RESULTS:]
         for result in ready:
             draft.add_result(result)
-            if draft.is_terminal:
+            if draft.ends_run():
                 return
         if run.outstanding.inputs:
             draft.add_inputs()
             draft.add_cancel(CANCEL_GRACE_MS)
-        for message_id, message in run.outstanding.waiting.items():
-            # An earlier owner's step may have been started: record that before it starts again.
-            if run.outstanding.epochs[message_id] not in (0, self.lease.epoch):
-                draft.lose_step(message_id, message, "owner_changed", MAX_LOST)
+        draft.check_waiting(self.lease.epoch, MAX_LOST)
 
     def _dispatch(self, run: _Run, view: RunView) -> None:
         outstanding = run.outstanding
@@ -349,8 +346,8 @@ class Sequencer:
                 self._end_job(run, job)
                 self._port.cancel(job, "not_needed")
         for encoded, event in zip(entry.events, draft.events, strict=True):
-            view.apply(encoded, event)
             self._port.recorded(view, event)
+            view.apply(encoded, event)
         if draft.turn is not None and not view.status.is_terminal:
             view.advance(draft.consumed, draft.turn.turn_id, draft.turn.instance)
         for message_id, body in zip(answer.message_ids, entry.messages, strict=True):
@@ -366,7 +363,7 @@ class Sequencer:
         run.turn = None
         run.claiming = False
         run.view = None
-        self._port.load(run_id)
+        self._port.load(run_id, again=True)
 
     def _keep_only(self, run: _Run, stored: dict[str, StoredMessage]) -> None:
         for message_id in [known for known in run.outstanding.all if known not in stored]:

@@ -1,0 +1,48 @@
+"""Which jobs go to instances now: bounded per deployment, fair between deployments.
+
+A deployment with ten thousand steps outstanding must not fill the router's queues: at most
+`MAX_IN_FLIGHT` of its jobs are with the router; the others wait here, in order.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from fluvial_queue.jobs import Job
+
+MAX_IN_FLIGHT = 800  # jobs of one deployment: 8 instances of 100 invocations, the default limits
+
+
+class Admission:
+    """Hands jobs on, a bounded number of each deployment at a time."""
+
+    def __init__(self, *, limit: int = MAX_IN_FLIGHT) -> None:
+        self._limit = limit
+        self._in_flight: dict[str, int] = {}
+        self._waiting: dict[str, deque[tuple[Job, Callable[[Job], None]]]] = {}
+
+    def submit(self, job: Job, start: Callable[[Job], None]) -> None:
+        """Call `start` with a job now, or once an earlier one of its deployment has finished."""
+        deployment = job.view.deployment
+        count = self._in_flight.get(deployment, 0)
+        if count >= self._limit:
+            self._waiting.setdefault(deployment, deque()).append((job, start))
+            return
+        self._in_flight[deployment] = count + 1
+        start(job)
+
+    def finished(self, deployment: str) -> None:
+        """A job of this deployment that was started is over: start the next one."""
+        queue = self._waiting.get(deployment)
+        while queue:
+            job, start = queue.popleft()
+            if not job.over:
+                start(job)
+                return
+        self._waiting.pop(deployment, None)
+        count = self._in_flight[deployment] - 1
+        if count:
+            self._in_flight[deployment] = count
+        else:
+            del self._in_flight[deployment]

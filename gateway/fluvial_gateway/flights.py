@@ -1,0 +1,197 @@
+"""Jobs on their way: from the sequencer's wish to the router's outcome.
+
+A job that could not be started at all (`Unavailable`) spends nothing: it is offered again with
+back-off, and a deployment that refuses for good (its code cannot be imported) pauses the run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from fluvial.ids import new_id
+from fluvial.invocations import StepRequest, TurnRequest
+from fluvial_gateway.admission import Admission
+from fluvial_gateway.invocations import Answered, InvocationHandle, Lost, Outcome, Unavailable
+from fluvial_gateway.surroundings import Surroundings
+from fluvial_queue.jobs import Job
+from fluvial_queue.sequencer import Sequencer
+
+TURN_SECONDS = 120.0  # a turn is CPU work of milliseconds: beyond this it hangs
+STEP_SECONDS = 24 * 3600.0  # a step without a timeout of its own
+STEP_MARGIN_SECONDS = 30.0  # for the queue and the answer, beyond the step's own timeout
+BACK_OFF_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
+MAX_REFUSALS = 5  # final refusals (the code cannot be imported) before a run pauses
+
+logger = logging.getLogger(__name__)
+
+
+class LogReader(Protocol):
+    """Reads a run's log for a replay."""
+
+    async def read_log(self, run_id: str, length: int) -> list[bytes]: ...
+
+
+@dataclass(slots=True, eq=False)
+class _Flight:
+    """A job that is with the router."""
+
+    job: Job
+    invocation: str
+    began: float
+    handle: InvocationHandle | None = None
+
+
+class Flights:
+    """The invocations of one partition."""
+
+    def __init__(
+        self,
+        sequencer: Sequencer,
+        logs: LogReader,
+        around: Surroundings,
+        admission: Admission,
+    ) -> None:
+        self._sequencer = sequencer
+        self._logs = logs
+        self._around = around
+        self._admission = admission
+        self._loop = asyncio.get_running_loop()
+        self._flights: dict[Job, _Flight] = {}
+        self._refusals: dict[Job, int] = {}
+
+    @property
+    def count(self) -> int:
+        """How many invocations are under way."""
+        return len(self._flights)
+
+    def submit(self, job: Job) -> None:
+        """Invoke a job as soon as its deployment's share allows."""
+        self._admission.submit(job, self._start)
+
+    def cancel(self, job: Job, reason: str) -> None:
+        """Stop a job whose outcome is not wanted any more."""
+        self._refusals.pop(job, None)
+        flight = self._flights.get(job)
+        if flight is not None and flight.handle is not None:
+            flight.handle.cancel(reason)
+
+    def _start(self, job: Job) -> None:
+        if job.replay:
+            self._around.spawn(self._replay(job))
+        elif job.kind == "turn":
+            self._send(job, self._turn_fields(job, job.view.pending))
+        elif job.step_id in job.view.steps:
+            self._send(job, self._step_fields(job))
+        else:
+            self._admission.finished(job.view.deployment)  # given up while it waited
+
+    async def _replay(self, job: Job) -> None:
+        events = await self._logs.read_log(job.view.run_id, job.base)
+        self._around.observer.replay("not_live", len(events))
+        if job.over:
+            self._admission.finished(job.view.deployment)
+        else:
+            self._send(job, self._turn_fields(job, events))
+
+    def _turn_fields(self, job: Job, events: Sequence[bytes]) -> tuple[str, dict[str, Any], bytes]:
+        view = job.view
+        return TurnRequest(
+            run_id=view.run_id,
+            app=view.app,
+            workflow=view.workflow,
+            turn_id=None if job.replay or view.consumed == 0 else view.turn_id,
+            consumed=view.consumed,
+            now_ms=self._around.clock.now_ms(),
+            events=events,
+        ).to_frame_fields()
+
+    def _step_fields(self, job: Job) -> tuple[str, dict[str, Any], bytes]:
+        view = job.view
+        step = view.steps[job.step_id]
+        return StepRequest(
+            run_id=view.run_id,
+            app=view.app,
+            workflow=view.workflow,
+            step=step.name,
+            id=job.step_id,
+            attempt=job.attempt,
+            invocation=new_id("inv"),
+            timeout_ms=step.timeout_ms,
+            now_ms=self._around.clock.now_ms(),
+            carry=job.carry,
+            input=step.input,
+        ).to_frame_fields()
+
+    def _send(self, job: Job, fields: tuple[str, dict[str, Any], bytes]) -> None:
+        view = job.view
+        flight = _Flight(job, fields[1].get("invocation", ""), self._loop.time())
+        self._flights[job] = flight
+        flight.handle = self._around.invocations.invoke(
+            view.deployment,
+            fields,
+            prefer=view.live_on,
+            deadline_seconds=_deadline_seconds(job),
+            done=lambda outcome: self._done(flight, outcome),
+        )
+        if job.kind == "step" and job.attempt == 1:
+            self._around.observer.step_attempt(view.app, "first")
+
+    def _done(self, flight: _Flight, outcome: Outcome) -> None:
+        job = flight.job
+        del self._flights[job]
+        self._around.progressed()
+        self._admission.finished(job.view.deployment)
+        if isinstance(outcome, Unavailable):
+            self._refused(job, outcome)
+            return
+        self._refusals.pop(job, None)
+        seconds = self._loop.time() - flight.began
+        report = self._around.observer.invocation_finished
+        if isinstance(outcome, Lost):
+            report(job.view.app, job.kind, "lost", seconds, 0)
+            self._sequencer.lost(job, outcome.reason)
+            return
+        report(job.view.app, job.kind, outcome.answer.outcome, seconds, outcome.cpu_us)
+        self._sequencer.answered(job, outcome.answer, outcome.instance, _stamp(flight, outcome))
+
+    def _refused(self, job: Job, outcome: Unavailable) -> None:
+        """It was never started: offer it again after a while, or give the run up."""
+        refusals = self._refusals.pop(job, 0) + 1
+        reason = f"{outcome.code}: {outcome.message}"
+        if job.over:
+            return
+        if not outcome.retryable and refusals >= MAX_REFUSALS:
+            self._sequencer.unavailable(job, reason, final=True)
+            return
+        logger.info("invocation refused", extra={"run": job.view.run_id, "reason": reason})
+        self._refusals[job] = refusals
+        delay = BACK_OFF_SECONDS[min(refusals, len(BACK_OFF_SECONDS)) - 1]
+        self._loop.call_later(delay, self._offer_again, job)
+
+    def _offer_again(self, job: Job) -> None:
+        if job.over:
+            self._refusals.pop(job, None)
+        else:
+            self.submit(job)
+
+
+def _stamp(flight: _Flight, outcome: Answered) -> dict[str, object]:
+    """Return what the owner knows of an invocation, for the log."""
+    return {
+        "invocation": flight.invocation,
+        "instance": outcome.instance,
+        "cpu_us": outcome.cpu_us,
+    }
+
+
+def _deadline_seconds(job: Job) -> float:
+    if job.kind == "turn":
+        return TURN_SECONDS
+    step = job.view.steps[job.step_id]
+    if step.timeout_ms:
+        return step.timeout_ms / 1000 + STEP_MARGIN_SECONDS
+    return STEP_SECONDS
