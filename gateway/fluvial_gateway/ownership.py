@@ -70,6 +70,7 @@ class Ownership:
         self._flights = Flights(self.sequencer, self, around, admission)
         self._loop = asyncio.get_running_loop()
         self._group: list[CommitEntry] = []
+        self._committing = 0  # calls to the store that are under way
         self._flush_is_due = False
         self._held: list[Job] = []  # dispatched while the lease was in doubt
         self._cursor = ""
