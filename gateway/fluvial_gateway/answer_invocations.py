@@ -1,0 +1,97 @@
+"""Turns, steps and reveals under way."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+import msgpack
+
+from fluvial.errors import WireError
+from fluvial.invocations import OUTCOMES, Answer
+from fluvial.invocations import Outcome as AnswerOutcome
+from fluvial.manifest import DeploymentSpec
+from fluvial_gateway.instances import Instance
+from fluvial_gateway.invocations import Answered, Lost, Outcome, Unavailable
+from fluvial_gateway.link_slots import AnswerSlot
+from fluvial_gateway.pooled_invocations import InvocationContext, PooledInvocation
+from fluvial_gateway.pools import InstancePool
+
+logger = logging.getLogger(__name__)
+
+_REVEAL: Final = "reveal"
+
+
+class AnswerInvocation(PooledInvocation):
+    """One INVOKE until its ANSWER; an `InvocationHandle` for the dispatcher."""
+
+    __slots__ = ("_done", "_fields")
+
+    def __init__(
+        self,
+        pool: InstancePool,
+        context: InvocationContext,
+        fields: tuple[str, dict[str, Any], bytes],
+        done: Callable[[Outcome], None],
+        *,
+        prefer: str | None,
+        deadline: float,
+    ) -> None:
+        super().__init__(pool, context, prefer=prefer, deadline=deadline)
+        self._fields = fields
+        self._done = done
+
+    @property
+    def instance(self) -> str | None:
+        """The instance that has it now; None while it waits."""
+        return self.instance_used.id if self._slot and self.instance_used else None
+
+    def answered(self, outcome: str, meta: dict[str, Any], cpu_us: int, body: bytes) -> None:
+        """Hand on the answer; a malformed one counts as none and costs the instance its link."""
+        instance = self._finish()
+        try:
+            if self._fields[0] == _REVEAL:
+                told = _revealed(instance.id, outcome, meta, cpu_us, body)
+            else:
+                told = Answered(instance.id, Answer.from_frame(outcome, meta, body), cpu_us)
+        except WireError as error:
+            self._tell(Lost(instance.id, str(error)))
+            raise
+        self._tell(told)
+
+    def _send(self, instance: Instance, spec: DeploymentSpec) -> AnswerSlot:
+        return instance.link.invoke(self, self._fields)
+
+    def _refused(self, reason: Unavailable) -> None:
+        # later: a refusal may come while `invoke` has not returned yet
+        asyncio.get_running_loop().call_soon(self._tell, reason)
+
+    def _lost(self, instance: Instance, reason: str) -> None:
+        self._tell(Lost(instance.id, reason))
+
+    def _tell(self, outcome: Outcome) -> None:
+        try:
+            self._done(outcome)
+        except Exception:  # the link's other invocations must not suffer from it
+            logger.exception("an outcome was not taken")
+
+
+def _revealed(
+    instance: str, outcome: str, meta: dict[str, Any], cpu_us: int, body: bytes
+) -> Answered:
+    if outcome not in OUTCOMES:
+        raise WireError(f"unknown outcome {outcome!r}")
+    try:
+        unpacked: Any = msgpack.unpackb(body) if body else []
+    except Exception as error:
+        raise WireError("the texts of a reveal are not msgpack") from error
+    texts = cast("list[Any]", unpacked) if isinstance(unpacked, list) else [b""]
+    if not all(text is None or isinstance(text, str) for text in texts):
+        raise WireError("the texts of a reveal are not a list of texts")
+    answer = Answer(
+        outcome=cast("AnswerOutcome", outcome),  # checked against OUTCOMES above
+        reason=str(meta.get("reason", "")),
+    )
+    return Answered(instance, answer, cpu_us, tuple(texts))

@@ -1,0 +1,231 @@
+"""HTTP invocations under way: between a client's connection and an instance's link.
+
+Until the instance shows that the handler has started (a response, or credit for body bytes), the
+request's sent bytes are kept, so that a refused request can go elsewhere unchanged; the window of
+the flow control bounds them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final, Protocol
+
+from fluvial import wire
+from fluvial.manifest import DeploymentSpec
+from fluvial.wire import Framing
+from fluvial_gateway.instances import Instance
+from fluvial_gateway.invocations import Unavailable
+from fluvial_gateway.link_slots import HttpSlot, RequestFields
+from fluvial_gateway.pool_contract import HttpObserver
+from fluvial_gateway.pooled_invocations import InvocationContext, PooledInvocation
+from fluvial_gateway.pools import InstancePool
+
+BACKLOG_BYTES: Final = wire.CHUNK_BYTES  # unsent body above which the client is not read
+
+_OUTCOMES: Final = frozenset({"ok", "error", "cancelled", "timeout"})
+
+
+class HttpClient(Protocol):
+    """The client's connection, as its invocation sees it."""
+
+    def invocation_placed(self) -> None:
+        """An instance has it: the client may send the body that it holds back."""
+        ...
+
+    def response_started(
+        self, status: int, framing: Framing, head: bytes, chunk: bytes, *, more: bool
+    ) -> None:
+        """Write the head and the first bytes of the response."""
+        ...
+
+    def response_continued(self, chunk: bytes, *, more: bool) -> None:
+        """Write more of the response."""
+        ...
+
+    def response_failed(self, reason: Unavailable) -> None:
+        """There will be no (complete) response."""
+        ...
+
+    def request_credited(self) -> None:
+        """The backlog of the request's body has shrunk."""
+        ...
+
+
+class HttpInvocation(PooledInvocation):
+    """One request until its FINISHED."""
+
+    __slots__ = (
+        "_app",
+        "_client",
+        "_complete",
+        "_fields",
+        "_http",
+        "_observer",
+        "_pending",
+        "_replay",
+        "backlog",
+        "placed_at",
+        "responded_at",
+        "submitted_at",
+        "was_cold",
+    )
+
+    def __init__(
+        self,
+        pool: InstancePool,
+        context: InvocationContext,
+        observer: HttpObserver,
+        client: HttpClient,
+        app: str,
+        fields: RequestFields,
+        chunk: bytes,
+        *,
+        more: bool,
+        now: float,
+    ) -> None:
+        super().__init__(pool, context, prefer=None, deadline=now + context.limits.queue_seconds)
+        self.submitted_at = now
+        self.placed_at = now
+        self.responded_at = now
+        self.was_cold = False
+        self.backlog = len(chunk)  # body bytes not sent yet
+        self._app = app
+        self._client: HttpClient | None = client
+        self._complete = not more
+        self._fields = fields
+        self._http: HttpSlot | None = None
+        self._observer = observer
+        self._pending: deque[bytes] | None = deque((chunk,)) if chunk else None
+        self._replay: list[bytes] | None = []
+
+    # For the client's connection
+
+    def feed(self, chunk: bytes, *, more: bool) -> None:
+        """Take more of the request's body; `more` false ends it."""
+        self._complete = not more
+        if chunk:
+            if self._pending is None:
+                self._pending = deque()
+            self._pending.append(chunk)
+            self.backlog += len(chunk)
+        self._pump(ending=not more)
+
+    def consumed(self, size: int) -> None:
+        """The client has taken so many bytes of the response."""
+        if self._http is not None:
+            self._http.consumed(size)
+
+    def detach(self, reason: str | None = None) -> None:
+        """The connection hears no more of this; with a reason, the invocation is also cancelled."""
+        self._client = None
+        if reason is not None:
+            self.cancel(reason)
+
+    # For the link
+
+    def response(
+        self, status: int, framing: Framing, head: bytes, chunk: bytes, *, more: bool
+    ) -> None:
+        self._replay = None
+        if self._client is not None:
+            self.responded_at = self._context.deadlines.clock()
+            self._client.response_started(status, framing, head, chunk, more=more)
+
+    def response_body(self, chunk: bytes, *, more: bool) -> None:
+        if self._client is not None:
+            self._client.response_continued(chunk, more=more)
+
+    def broken(self, code: str) -> None:
+        self._replay = None
+        self._fail(Unavailable("response_broken", f"the function's response broke: {code}", False))
+
+    def credited(self) -> None:
+        self._replay = None
+        self._pump(ending=False)
+        if self._client is not None:
+            self._client.request_credited()
+
+    def finished(self, cpu_us: int, outcome: str) -> None:
+        self._finish()
+        self._fail(Unavailable("no_response", "the function ended without a response", False))
+        self._observe(outcome if outcome in _OUTCOMES else "error", cpu_us)
+
+    # For the base
+
+    def _send(self, instance: Instance, spec: DeploymentSpec) -> HttpSlot:
+        now = self.placed_at = self._context.deadlines.clock()
+        self.was_cold = instance.welcomed_at is None and instance.tier != "warm"
+        self.deadline = self.submitted_at + spec.instance.max_duration_seconds
+        deadline_ms = max(1, int((self.deadline - now) * 1000))
+        chunk = self._next_chunk(wire.CHUNK_BYTES) if self._pending else b""
+        more = not self._complete or bool(self._pending)
+        self._http = instance.link.request(self, self._fields, deadline_ms, chunk, more=more)
+        return self._http
+
+    def _placed(self) -> None:
+        if self._pending:
+            self._pump(ending=self._complete)
+        if self._client is not None:
+            self._client.invocation_placed()
+
+    def _sent_back(self) -> None:
+        self._http = None
+        self.deadline = min(
+            self.deadline,
+            self._context.deadlines.clock() + self._context.limits.queue_seconds,
+        )
+        if self._replay:
+            self._pending = deque([*self._replay, *(self._pending or ())])
+            self.backlog = sum(map(len, self._pending))
+        self._replay = []
+
+    def _refused(self, reason: Unavailable) -> None:
+        self._fail(reason)
+        self._observe("cancelled" if reason.code == "cancelled" else "refused", 0)
+
+    def _lost(self, instance: Instance, reason: str) -> None:
+        self._fail(Unavailable("instance_died", "the function's instance died", False))
+        self._observe("lost", 0)
+
+    def _timed_out(self) -> None:
+        self._fail(Unavailable("function_timeout", "the function took too long", False))
+
+    # Body
+
+    def _pump(self, *, ending: bool) -> None:
+        """Send what credit allows; `ending`: the end itself is still to be sent."""
+        slot = self._http
+        if slot is None:
+            return
+        while self._pending and slot.send_credit > 0:
+            chunk = self._next_chunk(min(wire.CHUNK_BYTES, slot.send_credit))
+            slot.send_body(chunk, more=not self._complete or bool(self._pending))
+            ending = False
+        if ending and not self._pending:
+            slot.send_body(b"", more=False)
+
+    def _next_chunk(self, limit: int) -> bytes:
+        pending = self._pending
+        if not pending:
+            return b""
+        chunk = pending.popleft()
+        if len(chunk) > limit:
+            pending.appendleft(chunk[limit:])
+            chunk = chunk[:limit]
+        self.backlog -= len(chunk)
+        if self._replay is not None:
+            self._replay.append(chunk)
+        return chunk
+
+    # Ends
+
+    def _fail(self, reason: Unavailable) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            client.response_failed(reason)
+
+    def _observe(self, outcome: str, cpu_us: int) -> None:
+        if self.cancelled == "timeout":
+            outcome = "timeout"
+        seconds = self._context.deadlines.clock() - self.submitted_at
+        self._observer.http_finished(self._app, outcome, seconds, cpu_us)

@@ -1,0 +1,106 @@
+"""What a gateway knows about one instance, and how it chooses among several."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, Protocol
+
+from fluvial_gateway.links import Link
+from fluvial_gateway.pool_contract import InstanceState
+
+# How long an instance that refused for lack of room is left alone when nothing of ours runs there
+# whose end could tell us of room: other gateways fill it.
+NACK_PAUSE_SECONDS: Final = 0.05
+
+
+class InstanceOwner(Protocol):
+    """The pool, as its instances see it."""
+
+    def instance_ready(self, instance: Instance) -> None:
+        """It may start handlers."""
+        ...
+
+    def instance_draining(self, instance: Instance) -> None:
+        """It takes no more."""
+        ...
+
+    def instance_lost(self, instance: Instance, reason: str) -> None:
+        """Its link is gone."""
+        ...
+
+
+class Instance:
+    """One instance of a deployment, seen from here; the owner of its link."""
+
+    __slots__ = (
+        "_owner",
+        "address",
+        "draining",
+        "id",
+        "in_flight",
+        "limit",
+        "link",
+        "paused",
+        "reported",
+        "started_at",
+        "stuck",
+        "tier",
+        "welcomed_at",
+    )
+
+    link: Link  # set by whoever dials, before the first use
+
+    def __init__(
+        self, owner: InstanceOwner, instance_id: str, *, tier: str, limit: int, started_at: float
+    ) -> None:
+        self._owner = owner
+        self.id = instance_id
+        self.tier = tier
+        self.limit = limit
+        self.in_flight = 0
+        self.stuck = 0  # of those in flight: cancelled, and they do not yield
+        self.paused = False  # it refused for lack of room
+        self.draining = False
+        self.started_at = started_at
+        self.welcomed_at: float | None = None
+        self.reported: InstanceState = "starting"
+
+    @property
+    def room(self) -> int:
+        """How many more invocations it may get now."""
+        return 0 if self.draining or self.paused else self.limit - self.in_flight
+
+    def link_ready(self, max_concurrency: int) -> None:
+        self.limit = min(self.limit, max_concurrency)
+        self._owner.instance_ready(self)
+
+    def link_draining(self, reason: str) -> None:
+        self._owner.instance_draining(self)
+
+    def link_lost(self, reason: str) -> None:
+        self._owner.instance_lost(self, reason)
+
+
+def choose(instances: Iterable[Instance], prefer: str | None) -> Instance | None:
+    """Return the preferred instance if it has room, else the one with the most; None if none has.
+
+    Of equal ones the instance that has served longer wins, so that the youngest can retire.
+    """
+    best: Instance | None = None
+    most = 0
+    for instance in instances:
+        room = instance.room
+        if room > 0 and instance.id == prefer:
+            return instance
+        if room > most:
+            best, most = instance, room
+    return best
+
+
+def starts_wanted(waiting: int, room_of_one: int, living: int, limit: int, starting: int) -> int:
+    """Return how many more instances to start now.
+
+    One start under way is enough until more wait than one new instance can take.
+    """
+    useful = -(-waiting // max(1, room_of_one))
+    return max(0, min(useful, limit - living) - starting)

@@ -1,0 +1,117 @@
+"""Calls of an instance to the platform (start a run, read a run, resume a hook), over its link.
+
+What user code can make the gateway hold is bounded per link: the number of calls, the bytes of
+their bodies and the time each may take.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, cast
+
+from fluvial import wire
+from fluvial.errors import FluvialError, UnavailableError, WireError
+from fluvial.wire import FrameType
+from fluvial_gateway.owned_tasks import OwnedTasks
+
+logger = logging.getLogger(__name__)
+
+MAX_CALLS: Final = 256
+MAX_CALL_BODY_BYTES: Final = wire.MAX_BODY_BYTES  # of all calls of a link together
+CALL_SECONDS: Final = 90.0  # above the longest `wait_ms` that the operations accept
+
+Send = Callable[[bytes], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkContext:
+    """Who is calling; known from the link, never from the frame."""
+
+    instance: str
+    deployment: str
+    app: str
+
+
+class CallHandler(Protocol):
+    """Carries out the operations that instances may ask for."""
+
+    async def handle(
+        self, link_context: LinkContext, operation: str, arguments: dict[str, Any], body: bytes
+    ) -> tuple[str, dict[str, Any], bytes]:
+        """Return ("ok" or an error code, result, body)."""
+        ...
+
+
+class CallDesk:
+    """Takes the calls of one link and sends their replies."""
+
+    def __init__(
+        self,
+        context: LinkContext,
+        handler: CallHandler,
+        tasks: OwnedTasks,
+        *,
+        call_seconds: float = CALL_SECONDS,
+    ) -> None:
+        self._context = context
+        self._handler = handler
+        self._tasks = tasks
+        self._call_seconds = call_seconds
+        self._under_way: dict[int, asyncio.Task[None]] = {}
+        self._body_bytes = 0
+
+    def on_call(self, send: Send, header: list[Any], body: bytes) -> None:
+        """Carry out one CALL frame.
+
+        Raises:
+            WireError: the frame is malformed or its id is in use.
+        """
+        call_id, operation, arguments = header[1], header[3], header[4]
+        if not isinstance(operation, str) or not isinstance(arguments, dict):
+            raise WireError("a call without operation or arguments")
+        if call_id in self._under_way:
+            raise WireError(f"a second call {call_id}")
+        full = self._body_bytes + len(body) > MAX_CALL_BODY_BYTES
+        if full or len(self._under_way) >= MAX_CALLS:
+            reason = {"message": f"at most {MAX_CALLS} calls and {MAX_CALL_BODY_BYTES} bytes"}
+            send(wire.pack(FrameType.REPLY, call_id, UnavailableError.code, reason))
+            return
+        self._body_bytes += len(body)
+        work = self._reply(send, call_id, operation, cast("dict[str, Any]", arguments), body)
+        self._under_way[call_id] = self._tasks.start(work, f"call {operation}")
+
+    def close(self) -> None:
+        """Cancel the calls under way: nobody can hear their replies."""
+        for task in self._under_way.values():
+            task.cancel()
+
+    async def _reply(
+        self, send: Send, call_id: int, operation: str, arguments: dict[str, Any], body: bytes
+    ) -> None:
+        try:
+            code, result, answer = await self._answer(operation, arguments, body)
+        finally:
+            del self._under_way[call_id]
+            self._body_bytes -= len(body)
+        try:
+            send(wire.pack(FrameType.REPLY, call_id, code, result, body=answer))
+        except WireError as error:
+            send(wire.pack(FrameType.REPLY, call_id, error.code, {"message": str(error)}))
+
+    async def _answer(
+        self, operation: str, arguments: dict[str, Any], body: bytes
+    ) -> tuple[str, dict[str, Any], bytes]:
+        try:
+            async with asyncio.timeout(self._call_seconds):
+                return await self._handler.handle(self._context, operation, arguments, body)
+        except FluvialError as error:
+            return error.code, {"message": str(error)}, b""
+        except TimeoutError:
+            message = f"{operation} took longer than {self._call_seconds} s"
+            return UnavailableError.code, {"message": message}, b""
+        except Exception:
+            logger.exception("a call failed", extra={"operation": operation})
+            return FluvialError.code, {"message": f"{operation} failed in the gateway"}, b""

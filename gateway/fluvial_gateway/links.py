@@ -1,0 +1,237 @@
+"""One framed connection from this gateway to an instance.
+
+Invariants:
+
+1. Each id has one slot from the frame that opens it until FINISHED, ANSWER or NACK, or until the
+   link is lost. A slot hears exactly one of `finished`/`answered`, `nacked` and `lost`, last.
+2. The owner hears `link_lost` before the slots do, so that what they re-route goes elsewhere.
+3. A frame that breaks the protocol closes the link at once; nothing after it is looked at. The
+   bytes come from a process that runs user code: they are checked as a stranger's would be.
+4. Frames written in one turn of the event loop leave in one write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, Protocol, cast
+
+from fluvial import wire
+from fluvial.errors import WireError
+from fluvial.wire import FrameType
+from fluvial_gateway.link_calls import CallDesk
+from fluvial_gateway.link_slots import AnswerSink, AnswerSlot, HttpSink, HttpSlot, RequestFields
+
+logger = logging.getLogger(__name__)
+
+Handler = Callable[[list[Any], bytes], None]
+
+
+class LinkOwner(Protocol):
+    """Whoever keeps the instance of a link."""
+
+    def link_ready(self, max_concurrency: int) -> None:
+        """The instance is ready: handlers may start from now on."""
+        ...
+
+    def link_draining(self, reason: str) -> None:
+        """The instance accepts no further invocation."""
+        ...
+
+    def link_lost(self, reason: str) -> None:
+        """The connection is gone, and with it everything under way; called once."""
+        ...
+
+
+class Link(asyncio.Protocol):
+    """Speaks frames with one instance; everything is a callback."""
+
+    def __init__(self, owner: LinkOwner, calls: CallDesk) -> None:
+        self._owner = owner
+        self._calls = calls
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._reader = wire.FrameReader()
+        self._outbox: list[bytes] = []
+        self._last_id = 0
+        self._http: dict[int, HttpSlot] = {}
+        self._answers: dict[int, AnswerSlot] = {}
+        self._closing: str | None = None
+        self._welcomed = False
+        # with the least length of a header: type, id and the fields that are read here
+        self._handlers: dict[int, tuple[Handler, int]] = {
+            FrameType.RESPONSE: (self._on_response, 6),
+            FrameType.RESPONSE_BODY: (self._on_response_body, 3),
+            FrameType.FINISHED: (self._on_finished, 4),
+            FrameType.ANSWER: (self._on_answer, 5),
+            FrameType.CREDIT: (self._on_credit, 3),
+            FrameType.NACK: (self._on_nack, 3),
+            FrameType.BROKEN: (self._on_broken, 3),
+            FrameType.CALL: (self._on_call, 5),
+            FrameType.WELCOME: (self._on_welcome, 5),
+            FrameType.GOAWAY: (self._on_goaway, 3),
+        }
+
+    # What the router asks for
+
+    def hello(self, credential: bytes, gateway: str, partitions: int) -> None:
+        """Present the credential; other frames may follow at once."""
+        version = wire.PROTOCOL_VERSION
+        self.send(wire.pack(FrameType.HELLO, 0, version, credential, gateway, partitions))
+
+    def request(
+        self, sink: HttpSink, fields: RequestFields, deadline_ms: int, chunk: bytes, *, more: bool
+    ) -> HttpSlot:
+        """Send an HTTP invocation with its first body bytes.
+
+        Raises:
+            WireError: the fields do not fit into a frame; nothing was sent.
+        """
+        self._last_id = slot_id = self._last_id + 1
+        self.send(wire.pack(FrameType.REQUEST, slot_id, *fields, deadline_ms, more, body=chunk))
+        self._http[slot_id] = slot = HttpSlot(slot_id, self, sink)
+        slot.send_credit -= len(chunk)
+        return slot
+
+    def invoke(self, sink: AnswerSink, fields: tuple[str, dict[str, Any], bytes]) -> AnswerSlot:
+        """Send a turn, a step or a reveal.
+
+        Raises:
+            WireError: the fields do not fit into a frame; nothing was sent.
+        """
+        self._last_id = slot_id = self._last_id + 1
+        kind, meta, body = fields
+        self.send(wire.pack(FrameType.INVOKE, slot_id, kind, meta, body=body))
+        self._answers[slot_id] = slot = AnswerSlot(slot_id, self, sink)
+        return slot
+
+    def forget(self, run_ids: list[str]) -> None:
+        """Hint that these live runs will not be asked for again."""
+        self.send(wire.pack(FrameType.FORGET, 0, run_ids))
+
+    def send(self, frame: bytes) -> None:
+        """Write a frame at the end of this turn of the event loop."""
+        if not self._outbox:
+            self._loop.call_soon(self._flush)
+        self._outbox.append(frame)
+
+    def close(self, reason: str) -> None:
+        """Close the connection at once; the owner and the slots hear of it as of any loss."""
+        if self._closing is None:
+            self._closing = reason
+            self._owner.link_draining(reason)
+            if self._transport is not None:
+                self._transport.abort()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for header, body in self._reader.feed(data):
+                if self._closing is not None:
+                    break
+                self._dispatch(header, body)
+        except WireError as error:
+            logger.warning("an instance broke the protocol", extra={"reason": str(error)})
+            self.close(f"protocol violation: {error}")
+
+    def eof_received(self) -> None:
+        """Let the transport close: the end of the stream is the instance's death."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        reason = self._closing or (f"link lost: {exc}" if exc else "link lost")
+        self._closing = reason
+        self._calls.close()
+        self._owner.link_lost(reason)
+        slots = [*self._http.values(), *self._answers.values()]
+        self._http.clear()
+        self._answers.clear()
+        for slot in slots:
+            slot.sink.lost(reason)
+
+    # Frames
+
+    def _flush(self) -> None:
+        frames, self._outbox = self._outbox, []
+        if self._transport is not None and self._closing is None:
+            self._transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
+
+    def _dispatch(self, header: list[Any], body: bytes) -> None:
+        known = self._handlers.get(header[0])
+        if known is None:
+            raise WireError(f"frame type {header[0]} from an instance")
+        handler, length = known
+        if len(header) < length:
+            raise WireError(f"a frame of type {header[0]} lacks fields")
+        handler(header, body)
+
+    def _on_response(self, header: list[Any], body: bytes) -> None:
+        self._http_slot(header).on_response(header, body)
+
+    def _on_response_body(self, header: list[Any], body: bytes) -> None:
+        self._http_slot(header).on_response_body(header[2] is True, body)
+
+    def _on_finished(self, header: list[Any], body: bytes) -> None:
+        slot = self._http_slot(header)
+        cpu_us, outcome = _natural(header[2]), _text(header[3])
+        del self._http[slot.id]
+        slot.sink.finished(cpu_us, outcome)
+
+    def _on_answer(self, header: list[Any], body: bytes) -> None:
+        slot = self._answers.get(header[1])
+        outcome, meta, cpu_us = _text(header[2]), header[3], _natural(header[4])
+        if slot is None or not isinstance(meta, dict):
+            raise WireError(f"an answer to {header[1]}, which is not awaited")
+        del self._answers[slot.id]
+        slot.sink.answered(outcome, cast("dict[str, Any]", meta), cpu_us, body)
+
+    def _on_nack(self, header: list[Any], body: bytes) -> None:
+        reason = _text(header[2])
+        slot = self._answers.pop(header[1], None) or self._http.pop(header[1], None)
+        if slot is None or not slot.may_nack:
+            raise WireError(f"a nack for {header[1]}, which is not awaited or was started")
+        slot.sink.nacked(reason)
+
+    def _on_broken(self, header: list[Any], body: bytes) -> None:
+        self._http_slot(header).on_broken(_text(header[2]))
+
+    def _on_credit(self, header: list[Any], body: bytes) -> None:
+        slot = self._http.get(header[1])
+        if slot is not None:
+            slot.on_credit(_natural(header[2]))
+        elif not 0 < header[1] <= self._last_id:
+            raise WireError(f"credit for {header[1]}, which never was")
+
+    def _on_call(self, header: list[Any], body: bytes) -> None:
+        self._calls.on_call(self.send, header, body)
+
+    def _on_welcome(self, header: list[Any], body: bytes) -> None:
+        if header[2] != wire.PROTOCOL_VERSION or self._welcomed:
+            raise WireError(f"welcome with version {header[2]}, or twice")
+        self._welcomed = True
+        self._owner.link_ready(max(1, _natural(header[4])))
+
+    def _on_goaway(self, header: list[Any], body: bytes) -> None:
+        self._owner.link_draining(_text(header[2]))
+
+    def _http_slot(self, header: list[Any]) -> HttpSlot:
+        slot = self._http.get(header[1])
+        if slot is None:
+            raise WireError(f"a response to {header[1]}, which is not awaited")
+        return slot
+
+
+def _natural(value: object) -> int:
+    if not isinstance(value, int) or value < 0:
+        raise WireError(f"{value!r} where a natural number belongs")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or len(value) > 1024:
+        raise WireError("a short text is missing")
+    return value

@@ -1,0 +1,391 @@
+"""The instances of one deployment, and the invocations that wait for them.
+
+Invariants:
+
+1. An invocation is either placed on an instance, in the queue, among the orphans of an instance
+   whose fate is being looked up, or ended; `in_flight` counts the placed ones.
+2. Whoever waits has priority over whoever comes, and what was sent back goes to the front.
+3. While something waits there is a start under way, an instance whose progress will make room, or
+   a timer that ends a hold; and every waiting invocation has its own deadline besides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from fluvial.errors import FluvialError
+from fluvial.manifest import DeploymentSpec
+from fluvial_gateway.death_notices import DeathNotices
+from fluvial_gateway.instances import NACK_PAUSE_SECONDS, Instance, choose, starts_wanted
+from fluvial_gateway.invocations import Unavailable
+from fluvial_gateway.invoker_client import Acquired, RefusedError
+from fluvial_gateway.link_calls import CallDesk, CallHandler, LinkContext
+from fluvial_gateway.links import Link
+from fluvial_gateway.owned_tasks import OwnedTasks
+from fluvial_gateway.pool_contract import (
+    Acquirer,
+    InstanceState,
+    PoolLimits,
+    PoolObserver,
+    SpecSource,
+)
+from fluvial_gateway.start_holds import StartHold
+
+logger = logging.getLogger(__name__)
+
+DEATH_NOTICE_SECONDS: Final = 2.0  # the invoker reaps within milliseconds
+FAILURE_MEMORY_SECONDS: Final = 60.0  # an otherwise empty pool remembers failed starts so long
+_NACK_REASONS: Final = frozenset({"draining", "concurrency"})
+_IMPORT_FAILED: Final = "import_failed"
+_RETIRED: Final = frozenset({"idle", "exit:0"})
+_TRANSIENT: Final = frozenset({"capacity", "shutting_down"})  # refusals that waiting can cure
+
+
+class Job(Protocol):
+    """An invocation, as the pool sees it."""
+
+    prefer: str | None
+    reroutes: int
+    ended: bool
+
+    def place(self, instance: Instance, spec: DeploymentSpec) -> None:
+        """Send it to this instance, whose room it has."""
+        ...
+
+    def refuse(self, reason: Unavailable) -> None:
+        """It will not be started."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolContext:
+    """What all pools of a gateway share."""
+
+    spec: SpecSource
+    invoker: Acquirer
+    observer: PoolObserver
+    calls: CallHandler
+    tasks: OwnedTasks
+    notices: DeathNotices
+    limits: PoolLimits
+    clock: Callable[[], float]
+    gateway: str
+    partitions: int
+
+
+class InstancePool:
+    """Places invocations on the instances of one deployment and starts more when needed."""
+
+    def __init__(
+        self, deployment: str, context: PoolContext, on_empty: Callable[[InstancePool], None]
+    ) -> None:
+        self.deployment = deployment
+        self._context = context
+        self._on_empty = on_empty
+        self._spec: DeploymentSpec | None = None
+        self._instances: dict[str, Instance] = {}
+        self._orphans: dict[str, list[Job]] = {}  # by instance: its fate is being looked up
+        self._queue: deque[Job] = deque()
+        self._waiting_reported = 0
+        self._starting = 0
+        self._hold = StartHold()
+        self._hold_timer: asyncio.TimerHandle | None = None
+
+    # What invocations ask for
+
+    @property
+    def waiting(self) -> int:
+        """How many invocations wait for an instance."""
+        return len(self._queue)
+
+    def instance(self, instance_id: str) -> Instance | None:
+        """Return a living instance by id."""
+        return self._instances.get(instance_id)
+
+    def submit(self, job: Job, *, first: bool = False) -> None:
+        """Place the job now, or queue it (at the front if it comes back), or refuse it."""
+        if self._spec is not None and (first or not self._queue):
+            instance = choose(self._instances.values(), job.prefer)
+            if instance is not None:
+                instance.in_flight += 1
+                job.place(instance, self._spec)
+                return
+        self._enqueue(job, first=first)
+
+    def withdraw(self, job: Job) -> None:
+        """Take a waiting job out of the queue."""
+        if job in self._queue:
+            self._queue.remove(job)
+            self._report_waiting()
+
+    def release(self, instance: Instance) -> None:
+        """One of the instance's invocations ended."""
+        instance.in_flight -= 1
+        instance.paused = False
+        if self._queue:
+            self._feed()
+
+    def nacked(self, job: Job, instance: Instance, reason: str) -> None:
+        """The instance sent the job back before its handler started: send it elsewhere."""
+        self._context.observer.nacked(self._app, reason if reason in _NACK_REASONS else "other")
+        instance.in_flight -= 1
+        if reason == "concurrency":
+            instance.paused = True
+            if instance.in_flight == 0:
+                loop = asyncio.get_running_loop()
+                loop.call_later(NACK_PAUSE_SECONDS, self._resume, instance)
+        else:
+            job.reroutes += 1
+            self.instance_draining(instance)
+        self._submit_again(job)
+
+    def orphaned(self, job: Job, instance: Instance) -> None:
+        """The job's instance ended before it was ready: no handler has started."""
+        self._orphans.setdefault(instance.id, []).append(job)
+
+    def does_not_yield(self, instance: Instance, since: float) -> None:
+        """A cancelled invocation goes on: drain the instance, then have it killed."""
+        context = self._context
+        self.instance_draining(instance)
+        patience_over = context.clock() - since >= context.limits.stuck_drain_seconds
+        if instance.in_flight <= instance.stuck or patience_over:
+            logger.warning("an instance does not yield", extra={"instance": instance.id})
+            context.invoker.kill(instance.id, context.limits.kill_grace_ms)
+
+    def close(self) -> None:
+        """Refuse what waits and drop all links."""
+        self._refuse_all(Unavailable("unavailable", "the gateway is stopping", True))
+        for instance in list(self._instances.values()):
+            instance.link.close("the gateway is stopping")
+        if self._hold_timer is not None:
+            self._hold_timer.cancel()
+
+    # What instances tell
+
+    def instance_ready(self, instance: Instance) -> None:
+        now = instance.welcomed_at = self._context.clock()
+        self._hold.clear()
+        if instance.tier != "warm":
+            self._context.observer.cold_start(self._app, instance.tier, now - instance.started_at)
+        if not instance.draining:
+            self._report_state(instance, "ready")
+
+    def instance_draining(self, instance: Instance) -> None:
+        if not instance.draining:
+            instance.draining = True
+            self._report_state(instance, "draining")
+            self._start_more()
+
+    def instance_lost(self, instance: Instance, reason: str) -> None:
+        instance.draining = True
+        if self._instances.pop(instance.id, None) is None:
+            return
+        self._context.observer.instances_changed(self._app, instance.reported, -1)
+        if instance.welcomed_at is None:
+            self._orphans.setdefault(instance.id, [])
+            self._context.tasks.start(self._settle(instance), f"settle {instance.id}")
+        else:
+            self._start_more()
+            self._end_if_empty()
+
+    # Queue
+
+    def _enqueue(self, job: Job, *, first: bool) -> None:
+        now = self._context.clock()
+        refusal = self._hold.refusal(now)
+        if refusal is not None and not self._instances:
+            job.refuse(refusal)
+            return
+        if first:
+            self._queue.appendleft(job)
+        elif len(self._queue) >= self._context.limits.queue_length:
+            message = f"{len(self._queue)} invocations already wait for an instance"
+            job.refuse(Unavailable("overloaded", message, True, retry_after_seconds=1.0))
+            return
+        else:
+            self._queue.append(job)
+        self._report_waiting()
+        self._start_more()
+
+    def _submit_again(self, job: Job) -> None:
+        if job.ended:
+            return
+        if job.reroutes > self._context.limits.max_reroutes:
+            message = f"{job.reroutes} instances in a row did not start it"
+            job.refuse(Unavailable("unavailable", message, True, retry_after_seconds=1.0))
+        else:
+            self.submit(job, first=True)
+
+    def _feed(self) -> None:
+        spec = self._spec
+        while self._queue and spec is not None:
+            instance = choose(self._instances.values(), self._queue[0].prefer)
+            if instance is None:
+                break
+            instance.in_flight += 1
+            self._queue.popleft().place(instance, spec)
+        self._report_waiting()
+        self._start_more()
+
+    def _refuse_all(self, reason: Unavailable) -> None:
+        waiting, self._queue = self._queue, deque()
+        self._report_waiting()
+        for job in waiting:
+            job.refuse(reason)
+
+    def _resume(self, instance: Instance) -> None:
+        instance.paused = False
+        self._feed()
+
+    # Starting
+
+    def _start_more(self) -> None:
+        if not self._queue or self._hold.is_active(self._context.clock()):
+            return
+        settings = self._spec.instance if self._spec is not None else None
+        living = sum(not instance.draining for instance in self._instances.values())
+        wanted = starts_wanted(
+            len(self._queue),
+            settings.max_concurrency if settings else len(self._queue),
+            living,
+            settings.max_instances if settings else 1,
+            self._starting,
+        )
+        for _ in range(wanted):
+            self._starting += 1
+            self._context.tasks.start(self._start(), f"start {self.deployment}")
+
+    async def _start(self) -> None:
+        try:
+            await self._acquire()
+        except RefusedError as error:
+            transient = error.reason in _TRANSIENT
+            refusal = Unavailable(error.reason, error.message, transient)
+            self._start_failed(None if transient else refusal)
+        except (FluvialError, OSError) as error:
+            logger.warning("no instance could be started", extra={"reason": str(error)})
+            self._start_failed(Unavailable("unavailable", str(error), True, 1.0))
+        finally:
+            self._starting -= 1
+            self._start_more()
+            self._end_if_empty()
+
+    async def _acquire(self) -> None:
+        context = self._context
+        started_at = context.clock()
+        spec = self._spec or await context.spec(self.deployment)
+        if spec is None:
+            message = f"no deployment {self.deployment}"
+            self._refuse_all(Unavailable("deployment_not_found", message, False))
+            return
+        if self._spec is None:
+            self._spec = spec
+            self._report_waiting()
+            self._start_more()
+        acquired = await context.invoker.acquire(
+            spec, list(self._instances), deadline_seconds=context.limits.start_seconds
+        )
+        if acquired.instance not in self._instances:
+            await self._dial(spec, acquired, started_at)
+
+    async def _dial(self, spec: DeploymentSpec, acquired: Acquired, started_at: float) -> None:
+        context = self._context
+        instance = Instance(
+            self,
+            acquired.instance,
+            tier=acquired.tier,
+            limit=spec.instance.max_concurrency,
+            started_at=started_at,
+        )
+        caller = LinkContext(instance=instance.id, deployment=spec.deployment, app=spec.app)
+        link = instance.link = Link(instance, CallDesk(caller, context.calls, context.tasks))
+        try:
+            async with asyncio.timeout(context.limits.start_seconds):
+                loop = asyncio.get_running_loop()
+                await loop.create_unix_connection(lambda: link, acquired.address)
+        except OSError as error:  # also its TimeoutError
+            logger.warning("an instance cannot be dialled", extra={"reason": str(error)})
+            await self._settle(instance)
+            return
+        self._instances[instance.id] = instance
+        context.observer.instances_changed(spec.app, "starting", 1)
+        link.hello(acquired.credential, context.gateway, context.partitions)
+        self._feed()
+
+    async def _settle(self, instance: Instance) -> None:
+        """Find out why an instance ended before it was ready, and what follows for its work."""
+        reason = await self._context.notices.reason(instance.id, DEATH_NOTICE_SECONDS)
+        orphans = self._orphans.pop(instance.id, [])
+        failure = _failure(reason)
+        if failure is not None:
+            self._start_failed(failure)
+        for job in reversed(orphans):
+            if job.ended:
+                continue
+            if failure is not None and not failure.retryable:
+                job.refuse(failure)
+            else:
+                job.reroutes += 1
+                self._submit_again(job)
+        self._start_more()
+        self._end_if_empty()
+
+    def _start_failed(self, refusal: Unavailable | None) -> None:
+        seconds = self._hold.failed(self._context.clock(), refusal)
+        if self._hold_timer is not None:
+            self._hold_timer.cancel()
+        loop = asyncio.get_running_loop()
+        self._hold_timer = loop.call_later(seconds, self._hold_over)
+        if refusal is not None and not self._instances:
+            self._refuse_all(refusal)
+
+    def _hold_over(self) -> None:
+        self._hold_timer = None
+        if self._queue:
+            self._start_more()
+        elif not self._instances and not self._starting:
+            loop = asyncio.get_running_loop()
+            self._hold_timer = loop.call_later(FAILURE_MEMORY_SECONDS, self._forget_failures)
+
+    def _forget_failures(self) -> None:
+        self._hold_timer = None
+        self._end_if_empty()
+
+    def _end_if_empty(self) -> None:
+        used = self._instances or self._queue or self._orphans or self._starting
+        if not used and self._hold_timer is None:
+            self._on_empty(self)
+
+    # Reports
+
+    @property
+    def _app(self) -> str:
+        return self._spec.app if self._spec is not None else ""
+
+    def _report_waiting(self) -> None:
+        change = len(self._queue) - self._waiting_reported
+        if change and self._spec is not None:
+            self._waiting_reported += change
+            self._context.observer.waiting_changed(self._app, change)
+
+    def _report_state(self, instance: Instance, state: InstanceState) -> None:
+        observer = self._context.observer
+        if instance.id in self._instances:
+            observer.instances_changed(self._app, instance.reported, -1)
+            observer.instances_changed(self._app, state, 1)
+        instance.reported = state
+
+
+def _failure(reason: str | None) -> Unavailable | None:
+    """Return what a death before the instance was ready means for its work; None: try again."""
+    if reason is None or reason in _RETIRED:
+        return None
+    if reason.startswith(_IMPORT_FAILED):
+        message = reason.removeprefix(_IMPORT_FAILED).lstrip(": ")
+        return Unavailable(_IMPORT_FAILED, message, False)
+    return Unavailable("start_failed", f"the instance ended with {reason}", True, 1.0)

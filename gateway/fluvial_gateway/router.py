@@ -1,0 +1,135 @@
+"""The router: from a deployment to an instance with room, for HTTP and for the dispatcher."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from fluvial_gateway.answer_invocations import AnswerInvocation
+from fluvial_gateway.deadlines import Deadlines
+from fluvial_gateway.death_notices import DeathNotices
+from fluvial_gateway.http_invocations import HttpClient, HttpInvocation
+from fluvial_gateway.invocations import Outcome
+from fluvial_gateway.link_calls import CallHandler
+from fluvial_gateway.link_slots import RequestFields
+from fluvial_gateway.owned_tasks import OwnedTasks
+from fluvial_gateway.pool_contract import (
+    Acquirer,
+    HttpObserver,
+    PoolLimits,
+    PoolObserver,
+    SpecSource,
+)
+from fluvial_gateway.pooled_invocations import InvocationContext
+from fluvial_gateway.pools import InstancePool, PoolContext
+
+
+class Router:
+    """Keeps a pool of instances per deployment in use; implements `Invocations`."""
+
+    def __init__(
+        self,
+        *,
+        spec: SpecSource,
+        invoker: Acquirer,
+        calls: CallHandler,
+        pool_observer: PoolObserver,
+        http_observer: HttpObserver,
+        gateway: str,
+        partitions: int,
+        limits: PoolLimits | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.limits = limits or PoolLimits()
+        self.clock = clock
+        self._tasks = OwnedTasks()
+        self._deadlines = Deadlines(self.limits.resolution_seconds, clock)
+        self._notices = DeathNotices()
+        self._http_observer = http_observer
+        self._pools: dict[str, InstancePool] = {}
+        self._invocations = InvocationContext(self._deadlines, self.limits)
+        self._context = PoolContext(
+            spec=spec,
+            invoker=invoker,
+            observer=pool_observer,
+            calls=calls,
+            tasks=self._tasks,
+            notices=self._notices,
+            limits=self.limits,
+            clock=clock,
+            gateway=gateway,
+            partitions=partitions,
+        )
+        invoker.subscribe(self._notices.tell)
+
+    def invoke(
+        self,
+        deployment: str,
+        fields: tuple[str, dict[str, Any], bytes],
+        *,
+        prefer: str | None,
+        deadline_seconds: float,
+        done: Callable[[Outcome], None],
+    ) -> AnswerInvocation:
+        """Send a turn, a step or a reveal; see `Invocations.invoke`."""
+        invocation = AnswerInvocation(
+            self._pool(deployment),
+            self._invocations,
+            fields,
+            done,
+            prefer=prefer,
+            deadline=self.clock() + deadline_seconds,
+        )
+        invocation.start()
+        return invocation
+
+    def http(
+        self,
+        deployment: str,
+        app: str,
+        client: HttpClient,
+        fields: RequestFields,
+        chunk: bytes,
+        *,
+        more: bool,
+        now: float,
+    ) -> HttpInvocation:
+        """Prepare a request whose first body bytes are `chunk`; the caller starts it."""
+        return HttpInvocation(
+            self._pool(deployment),
+            self._invocations,
+            self._http_observer,
+            client,
+            app,
+            fields,
+            chunk,
+            more=more,
+            now=now,
+        )
+
+    def forget(self, instance: str, run_ids: Sequence[str]) -> None:
+        """Hint that these live runs of the instance will not be asked for again."""
+        for pool in self._pools.values():
+            holder = pool.instance(instance)
+            if holder is not None:
+                holder.link.forget(list(run_ids))
+                return
+
+    async def close(self) -> None:
+        """Refuse what waits, drop all links (their invocations are lost), end all tasks."""
+        for pool in list(self._pools.values()):
+            pool.close()
+        await self._tasks.close()
+        self._deadlines.close()
+
+    def _pool(self, deployment: str) -> InstancePool:
+        pool = self._pools.get(deployment)
+        if pool is None:
+            pool = InstancePool(deployment, self._context, self._drop)
+            self._pools[deployment] = pool
+        return pool
+
+    def _drop(self, pool: InstancePool) -> None:
+        if self._pools.get(pool.deployment) is pool:
+            del self._pools[pool.deployment]
