@@ -8,7 +8,9 @@ FluvialError
 ├── NondeterminismError     a replay asked for something else than the log recorded
 ├── WorkflowSandboxError    workflow code tried I/O, a thread or a real clock (also RuntimeError)
 ├── NotInWorkflowError      a durable wait was used outside a workflow (also RuntimeError)
+├── NotInInvocationError    the platform was used where it serves nothing (also RuntimeError)
 ├── StepFailedError         seen by a workflow: a step used up its attempts
+├── RemoteError             stands for an error whose class is not rebuilt on this side
 ├── RunFailedError          seen by a caller: the run ended without a result
 │   ├── RunCancelledError
 │   └── RunTerminatedError
@@ -97,6 +99,12 @@ class NotInWorkflowError(FluvialError, RuntimeError):
     code = "not_in_workflow"
 
 
+class NotInInvocationError(FluvialError, RuntimeError):
+    """The platform was used where it is not there: outside an invocation of a deployed function."""
+
+    code = "not_in_invocation"
+
+
 class StepFailedError(FluvialError):
     """A step used up its attempts; `__cause__` is the last attempt's error where it decodes."""
 
@@ -107,6 +115,17 @@ class StepFailedError(FluvialError):
         self.step = step
         self.attempts = attempts
         self.reason = reason
+
+
+class RemoteError(FluvialError):
+    """Stands for an error whose class is not rebuilt on this side; a note has its traceback."""
+
+    code = "remote"
+
+    def __init__(self, type_name: str, text: str) -> None:
+        super().__init__(f"{type_name}: {text}" if text else type_name)
+        self.type_name = type_name
+        self.text = text
 
 
 class RunFailedError(FluvialError):

@@ -1,0 +1,175 @@
+"""The codec: values of user code ↔ the plaintext that is sealed and stored.
+
+A plaintext is one letter and a body:
+
+    m  msgpack with extension types (`fluvial.extensions`)     M  the same, zstd-compressed
+    j  JSON in UTF-8, from outside                             J  the same, zstd-compressed
+
+Never pickle: decoding runs no code that the data names, beyond classes that are imported already.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any, Final, cast
+
+from fluvial.errors import SerializationError
+from fluvial.extensions import UnsupportedValueError, is_model, pack, unpack
+from fluvial.shapes import ANY, Shape, shape_of
+
+MAX_VALUE_BYTES: Final = 24 * 1024 * 1024  # below what a frame and the store take, sealed
+COMPRESS_FROM_BYTES: Final = 1024
+_SAVING: Final = 0.95  # compressed at most this much of the original, else it is not worth it
+_COMPRESSION_LEVEL: Final = 1
+_MAX_DEPTH_NAMED: Final = 32  # how deep an error's path goes
+_ENCODE_ERRORS = (UnsupportedValueError, ValueError, OverflowError, RecursionError, TypeError)
+
+
+def encode(value: object, where: str = "value") -> bytes:
+    """Return the plaintext of a value.
+
+    Raises:
+        SerializationError: a part of it has no encoding; the error's path begins with `where`.
+    """
+    try:
+        body = pack(value)
+    except _ENCODE_ERRORS as error:
+        raise _explain(value, where) from error
+    return _wrap(b"m", body, where)
+
+
+def encode_json(value: object, where: str = "value") -> bytes:
+    """Return the plaintext of a JSON value, as a party outside Python would write it.
+
+    Raises:
+        SerializationError: it is not JSON.
+    """
+    try:
+        body = json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise SerializationError(where, f"is not JSON: {error}") from error
+    return _wrap(b"j", body, where)
+
+
+def decode(data: bytes, annotation: Any = None, where: str = "value") -> Any:
+    """Return the value of a plaintext, shaped by an annotation (or a compiled `Shape`).
+
+    Raises:
+        SerializationError: `data` is not a plaintext, or does not fit the annotation.
+    """
+    shape = annotation if type(annotation) is Shape else shape_of(annotation)
+    value, is_plain = decode_bare(data, where)
+    if shape is ANY:
+        return value
+    convert = shape.plain if is_plain else shape.stored
+    return value if convert is None else convert(value, where)
+
+
+def decode_bare(data: bytes, where: str = "value") -> tuple[Any, bool]:
+    """Return the value of a plaintext without shaping it, and whether it came as JSON.
+
+    Raises:
+        SerializationError: `data` is not a plaintext.
+    """
+    form = data[:1]
+    try:
+        if form == b"m":
+            return unpack(memoryview(data)[1:]), False
+        if form == b"j":
+            return json.loads(data[1:]), True
+        if form == b"M":
+            return unpack(_decompress(data[1:])), False
+        if form == b"J":
+            return json.loads(_decompress(data[1:])), True
+    except Exception as error:
+        raise SerializationError(where, "the stored value is damaged") from error
+    raise SerializationError(where, f"the stored value has an unknown form {form!r}")
+
+
+def _wrap(form: bytes, body: bytes, where: str) -> bytes:
+    if len(body) > MAX_VALUE_BYTES:
+        raise SerializationError(
+            where,
+            f"has {len(body)} bytes encoded, above the limit of {MAX_VALUE_BYTES};"
+            " store it elsewhere and pass a reference",
+        )
+    if len(body) >= COMPRESS_FROM_BYTES:
+        small = _compressor().compress(body)
+        if len(small) <= len(body) * _SAVING:
+            return form.upper() + small
+    return form + body
+
+
+# zstandard is imported when the first large value comes: most programs that import fluvial never
+# meet one, and a zygote should stay small. Its objects must not be shared between threads.
+_local = threading.local()
+
+
+@functools.cache
+def _zstandard() -> Any:
+    import zstandard
+
+    return zstandard
+
+
+def _compressor() -> Any:
+    if not hasattr(_local, "compressor"):
+        _local.compressor = _zstandard().ZstdCompressor(level=_COMPRESSION_LEVEL)
+    return _local.compressor
+
+
+def _decompress(data: bytes) -> bytes:
+    library = _zstandard()
+    size: int = library.frame_content_size(data)
+    if not 0 <= size <= MAX_VALUE_BYTES:
+        raise ValueError(f"a compressed value of {size} bytes is above {MAX_VALUE_BYTES}")
+    if not hasattr(_local, "decompressor"):
+        _local.decompressor = library.ZstdDecompressor()
+    plain: bytes = _local.decompressor.decompress(data, max_output_size=MAX_VALUE_BYTES)
+    return plain
+
+
+def _explain(value: Any, path: str, depth: int = 0) -> SerializationError:
+    """Find the innermost part that cannot be encoded. Slow, and only for errors."""
+    for child_path, child in _children(value, path) if depth < _MAX_DEPTH_NAMED else ():
+        if _problem(child):
+            return _explain(child, child_path, depth + 1)
+    return SerializationError(path, _problem(value) or "cannot be stored")
+
+
+def _problem(value: Any) -> str:
+    try:
+        pack(value)
+    except UnsupportedValueError as error:
+        return str(error)
+    except RecursionError:
+        return "is nested too deeply, or contains itself"
+    except UnicodeError:
+        return "is a text with lone surrogates, which has no UTF-8 form"
+    except (ValueError, OverflowError, TypeError) as error:
+        text = str(error)
+        return "is nested too deeply, or contains itself" if "recursion" in text else text
+    return ""
+
+
+def _children(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, item in cast("dict[Any, Any]", value).items():
+            yield f"{path} (key {key!r})", key
+            yield f"{path}[{key!r}]", item
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(cast("list[Any]", value)):
+            yield f"{path}[{index}]", item
+    elif isinstance(value, (set, frozenset)):
+        for item in cast("set[Any]", value):
+            yield f"{path}{{{item!r}}}", item
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            yield f"{path}.{field.name}", getattr(value, field.name)
+    elif is_model(type(value)):
+        for name, item in vars(value).items():
+            yield f"{path}.{name}", item
