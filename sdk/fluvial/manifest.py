@@ -11,16 +11,17 @@ import difflib
 import re
 import tomllib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar, cast, get_args
+from typing import Any, Final, Literal, cast, get_args
 
+from fluvial.durations import to_seconds
 from fluvial.entrypoints import find_entrypoint
-from fluvial.errors import ManifestError, NoEntrypointError
-from fluvial.quantities import parse_bytes, parse_seconds
+from fluvial.errors import InvalidRequestError, ManifestError, NoEntrypointError
+from fluvial.sizes import parse_bytes
 
 Isolation = Literal["process", "jail"]
-_Number = TypeVar("_Number", int, float)
 APP_NAME: Final = re.compile(r"[a-z](?:[a-z0-9-]{0,38}[a-z0-9])?")
 TARGET: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 MODULE: Final = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
@@ -254,7 +255,10 @@ def _isolation(where: str, value: object) -> Isolation:
 
 
 def _memory(where: str, value: object) -> int:
-    size = _quantity(where, value, parse_bytes)
+    try:
+        size = parse_bytes(value)
+    except ValueError as error:
+        raise ManifestError(where, str(error)) from None
     if size < MIN_MEMORY_BYTES:
         raise ManifestError(where, f"must be at least {MIN_MEMORY_BYTES} bytes, got {value!r}")
     return size
@@ -271,7 +275,7 @@ def _integer(least: int, most: int) -> _Reader:
 
 def _seconds(least: float, most: float) -> _Reader:
     def read(where: str, value: object) -> float:
-        seconds = _quantity(where, value, parse_seconds)
+        seconds = _duration(where, value)
         if not least <= seconds <= most:
             raise ManifestError(where, f"must be {least:g} s to {most:g} s, got {value!r}")
         return seconds
@@ -279,8 +283,8 @@ def _seconds(least: float, most: float) -> _Reader:
     return read
 
 
-def _quantity(where: str, value: object, parse: Callable[[object], _Number]) -> _Number:
-    try:
-        return parse(value)
-    except ValueError as error:
-        raise ManifestError(where, str(error)) from None
+def _duration(where: str, value: object) -> float:
+    if isinstance(value, (str, int, float)) and not isinstance(value, bool):
+        with suppress(InvalidRequestError):
+            return to_seconds(value)
+    raise ManifestError(where, f'must be a duration such as "10s" (ms, s, m, h, d), got {value!r}')
