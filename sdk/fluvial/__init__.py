@@ -1,1 +1,71 @@
-"""fluvial."""
+"""Fluvial: durable workflows and serverless functions in plain Python."""
+
+from fluvial.context import Invocation, Metadata, context, metadata
+from fluvial.determinism import now, random, uuid4
+from fluvial.errors import (
+    DecryptionError,
+    FatalError,
+    FluvialError,
+    HookConflictError,
+    HookNotFoundError,
+    InvalidRequestError,
+    NotInInvocationError,
+    NotInWorkflowError,
+    RemoteError,
+    RetryableError,
+    RunCancelledError,
+    RunFailedError,
+    RunNotFoundError,
+    RunTerminatedError,
+    SerializationError,
+    StartConflictError,
+    StepFailedError,
+    UnavailableError,
+    WorkflowSandboxError,
+)
+from fluvial.hooks import Hook
+from fluvial.runs import Run, RunEvent, get_run, resume_hook, start
+from fluvial.sleeping import sleep
+from fluvial.steps import Backoff, Step, step
+from fluvial.workflows import Workflow, workflow
+
+__all__ = [
+    "Backoff",
+    "DecryptionError",
+    "FatalError",
+    "FluvialError",
+    "Hook",
+    "HookConflictError",
+    "HookNotFoundError",
+    "InvalidRequestError",
+    "Invocation",
+    "Metadata",
+    "NotInInvocationError",
+    "NotInWorkflowError",
+    "RemoteError",
+    "RetryableError",
+    "Run",
+    "RunCancelledError",
+    "RunEvent",
+    "RunFailedError",
+    "RunNotFoundError",
+    "RunTerminatedError",
+    "SerializationError",
+    "StartConflictError",
+    "Step",
+    "StepFailedError",
+    "UnavailableError",
+    "Workflow",
+    "WorkflowSandboxError",
+    "context",
+    "get_run",
+    "metadata",
+    "now",
+    "random",
+    "resume_hook",
+    "sleep",
+    "start",
+    "step",
+    "uuid4",
+    "workflow",
+]

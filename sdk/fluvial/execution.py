@@ -1,0 +1,244 @@
+"""One live run: its suspended coroutine, fed with inputs one at a time.
+
+After each input the loop runs until idle and the journal settles; so a live run and a replay see
+the same events in the same order, however the dispatcher batched them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextvars import Context
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from fluvial.codec import decode, encode
+from fluvial.errors import (
+    FluvialError,
+    NondeterminismError,
+    RemoteError,
+    SerializationError,
+    StepFailedError,
+)
+from fluvial.events import EventType
+from fluvial.hooks import HookOperation
+from fluvial.journal import Journal, Operation, Recorded, TurnTooLargeError
+from fluvial.loop import TimerOperation, WorkflowLoop
+from fluvial.scope import RunScope
+from fluvial.signatures import decode_result
+from fluvial.steps import StepOperation
+
+if TYPE_CHECKING:
+    from fluvial.encryption import RunKeys
+    from fluvial.workflows import Workflow
+
+BASE_BYTES: Final = 4096  # an estimate of an idle run: loop, task, frames
+_OPERATION_BYTES: Final = 1024
+_RECENT: Final = 0.9  # how much of the payloads seen before is assumed to be held still
+
+Input = tuple[int, int, int, bytes, dict[str, Any]]
+"""An input as `unpack_event` gives it: type, at_ms, id, payload, meta."""
+
+
+class Execution:
+    """A workflow's coroutine and what it waits for. Synchronous; never raises user errors."""
+
+    __slots__ = (
+        "_keys",
+        "_payload_bytes",
+        "_task",
+        "_workflow",
+        "is_over",
+        "journal",
+        "loop",
+        "turn_id",
+    )
+
+    def __init__(
+        self,
+        workflow: Workflow[..., Any],
+        scope: RunScope,
+        keys: RunKeys,
+        recorded: list[Recorded],
+    ) -> None:
+        self._workflow = workflow
+        self._keys = keys
+        self.journal = Journal(keys, recorded)
+        self.loop = WorkflowLoop(self.journal, scope)
+        self._task: asyncio.Task[Any] | None = None
+        self._payload_bytes = 0.0
+        self.is_over = False
+        self.turn_id = b""
+
+    @property
+    def held_bytes(self) -> int:
+        """An estimate of the memory that the live run takes."""
+        operations = self.journal.open_operations * _OPERATION_BYTES
+        return BASE_BYTES + operations + int(self._payload_bytes)
+
+    def feed(self, given: Input, plaintext: bytes | None = None) -> None:
+        """Let the workflow consume one input; with `plaintext`, nothing need be decrypted.
+
+        Raises:
+            NondeterminismError: the workflow does not ask for what the log recorded.
+            DecryptionError: the payload was altered, or its key is gone.
+        """
+        event_type, at_ms, operation_id, payload, _ = given
+        self._payload_bytes = self._payload_bytes * _RECENT + len(payload)
+        self.loop.advance(at_ms / 1000)
+        if event_type == EventType.RUN_STARTED:
+            self._start(payload)
+        elif event_type == EventType.CANCEL_REQUESTED:
+            if self._task is not None:
+                self._task.cancel()
+        else:
+            operation = self.journal.find(operation_id)
+            if operation is None:
+                return  # given up, or answered already: a late result changes nothing
+            self._deliver(operation, given, plaintext)
+        self._go_on()
+
+    def close(self) -> None:
+        """Give the coroutine up. Its `finally` blocks run, and may ask for nothing."""
+        if not self.journal.is_closed:
+            self.journal.close()
+            self.loop.discard()
+
+    def _start(self, payload: bytes) -> None:
+        try:
+            plaintext = self._keys.open(payload, "input")
+            args, kwargs = self._workflow.signature.decode_call(plaintext)
+        except SerializationError as error:
+            self._fail(error, "invalid_input")
+            return
+        coroutine = self._workflow.function(*args, **kwargs)
+        # An empty context: what some invocation set must not reach a run that outlives it.
+        self._task = self.loop.create_task(coroutine, name="workflow", context=Context())
+        self._task.add_done_callback(self.loop.halt)
+
+    def _deliver(self, operation: Operation, given: Input, plaintext: bytes | None) -> None:
+        event_type = given[0]
+        if isinstance(operation, StepOperation):
+            self.journal.finish(operation)
+            if event_type == EventType.STEP_COMPLETED:
+                self._complete_step(operation, given, plaintext)
+                return
+            if event_type == EventType.STEP_FAILED:
+                self._fail_step(operation, given, plaintext)
+                return
+        elif isinstance(operation, TimerOperation) and event_type == EventType.TIMER_FIRED:
+            self.journal.finish(operation)
+            self.loop.fire(operation)
+            return
+        elif isinstance(operation, HookOperation):
+            if event_type == EventType.HOOK_RECEIVED:
+                operation.receive(self._keys.open(given[3], "hook", operation.token))
+                return
+            if event_type == EventType.HOOK_CONFLICT:
+                self.journal.finish(operation)
+                operation.refuse()
+                return
+        raise NondeterminismError(
+            f"the log has {EventType(event_type).name} for operation {operation.id}, which is a"
+            f" {type(operation).__name__} now"
+        )
+
+    def _complete_step(
+        self, operation: StepOperation, given: Input, plaintext: bytes | None
+    ) -> None:
+        future = operation.future
+        if future is None or future.done():
+            return
+        data = (
+            self._keys.open(given[3], "step_result", given[2]) if plaintext is None else plaintext
+        )
+        try:
+            future.set_result(decode_result(data, operation.step.signature.result))
+        except SerializationError as error:
+            future.set_exception(error)
+
+    def _fail_step(self, operation: StepOperation, given: Input, plaintext: bytes | None) -> None:
+        future = operation.future
+        if future is None or future.done():
+            return
+        _, _, step_id, payload, meta = given
+        attempt = int(meta.get("attempt", 1))
+        if plaintext is None and payload:
+            plaintext = self._keys.open(payload, "step_error", step_id, attempt)
+        cause = decode_error(plaintext)
+        reason = str(meta.get("reason", "failed")) if cause is None else describe_error(cause)
+        error = StepFailedError(operation.step.name, attempt, reason)
+        error.__cause__ = cause
+        future.set_exception(error)
+
+    def _go_on(self) -> None:
+        try:
+            if not self.is_over:
+                self.loop.run_until_idle()
+            if self._task is not None and self._task.done():
+                self._finish(self._task)
+            else:
+                self.journal.settle()
+        except NondeterminismError:
+            raise
+        except FluvialError as error:  # the workflow loops, or asks for too much
+            self.journal.take_outputs()
+            self._fail(error, error.code)
+
+    def _finish(self, task: asyncio.Task[Any]) -> None:
+        self.journal.settle_last()
+        if task.cancelled():
+            self._end(EventType.RUN_CANCELLED, {}, None)
+            return
+        error = task.exception()
+        if error is None:
+            try:
+                plaintext = encode(task.result(), "result")
+            except SerializationError as refused:
+                self._fail(refused, refused.code)
+            else:
+                self._end(EventType.RUN_COMPLETED, {}, ("result", plaintext))
+            return
+        self._fail(error, error.code if isinstance(error, FluvialError) else "exception")
+
+    def _fail(self, error: BaseException, reason: str) -> None:
+        self._end(EventType.RUN_FAILED, {"reason": reason}, ("error", encode_error(error)))
+
+    def _end(
+        self,
+        event_type: EventType,
+        meta: dict[str, Any],
+        secret: tuple[Literal["result", "error"], bytes] | None,
+    ) -> None:
+        self.is_over = True
+        if self.journal.is_replaying:
+            self.journal.match_last(event_type)
+            return
+        payload = b"" if secret is None else self._keys.seal(secret[1], secret[0])
+        try:
+            self.journal.write(event_type, 0, payload, meta)
+        except TurnTooLargeError:
+            self.journal.take_outputs()
+            self.journal.write(event_type, 0, payload, meta)
+
+
+def encode_error(error: BaseException) -> bytes:
+    """Return the plaintext of an error; one that is too large is cut down to class and text."""
+    try:
+        return encode(error, "error")
+    except SerializationError:
+        return encode(RemoteError(type(error).__qualname__, str(error)[:1000]), "error")
+
+
+def decode_error(plaintext: bytes | None) -> BaseException | None:
+    """Return the error of a plaintext; None where there is none."""
+    if not plaintext:
+        return None
+    error = decode(plaintext, where="error")
+    return error if isinstance(error, BaseException) else RemoteError("error", str(error))
+
+
+def describe_error(error: BaseException) -> str:
+    """Class and text of an error in one line."""
+    if isinstance(error, RemoteError):
+        return str(error)
+    text = str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

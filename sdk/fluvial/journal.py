@@ -1,0 +1,259 @@
+"""The journal: numbers what a workflow asks for, and holds it against what the log recorded.
+
+Invariants:
+
+1.  An *operation* (step, timer, hook) is asked for at once and *settled* when the workflow is idle:
+    only then does it get its id and its event. What was asked for and given up between two idle
+    moments never existed. Settling happens after every single input, so it does not depend on how
+    inputs were batched into turns.
+2.  Ids count from 1 in the order of asking, over all kinds of operation.
+3.  While replaying, every event must equal the next recorded output (type, id, name, token, delay).
+    Then nothing is encoded or encrypted. A difference stops the replay; nothing is proposed.
+4.  A closed journal takes nothing: asking raises GeneratorExit, which ends the `finally` block of
+    a discarded coroutine that asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
+
+from fluvial.errors import FluvialError, NondeterminismError
+from fluvial.events import EventType, pack_event
+
+if TYPE_CHECKING:  # cryptography is heavy, and user code that imports fluvial does not need it
+    from fluvial.encryption import RunKeys
+
+Recorded = tuple[int, int, dict[str, Any]]
+"""An output of the log: type, id, meta."""
+
+MAX_OUTPUTS: Final = 10_000  # per turn; what one answer may hold
+MAX_OUTPUT_BYTES: Final = 48 * 1024 * 1024  # per turn; below a frame's limit
+_ADVICE: Final = (
+    "; a workflow must depend on nothing but its input, its steps' results, its hooks and"
+    " fluvial.now/random/uuid4"
+)
+
+
+class TurnTooLargeError(FluvialError):
+    """A workflow asked for more than one turn can carry; it fails the run."""
+
+    code = "turn_too_large"
+
+
+class Operation:
+    """Something durable that a workflow asked for; subclasses say how it is written down."""
+
+    __slots__ = ("id", "is_open")
+    opens: ClassVar[EventType]
+    closes: ClassVar[EventType]
+
+    def __init__(self) -> None:
+        self.id = 0  # given when it is settled
+        self.is_open = True
+
+    def opening_meta(self) -> dict[str, Any]:
+        """The meta of the event that opens it; compared on replay."""
+        return {}
+
+    def closing_meta(self) -> dict[str, Any]:
+        """The meta of the event with which the workflow gives it up."""
+        return {}
+
+    def take_plaintext(self) -> tuple[Literal["step_input"], bytes] | None:
+        """What must be sealed into the opening event; it is asked for once."""
+        return None
+
+
+class Journal:
+    """What one run has asked for. Not safe for threads; one per live run."""
+
+    __slots__ = (
+        "_asked",
+        "_count",
+        "_keys",
+        "_open",
+        "_output_bytes",
+        "_outputs",
+        "_position",
+        "_recorded",
+        "at_ms",
+        "is_closed",
+        "is_replaying",
+    )
+
+    def __init__(self, keys: RunKeys, recorded: Sequence[Recorded] = ()) -> None:
+        self._keys = keys
+        self._recorded = recorded
+        self._position = 0
+        self._asked: list[tuple[Operation, bool]] = []
+        self._open: dict[int, Operation] = {}
+        self._outputs: list[bytes] = []
+        self._output_bytes = 0
+        self._count = 0
+        self.at_ms = 0  # the time that outputs get
+        self.is_closed = False
+        self.is_replaying = True
+
+    @property
+    def open_operations(self) -> int:
+        """How many settled operations are unfinished."""
+        return len(self._open)
+
+    def ask(self, operation: Operation) -> None:
+        """Note an operation; it is settled when the workflow is idle."""
+        if self.is_closed:
+            raise GeneratorExit
+        self._asked.append((operation, False))
+
+    def withdraw(self, operation: Operation) -> None:
+        """Note that the workflow gives an operation up; without effect on a finished one."""
+        if not operation.is_open or self.is_closed:
+            return
+        operation.is_open = False
+        if operation.id:
+            del self._open[operation.id]
+            self._asked.append((operation, True))
+
+    def find(self, operation_id: int) -> Operation | None:
+        """Return the open operation of that id; None if it was given up or is finished.
+
+        Raises:
+            NondeterminismError: the workflow never asked for it.
+        """
+        if not 1 <= operation_id <= self._count:
+            raise NondeterminismError(
+                f"the log has a result for operation {operation_id}, but the workflow has asked"
+                f" for {self._count} only{_ADVICE}"
+            )
+        return self._open.get(operation_id)
+
+    def finish(self, operation: Operation) -> None:
+        """Note that an operation has its result."""
+        operation.is_open = False
+        self._open.pop(operation.id, None)
+
+    def settle(self) -> None:
+        """Number what was asked for since the last time, and write it down or compare it.
+
+        Raises:
+            NondeterminismError: a replay asks for something else than the log recorded.
+            TurnTooLargeError: one turn asks for too much.
+        """
+        if not self._asked:
+            return
+        asked, self._asked = self._asked, []
+        for operation, closing in asked:
+            if closing:
+                self.put(operation.closes, operation.id, operation.closing_meta())
+            elif operation.is_open:
+                self._count += 1
+                operation.id = self._count
+                self._open[self._count] = operation
+                self._put_opening(operation)
+
+    def settle_last(self) -> None:
+        """As `settle`, when the workflow has returned: what it only asked for is dropped."""
+        self._asked = [entry for entry in self._asked if entry[1]]
+        self.settle()
+
+    def put(self, event_type: EventType, operation_id: int, meta: dict[str, Any]) -> None:
+        """Write an event without payload down, or compare it with the recorded one."""
+        if self.is_replaying:
+            self._match(event_type, operation_id, meta)
+        else:
+            self.write(event_type, operation_id, b"", meta)
+
+    def write(
+        self, event_type: EventType, operation_id: int, payload: bytes, meta: dict[str, Any]
+    ) -> None:
+        """Add an output of this turn."""
+        event = pack_event(event_type, self.at_ms, operation_id, payload, meta)
+        self._outputs.append(event)
+        self._output_bytes += len(event)
+        if len(self._outputs) > MAX_OUTPUTS or self._output_bytes > MAX_OUTPUT_BYTES:
+            raise TurnTooLargeError(
+                f"the workflow asked for more than {MAX_OUTPUTS} operations or"
+                f" {MAX_OUTPUT_BYTES} bytes at once; start them in smaller groups"
+            )
+
+    def take_outputs(self) -> list[bytes]:
+        """Return the turn's outputs and forget them."""
+        outputs, self._outputs = self._outputs, []
+        self._output_bytes = 0
+        return outputs
+
+    def end_replay(self) -> None:
+        """Say that all consumed inputs were fed; from now on outputs are new.
+
+        Raises:
+            NondeterminismError: recorded outputs are left over.
+        """
+        if self._position < len(self._recorded):
+            raise NondeterminismError(
+                f"the log recorded {_describe(*self._recorded[self._position])}, but the workflow"
+                f" does not ask for it now{_ADVICE}"
+            )
+        self.is_replaying = False
+        self._recorded = ()
+
+    def close(self) -> None:
+        """Take nothing any more; forget everything."""
+        self.is_closed = True
+        self._asked.clear()
+        self._open.clear()
+        self._outputs.clear()
+
+    def match_last(self, event_type: EventType) -> None:
+        """Compare the event that ends the run while replaying."""
+        self._match(event_type, 0, {})
+
+    def _put_opening(self, operation: Operation) -> None:
+        meta = operation.opening_meta()
+        secret = operation.take_plaintext()
+        if self.is_replaying:
+            self._match(operation.opens, operation.id, meta)
+        elif secret is None:
+            self.write(operation.opens, operation.id, b"", meta)
+        else:
+            kind, plaintext = secret
+            sealed = self._keys.seal(plaintext, kind, operation.id)
+            self.write(operation.opens, operation.id, sealed, meta)
+
+    def _match(self, event_type: EventType, operation_id: int, meta: dict[str, Any]) -> None:
+        position = self._position
+        if position >= len(self._recorded):
+            raise NondeterminismError(
+                f"the workflow now asks for {_describe(event_type, operation_id, meta)}, which the"
+                f" log did not record at this point{_ADVICE}"
+            )
+        recorded = self._recorded[position]
+        self._position = position + 1
+        if recorded[0] != event_type or recorded[1] != operation_id or not _same(recorded, meta):
+            raise NondeterminismError(
+                f"the log recorded {_describe(*recorded)}, the workflow now asks for"
+                f" {_describe(event_type, operation_id, meta)}{_ADVICE}"
+            )
+
+
+_COMPARED: Final[dict[int, tuple[str, ...]]] = {
+    EventType.STEP_SCHEDULED: ("name",),
+    EventType.TIMER_SET: ("delay_ms",),
+    EventType.HOOK_OPENED: ("token", "chosen"),
+}
+
+
+def _same(recorded: Recorded, meta: dict[str, Any]) -> bool:
+    compared = _COMPARED.get(recorded[0])
+    return compared is None or all(recorded[2].get(key) == meta.get(key) for key in compared)
+
+
+def _describe(event_type: int, operation_id: int, meta: dict[str, Any]) -> str:
+    """Name an event for people, without user data (a hook's token may hold some)."""
+    detail = ""
+    if event_type == EventType.STEP_SCHEDULED:
+        detail = f" {meta.get('name')}"
+    elif event_type == EventType.TIMER_SET:
+        detail = f" of {meta.get('delay_ms')} ms"
+    place = f" (operation {operation_id}{detail})" if operation_id else ""
+    return EventType(event_type).name + place

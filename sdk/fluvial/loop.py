@@ -1,0 +1,323 @@
+"""The event loop on which workflow code runs: plain asyncio, but repeatable.
+
+Invariants:
+
+1.  It is driven by hand, from inside another loop's callback or from none, and returns when every
+    task waits. The outer loop and its current task are put aside meanwhile.
+2.  Callbacks run in the order in which they were scheduled; nothing else decides the order.
+3.  Its clock moves only with consumed inputs. A timer is a durable operation: it fires when the
+    log says so, not when a clock does.
+4.  What cannot be repeated (sockets, threads, processes, signals) raises WorkflowSandboxError.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import sys
+from asyncio.events import (
+    _get_running_loop,  # pyright: ignore[reportPrivateUsage] - in asyncio's __all__
+    _set_running_loop,  # pyright: ignore[reportPrivateUsage] - in asyncio's __all__
+)
+from asyncio.tasks import (  # in asyncio's __all__, for loops like this one
+    _enter_task,  # pyright: ignore[reportPrivateUsage]
+    _leave_task,  # pyright: ignore[reportPrivateUsage]
+)
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from contextvars import Context, copy_context
+from typing import Any, Final, TypeVar, cast
+
+from fluvial.durations import MAX_SECONDS
+from fluvial.errors import InvalidRequestError, WorkflowSandboxError
+from fluvial.events import EventType
+from fluvial.journal import Journal, Operation
+from fluvial.sandbox import refusal
+from fluvial.scope import RunScope
+
+T = TypeVar("T")
+
+MAX_CALLBACKS: Final = 1_000_000  # between two idle moments; more is a loop that never waits
+_ROUNDING_MS: Final = 0.001  # a float of Unix seconds is exact to about 0.0002 ms
+
+logger = logging.getLogger(__name__)
+
+
+def current_loop() -> WorkflowLoop | None:
+    """Return the workflow's loop if workflow code is running in this thread."""
+    loop = _get_running_loop()
+    return loop if type(loop) is WorkflowLoop else None
+
+
+class TimerOperation(Operation):
+    """A durable timer."""
+
+    __slots__ = ("delay_ms", "timer")
+    opens = EventType.TIMER_SET
+    closes = EventType.TIMER_CANCELLED
+
+    def __init__(self, timer: DurableTimer, delay_ms: int) -> None:
+        super().__init__()
+        self.timer = timer
+        self.delay_ms = delay_ms
+
+    def opening_meta(self) -> dict[str, Any]:
+        return {"delay_ms": self.delay_ms}
+
+
+class ReadyCallback(asyncio.Handle):
+    """A scheduled callback; `asyncio.Handle` without the parts that debugging needs."""
+
+    __slots__ = ()
+
+    def __init__(  # the base's __init__ does more than a hand-driven loop needs
+        self,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        loop: WorkflowLoop,
+        context: Context | None,
+    ) -> None:
+        self._context = copy_context() if context is None else context
+        self._loop = loop
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+        self._repr = None
+        self._source_traceback = None
+
+    def run(self) -> None:
+        if not self._cancelled:
+            self._context.run(self._callback, *self._args)
+
+
+class DurableTimer(asyncio.TimerHandle):
+    """What `call_at` returns."""
+
+    __slots__ = ("operation",)
+
+    def __init__(
+        self,
+        when: float,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        loop: WorkflowLoop,
+        context: Context | None,
+    ) -> None:
+        super().__init__(when, callback, args, loop, context)
+        self.operation: TimerOperation | None = None
+
+    def run(self) -> None:
+        if not self._cancelled:
+            self._context.run(self._callback, *self._args)
+
+
+class WorkflowLoop(asyncio.AbstractEventLoop):
+    """One run's event loop."""
+
+    def __init__(self, journal: Journal, scope: RunScope) -> None:
+        self.journal = journal
+        self.scope = scope
+        self.invocation: Any = None  # of `fluvial.context`, set for every turn
+        self._ready: deque[ReadyCallback | DurableTimer] = deque()
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._prune_at = 64
+        self._task_count = 0
+        self._seconds = 0.0
+        self._is_halted = False
+
+    # Driving
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock forward; it never goes back."""
+        self._seconds = max(self._seconds, seconds)
+
+    def fire(self, operation: TimerOperation) -> None:
+        """Let a timer's callback run; the clock is then at least at its time."""
+        self.advance(operation.timer.when())
+        self._ready.append(operation.timer)
+
+    def halt(self, _task: object = None) -> None:
+        """Stop driving after the current callback: the workflow has returned."""
+        self._is_halted = True
+
+    def run_until_idle(self) -> None:
+        """Run callbacks until none is ready, or until halted.
+
+        Raises:
+            WorkflowSandboxError: the workflow never waits.
+        """
+        outer = _get_running_loop()
+        outer_task = None if outer is None else asyncio.current_task(outer)
+        if outer is not None and outer_task is not None:
+            _leave_task(outer, outer_task)
+        hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(None, self._close_generator)
+        _set_running_loop(self)
+        try:
+            self._drain()
+        finally:
+            _set_running_loop(outer)
+            sys.set_asyncgen_hooks(*hooks)
+            if outer is not None and outer_task is not None:
+                _enter_task(outer, outer_task)
+
+    def _drain(self) -> None:
+        ready = self._ready
+        budget = MAX_CALLBACKS
+        while ready and not self._is_halted:
+            handle = ready.popleft()
+            try:
+                handle.run()
+            except SystemExit:
+                continue  # asyncio has stored it as the task's exception already
+            except Exception as error:  # noqa: BLE001 - user code; as asyncio's loops do
+                self.call_exception_handler({"message": "error in a callback", "exception": error})
+            budget -= 1
+            if budget == 0:
+                raise WorkflowSandboxError(
+                    f"the workflow ran {MAX_CALLBACKS} callbacks without waiting for anything:"
+                    " it loops; wait for a step, a hook or a sleep"
+                )
+
+    def discard(self) -> None:
+        """Close every suspended coroutine. User code in `finally` blocks runs, and may ask nothing.
+
+        The journal must be closed before.
+        """
+        outer = _get_running_loop()
+        _set_running_loop(self)
+        try:
+            for task in self._tasks:
+                self._discard_task(task)
+        finally:
+            _set_running_loop(outer)
+            self._tasks.clear()
+            self._ready.clear()
+
+    def _discard_task(self, task: asyncio.Task[Any]) -> None:
+        if task.done():
+            return
+        # As asyncio.gather does for tasks whose end nobody will see.
+        cast("Any", task)._log_destroy_pending = False  # noqa: SLF001 - the only way to say so
+        coroutine = task.get_coro()
+        try:
+            if coroutine is not None:
+                cast("Coroutine[Any, Any, Any]", coroutine).close()
+        except Exception as error:
+            logger.debug("a discarded coroutine raised", exc_info=error)
+
+    # asyncio: time and callbacks
+
+    def time(self) -> float:
+        return self._seconds
+
+    def call_soon(  # type: ignore[override] # the stub's TypeVarTuple adds nothing here
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> ReadyCallback:
+        handle = ReadyCallback(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
+
+    def call_later(  # type: ignore[override] # as call_soon
+        self,
+        delay: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        return self.call_at(self._seconds + delay, callback, *args, context=context)
+
+    def call_at(  # type: ignore[override] # as call_soon
+        self,
+        when: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        delay = when - self._seconds
+        if not delay <= MAX_SECONDS:  # also true for NaN
+            raise InvalidRequestError(f"a delay of {delay} seconds is above a hundred years")
+        timer = DurableTimer(when, callback, args, self, context)
+        delay_ms = math.ceil(max(delay, 0.0) * 1000 - _ROUNDING_MS)
+        if delay_ms <= 0:
+            self._ready.append(timer)
+        else:
+            timer.operation = TimerOperation(timer, delay_ms)
+            self.journal.ask(timer.operation)
+        return timer
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        operation = cast("DurableTimer", handle).operation
+        if operation is not None:
+            self.journal.withdraw(operation)
+
+    # asyncio: futures and tasks
+
+    def create_future(self) -> asyncio.Future[Any]:
+        return asyncio.Future(loop=self)
+
+    def create_task(  # type: ignore[override] # 3.14 adds **kwargs
+        self,
+        coro: Generator[Any, None, T] | Coroutine[Any, Any, T],
+        *,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> asyncio.Task[T]:
+        self._task_count += 1
+        # Named here: asyncio would count the tasks of all runs together.
+        task_name = name if name is not None else f"task-{self._task_count}"
+        task = asyncio.Task(cast("Any", coro), loop=self, name=task_name, **kwargs)
+        if len(self._tasks) >= self._prune_at:
+            self._tasks = [task for task in self._tasks if not task.done()]
+            self._prune_at = 2 * len(self._tasks) + 64
+        self._tasks.append(task)
+        return cast("asyncio.Task[T]", task)
+
+    def get_task_factory(self) -> None:
+        return None
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        if not self.journal.is_closed:
+            message = context.get("message", "error in workflow code")
+            logger.error(
+                "%s in run %s", message, self.scope.run_id, exc_info=context.get("exception")
+            )
+
+    def default_exception_handler(self, context: dict[str, Any]) -> None:
+        self.call_exception_handler(context)
+
+    def get_exception_handler(self) -> None:
+        return None
+
+    def get_debug(self) -> bool:
+        return False
+
+    def is_running(self) -> bool:
+        return _get_running_loop() is self
+
+    def is_closed(self) -> bool:
+        return self.journal.is_closed
+
+    def _close_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
+        """An async generator was dropped half way. When that happens is up to the garbage
+        collector, so its clean-up may run but not wait."""
+        try:
+            generator.aclose().send(None)
+        except (StopIteration, StopAsyncIteration):
+            return
+        except Exception as error:
+            logger.debug("a dropped async generator raised", exc_info=error)
+
+
+def _forbidden(name: str) -> Callable[..., Any]:
+    def refuse(*_: object, **__: object) -> Any:
+        raise refusal(f"loop.{name}")
+
+    refuse.__name__ = name
+    return refuse
+
+
+for _name in dir(asyncio.AbstractEventLoop):
+    if not _name.startswith("_") and _name not in vars(WorkflowLoop):
+        setattr(WorkflowLoop, _name, _forbidden(_name))

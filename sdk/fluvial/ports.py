@@ -1,0 +1,37 @@
+"""What the user surface needs from whatever serves it: a Protocol that the instance implements."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from fluvial.encryption import AppKeys
+
+
+class Platform(Protocol):
+    """The platform as one instance may use it, limited to its app."""
+
+    @property
+    def app(self) -> str:
+        """The app's name."""
+        ...
+
+    @property
+    def partitions(self) -> int:
+        """How many partitions the store has; run ids made here need it."""
+        ...
+
+    @property
+    def keys(self) -> AppKeys:
+        """The app's keys."""
+        ...
+
+    async def call(
+        self, operation: str, arguments: dict[str, Any], body: bytes = b""
+    ) -> tuple[dict[str, Any], bytes]:
+        """Ask the platform for one operation; returns (result, body).
+
+        Raises:
+            FluvialError: of the class whose code the platform answered.
+        """
+        ...

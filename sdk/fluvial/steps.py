@@ -1,0 +1,203 @@
+"""`@step`: a unit of work inside a run: executed at least once, recorded exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import random
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Final, Generic, Literal, ParamSpec, Protocol, TypeVar, cast, overload
+
+from fluvial.durations import Duration, to_seconds
+from fluvial.errors import InvalidRequestError
+from fluvial.events import EventType
+from fluvial.journal import Operation
+from fluvial.loop import WorkflowLoop, current_loop
+from fluvial.registry import registry
+from fluvial.signatures import Signature, encode_call
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+DEFAULT_RETRIES: Final = 3
+MAX_RETRIES: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """How long to wait before each retry: `first`, then `factor` times longer, at most `most`.
+
+    The wait is drawn between half and all of that, so that steps that failed together do not
+    come back together.
+    """
+
+    first: Duration = 1.0
+    factor: float = 2.0
+    most: Duration = 300.0
+
+    def __post_init__(self) -> None:
+        if to_seconds(self.first, "backoff") > to_seconds(self.most, "backoff"):
+            raise InvalidRequestError(f"backoff: first ({self.first!r}) is above most")
+        if not 1 <= self.factor <= 100:
+            raise InvalidRequestError(f"backoff: factor must be 1 to 100, got {self.factor!r}")
+
+    def delay_seconds(self, attempt: int) -> float:
+        """Draw the wait after the failed attempt number `attempt`."""
+        most = to_seconds(self.most)
+        # The exponent is bounded: 100 ** 1000 is not a float.
+        full = min(most, to_seconds(self.first) * self.factor ** min(attempt - 1, 60))
+        return full * random.uniform(0.5, 1.0)
+
+
+class StepOperation(Operation):
+    """A call of a step by a workflow."""
+
+    __slots__ = ("_plaintext", "future", "step")
+    opens = EventType.STEP_SCHEDULED
+    closes = EventType.STEP_CANCELLED
+
+    def __init__(self, step: Step[Any, Any], plaintext: bytes) -> None:
+        super().__init__()
+        self.step = step
+        self.future: asyncio.Future[Any] | None = None
+        self._plaintext = plaintext
+
+    def opening_meta(self) -> dict[str, Any]:
+        return {"name": self.step.name, "timeout_ms": self.step.timeout_ms}
+
+    def take_plaintext(self) -> tuple[Literal["step_input"], bytes]:
+        plaintext, self._plaintext = self._plaintext, b""
+        return "step_input", plaintext
+
+
+class Step(Generic[P, R]):
+    """A step. In workflow code its call is durable and must be awaited, also where the function is
+    a plain `def`; anywhere else it is a plain call of `function`."""
+
+    def __init__(self, function: Callable[P, Any], settings: StepSettings) -> None:
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise InvalidRequestError(f"@step {_origin(function)} must return, not yield")
+        functools.update_wrapper(self, function)
+        self.function = function
+        self.name = settings.name if settings.name is not None else function.__qualname__
+        self.origin = _origin(function)
+        self.is_async = inspect.iscoroutinefunction(function)
+        self.signature = Signature(function)
+        self.retries = settings.retries
+        self.backoff = settings.backoff
+        self.timeout_ms = settings.timeout_ms
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        loop = current_loop()
+        if loop is None:
+            return cast("Coroutine[Any, Any, R]", self.function(*args, **kwargs))
+        # Encoded now, not when awaited: the caller may change its objects in between.
+        return _outcome(loop, StepOperation(self, encode_call(args, kwargs)))
+
+    def __repr__(self) -> str:
+        return f"<step {self.name}>"
+
+
+async def _outcome(loop: WorkflowLoop, operation: StepOperation) -> Any:
+    future = operation.future = loop.create_future()
+    loop.journal.ask(operation)
+    try:
+        return await future
+    finally:
+        loop.journal.withdraw(operation)  # without effect when it has its result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepSettings:
+    """The arguments of `@step`, checked."""
+
+    name: str | None
+    retries: int
+    backoff: Backoff
+    timeout_ms: int  # 0: none
+
+
+class StepDecorator(Protocol):
+    """What `@step(...)` with arguments returns."""
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Step[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Step[P, R]: ...
+
+
+@overload
+def step(function: Callable[P, Coroutine[Any, Any, R]], /) -> Step[P, R]: ...
+@overload
+def step(function: Callable[P, R], /) -> Step[P, R]: ...
+@overload
+def step(
+    *,
+    name: str | None = None,
+    retries: int = DEFAULT_RETRIES,
+    backoff: Backoff | Duration | None = None,
+    timeout: Duration | None = None,
+) -> StepDecorator: ...
+def step(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    retries: int = DEFAULT_RETRIES,
+    backoff: Backoff | Duration | None = None,
+    timeout: Duration | None = None,
+) -> Any:
+    """Make a function (sync or async) a step.
+
+    Args:
+        name: how logs and events call it; default: the function's qualified name.
+        retries: how often a failed attempt is repeated; 0: never.
+        backoff: how long to wait before a retry: the first wait, or a `Backoff`.
+        timeout: how long one attempt may take.
+
+    Raises:
+        InvalidRequestError: an argument is wrong, or the name is taken.
+    """
+    settings = StepSettings(
+        name=name,
+        retries=_checked_retries(retries),
+        backoff=_checked_backoff(backoff),
+        timeout_ms=_checked_timeout_ms(timeout),
+    )
+
+    def decorate(decorated: Callable[..., Any]) -> Step[..., Any]:
+        made: Step[..., Any] = Step(decorated, settings)
+        registry.add_step(made)
+        return made
+
+    return decorate if function is None else decorate(function)
+
+
+def _checked_retries(retries: int) -> int:
+    if not 0 <= retries <= MAX_RETRIES:
+        raise InvalidRequestError(f"retries must be 0 to {MAX_RETRIES}, got {retries!r}")
+    return retries
+
+
+def _checked_backoff(backoff: Backoff | Duration | None) -> Backoff:
+    if backoff is None:
+        return Backoff()
+    if isinstance(backoff, Backoff):
+        return backoff
+    first = to_seconds(backoff, "backoff")
+    return Backoff(first, most=max(first, 300.0))
+
+
+def _checked_timeout_ms(timeout: Duration | None) -> int:
+    if timeout is None:
+        return 0
+    milliseconds = round(to_seconds(timeout, "timeout") * 1000)
+    if milliseconds < 1:
+        raise InvalidRequestError(f"timeout must be at least 1 ms, got {timeout!r}")
+    return milliseconds
+
+
+def _origin(function: Any) -> str:
+    return f"{function.__module__}:{function.__qualname__}"
