@@ -1,0 +1,146 @@
+"""The typed forms of the records that the control plane keeps (`Store.put_record`).
+
+`to_dict` gives plain values for the store, `from_dict` reads them back and ignores keys that a
+newer version has added. The record's id is not part of its value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, Self
+
+from fluvial.manifest import DeploymentSpec
+
+Interface = Literal["asgi", "wsgi", "handler"]
+
+DEFAULT_APP_SETTING: Final = "default_app"  # id of the `setting` record {"app": name}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppRecord:
+    """Kind `app`; the id is the app's name."""
+
+    app: str
+    production: str | None = None  # a deployment's id
+    previous: str | None = None
+    key_id: str = ""
+    public_key: bytes = b""
+    created_ms: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record's value."""
+        return {
+            "app": self.app,
+            "production": self.production,
+            "previous": self.previous,
+            "key_id": self.key_id,
+            "public_key": self.public_key,
+            "created_ms": self.created_ms,
+        }
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Self:
+        """Return the record that `to_dict` made `value` from."""
+        return cls(
+            app=value["app"],
+            production=value["production"],
+            previous=value["previous"],
+            key_id=value["key_id"],
+            public_key=value["public_key"],
+            created_ms=value["created_ms"],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentFunctions:
+    """What the build found in a bundle."""
+
+    entrypoint: str | None = None
+    interface: Interface | None = None
+    workflows: tuple[str, ...] = ()
+    steps: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {
+            "entrypoint": self.entrypoint,
+            "interface": self.interface,
+            "workflows": list(self.workflows),
+            "steps": list(self.steps),
+        }
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Self:
+        """Return what `to_dict` made `value` from."""
+        return cls(
+            entrypoint=value["entrypoint"],
+            interface=value["interface"],
+            workflows=tuple(value["workflows"]),
+            steps=tuple(value["steps"]),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentRecord:
+    """Kind `deployment`; the id is the deployment's (`dpl_…`)."""
+
+    spec: DeploymentSpec
+    created_ms: int
+    functions: DeploymentFunctions = field(default_factory=DeploymentFunctions)
+    source_digest: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record's value."""
+        return {
+            "spec": self.spec.to_dict(),
+            "created_ms": self.created_ms,
+            "functions": self.functions.to_dict(),
+            "source_digest": self.source_digest,
+        }
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Self:
+        """Return the record that `to_dict` made `value` from."""
+        return cls(
+            spec=DeploymentSpec.from_dict(value["spec"]),
+            created_ms=value["created_ms"],
+            functions=DeploymentFunctions.from_dict(value["functions"]),
+            source_digest=value["source_digest"],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenRecord:
+    """Kind `token`; the id is the SHA-256 of the token, in hex."""
+
+    name: str
+    scopes: tuple[str, ...]
+    created_ms: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record's value."""
+        return {"name": self.name, "scopes": list(self.scopes), "created_ms": self.created_ms}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Self:
+        """Return the record that `to_dict` made `value` from."""
+        return cls(
+            name=value["name"], scopes=tuple(value["scopes"]), created_ms=value["created_ms"]
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostRecord:
+    """Kind `host`; the id is the host's name."""
+
+    app: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record's value."""
+        return {"app": self.app}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Self:
+        """Return the record that `to_dict` made `value` from."""
+        return cls(app=value["app"])

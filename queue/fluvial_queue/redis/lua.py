@@ -1,0 +1,79 @@
+"""The store's Lua scripts: one file each in `scripts/`, called by their SHA."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, Final
+
+from fluvial_queue.redis.dialing import Command
+from fluvial_queue.redis.link import Link
+from fluvial_queue.redis.replies import NoScriptError
+
+_FOLDER = files("fluvial_queue.redis") / "scripts"
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script's text, with the prelude behind its first line, and the SHA-1 that names it."""
+
+    text: str
+    sha: str
+    writes: bool
+
+
+def _read(name: str) -> Script:
+    first_line, _, rest = (_FOLDER / f"{name}.lua").read_text("utf-8").partition("\n")
+    prelude = (_FOLDER / "prelude.lua").read_text("utf-8")
+    text = f"{first_line}\n{prelude}\n{rest}"
+    sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+    return Script(text, sha, writes="no-writes" not in first_line)
+
+
+ACQUIRE: Final = _read("acquire")
+CLAIM: Final = _read("claim")
+COMMIT: Final = _read("commit")
+CREATE: Final = _read("create")
+DUE: Final = _read("due")
+FIRE: Final = _read("fire")
+PUT_RECORD: Final = _read("put_record")
+READ_RUN: Final = _read("read_run")
+RELEASE: Final = _read("release")
+RENEW: Final = _read("renew")
+REOPEN: Final = _read("reopen")
+SEND: Final = _read("send")
+START: Final = _read("start")
+UNCLAIM: Final = _read("unclaim")
+UNINDEX: Final = _read("unindex")
+WINDOW: Final = _read("window")
+
+# Every new connection loads them all, so that NOSCRIPT only follows a SCRIPT FLUSH.
+LOAD_ALL: Final[tuple[Command, ...]] = tuple(
+    ("SCRIPT", "LOAD", script.text)
+    for script in (
+        *(ACQUIRE, CLAIM, COMMIT, CREATE, DUE, FIRE, PUT_RECORD, READ_RUN),
+        *(RELEASE, RENEW, REOPEN, SEND, START, UNCLAIM, UNINDEX, WINDOW),
+    )
+)
+
+Argument = str | bytes | int
+
+
+class Scripts:
+    """Calls scripts over a link."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self.repeats = 0  # how many calls were made again, hence later than they seem
+
+    async def run(self, script: Script, keys: list[str], arguments: list[Argument]) -> Any:
+        """Run a script and return its reply."""
+        command = ("EVALSHA", script.sha, len(keys), *keys, *arguments)
+        try:
+            return await self._link.call(command, writes=script.writes)
+        except NoScriptError:
+            self.repeats += 1
+        # Nothing happened. The text goes along, so that this cannot miss again.
+        command = ("EVAL", script.text, len(keys), *keys, *arguments)
+        return await self._link.call(command, writes=script.writes)

@@ -1,0 +1,162 @@
+#!lua flags=allow-oom
+-- Applies a group of commit entries of one partition.
+--
+-- KEYS  lease, messages, timers, open, then for each entry: run, log, and if it is `wide` also
+--       input, hooks, resumes
+-- ARGV  epoch, nonce, retention_ms, bell, then for each entry a msgpack array
+--       { run_id, wide, handled, base, events, messages, timers, drop_timers, close_hooks,
+--         open_hooks, status or "", turn or false }; timers and open_hooks are flat pairs
+-- → { now, an answer each }: 1 epoch, 2 gone, 3 sequence, or the list of the new messages' ids
+--
+-- Scripts are not rolled back: an entry is checked completely before its first write, and nothing
+-- after that can fail but for keys of a foreign type.
+
+local EPOCH, GONE, SEQUENCE = 1, 2, 3
+local MESSAGES, TIMERS, OPEN = KEYS[2], KEYS[3], KEYS[4]
+local epoch, retention, bell = ARGV[1], ARGV[3], ARGV[4]
+
+local function count(app, status, by)
+  local field = app .. '\0' .. status
+  if call('HINCRBY', OPEN, field, by) <= 0 then
+    call('HDEL', OPEN, field)
+  end
+end
+
+-- Returns why the entry must be refused, or nil and the run's status and app.
+local function refusal(run, log, handled, base)
+  local record = call('HMGET', run, 'status', 'app')
+  local status = record[1]
+  if not status or TERMINAL[status] then
+    return GONE
+  end
+  for i = 1, #handled do
+    if call('HEXISTS', run, '#' .. handled[i]) == 0 then
+      return GONE
+    end
+  end
+  if call('LLEN', log) ~= base then
+    return SEQUENCE
+  end
+  return nil, status, record[2]
+end
+
+local function forget(run, mark, values)
+  local fields = {}
+  for i = 1, #values do
+    fields[i] = mark .. values[i]
+  end
+  each_chunk(fields, function(...) call('HDEL', run, ...) end)
+end
+
+local function delete_messages(run, ids)
+  each_chunk(ids, function(...) call('XDEL', MESSAGES, ...) end)
+  forget(run, '#', ids)
+end
+
+local function drop_timers(run, bodies)
+  each_chunk(bodies, function(...) call('ZREM', TIMERS, ...) end)
+  forget(run, '@', bodies)
+end
+
+local function change_hooks(hooks, closed, opened)
+  for i = 1, #closed do
+    if call('HEXISTS', hooks, closed[i]) == 1 then
+      call('HSET', hooks, closed[i], '')
+    end
+  end
+  for i = 1, #opened, 2 do
+    call('HSET', hooks, opened[i], opened[i + 1])
+  end
+end
+
+-- Removes everything that an ended run owns; its record and its log stay for a while.
+local function finish(run_id, run, log, input, hooks, resumes, now)
+  local messages, timers = {}, {}
+  for _, field in ipairs(call('HKEYS', run)) do
+    local mark = string.byte(field)
+    if mark == 35 then -- "#"
+      messages[#messages + 1] = string.sub(field, 2)
+    elseif mark == 64 then -- "@"
+      timers[#timers + 1] = string.sub(field, 2)
+    end
+  end
+  delete_messages(run, messages)
+  drop_timers(run, timers)
+  call('DEL', input, hooks, resumes)
+  call('HSET', run, 'finished', now)
+  call('PEXPIRE', run, retention)
+  call('PEXPIRE', log, retention)
+  call('PUBLISH', bell, 'f' .. run_id)
+end
+
+local function apply(entry, key, now, was, app)
+  local run, log = KEYS[key], KEYS[key + 1]
+  local events, messages, timers, drops = entry[5], entry[6], entry[7], entry[8]
+  local status, turn = entry[11], entry[12]
+  local ids, fields = {}, {}
+
+  delete_messages(run, entry[3])
+  each_chunk(events, function(...) call('RPUSH', log, ...) end)
+  for i = 1, #messages do
+    ids[i] = call('XADD', MESSAGES, '*', 'e', epoch, 'b', messages[i])
+    fields[#fields + 1] = '#' .. ids[i]
+    fields[#fields + 1] = ''
+  end
+  if #drops > 0 then
+    drop_timers(run, drops)
+  end
+  for i = 1, #timers, 2 do
+    call('ZADD', TIMERS, now + timers[i], timers[i + 1])
+    fields[#fields + 1] = '@' .. timers[i + 1]
+    fields[#fields + 1] = ''
+  end
+  if turn then
+    fields[#fields + 1] = 'turn'
+    fields[#fields + 1] = turn
+  end
+  if status ~= '' and status ~= was then
+    fields[#fields + 1] = 'status'
+    fields[#fields + 1] = status
+    count(app, was, -1)
+    if not TERMINAL[status] then
+      count(app, status, 1)
+    end
+  end
+  each_chunk(fields, function(...) call('HSET', run, ...) end)
+  if entry[2] then
+    local input, hooks, resumes = KEYS[key + 2], KEYS[key + 3], KEYS[key + 4]
+    if #events > 0 then
+      call('DEL', input)
+    end
+    change_hooks(hooks, entry[9], entry[10])
+    if TERMINAL[status] then
+      finish(entry[1], run, log, input, hooks, resumes, now)
+    end
+  end
+  return ids
+end
+
+local now = clock()
+local answers = { now }
+local current = is_current(KEYS[1], epoch, ARGV[2], now)
+local refused = {}
+local key = 5
+for i = 5, #ARGV do
+  local answer = EPOCH
+  if current then
+    local entry = cmsgpack.unpack(ARGV[i])
+    local run_id, was, app = entry[1], nil, nil
+    answer = refused[run_id]
+    if not answer then
+      answer, was, app = refusal(KEYS[key], KEYS[key + 1], entry[3], entry[4])
+      if answer then
+        refused[run_id] = answer
+      else
+        answer = apply(entry, key, now, was, app)
+      end
+    end
+    key = key + (entry[2] and 5 or 2)
+  end
+  answers[#answers + 1] = answer
+end
+return answers

@@ -1,0 +1,251 @@
+"""`RedisStore`: the store contract on Redis ≥ 7.0 or Valkey.
+
+Every change is one script in one slot (`scripts/`), every key is in `keys`. All calls go over one
+pipelined connection in call order; only the doorbells have their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, Final
+
+import msgpack
+
+from fluvial.errors import InvalidRequestError
+from fluvial_queue.checks import check_partition, check_run_id, check_values
+from fluvial_queue.contract import (
+    Bell,
+    CommitEntry,
+    CommitReply,
+    Durability,
+    FiredTimers,
+    Lease,
+    Pulse,
+    Record,
+    RecordKind,
+    RunPage,
+    RunQuery,
+    RunRecord,
+    RunStatus,
+    SendOutcome,
+    StartOutcome,
+    StartRun,
+    StoredMessage,
+    UnsafeStoreError,
+)
+from fluvial_queue.messages import Message, MessageKind
+from fluvial_queue.redis import lua
+from fluvial_queue.redis.address import Address
+from fluvial_queue.redis.bells import Subscription
+from fluvial_queue.redis.claims import Claims
+from fluvial_queue.redis.dialing import Command
+from fluvial_queue.redis.documents import Documents
+from fluvial_queue.redis.index import RunIndex
+from fluvial_queue.redis.keys import Keys
+from fluvial_queue.redis.link import Link
+from fluvial_queue.redis.lua import Argument, Scripts
+from fluvial_queue.redis.ownership import Ownership
+from fluvial_queue.redis.settings import check_server
+from fluvial_queue.redis.sweeping import Sweep
+
+FORMAT: Final = "1"  # of the keys and values; a store of another format is refused
+
+
+class RedisStore:
+    """A store on a server of the Redis protocol. Its docstrings are those of `Store`."""
+
+    def __init__(self, address: Address, *, patience_seconds: float = 0.0) -> None:
+        """`patience_seconds`: how long `open` waits for a server that does not answer yet."""
+        self._address = address
+        self._patience_seconds = patience_seconds
+        self._keys = Keys(address.prefix)
+        self._link = Link(address, greeting=lua.LOAD_ALL)
+        self._scripts = Scripts(self._link)
+        self._owned = Ownership(self._scripts, self._keys, address.retention_ms)
+        self._documents = Documents(self._link, self._scripts, self._keys)
+        self._partitions = 0
+        self._durability: Durability = "memory"
+        self._subscriptions: set[Subscription] = set()
+        self._set_partitions(address.partitions)
+
+    def _set_partitions(self, partitions: int) -> None:
+        self._partitions = partitions
+        parts = self._link, self._scripts, self._keys, partitions
+        self._index = RunIndex(*parts)
+        self._claims = Claims(*parts)
+        self._sweep = Sweep(self._index, self._claims)
+
+    @property
+    def partitions(self) -> int:
+        return self._partitions
+
+    @property
+    def durability(self) -> Durability:
+        return self._durability
+
+    async def open(self) -> None:
+        await self._link.open(patience_seconds=self._patience_seconds)
+        try:
+            self._durability = await check_server(self._link, self._address)
+            arguments: list[Argument] = [FORMAT, self._address.partitions]
+            found, partitions = await self._scripts.run(lua.CREATE, [self._keys.meta], arguments)
+            if found.decode() != FORMAT:
+                raise UnsafeStoreError(
+                    f"the store has format {found.decode()}, this version reads {FORMAT}: "
+                    "use the version that wrote it, or another ?prefix="
+                )
+            self._set_partitions(int(partitions))
+        except BaseException:
+            await self._link.close()
+            raise
+
+    async def close(self) -> None:
+        for subscription in self._subscriptions:
+            subscription.close()
+        await self._link.close()
+
+    async def now_ms(self) -> int:
+        seconds, microseconds = await self._link.call(("TIME",), writes=False)
+        return int(seconds) * 1000 + int(microseconds) // 1000
+
+    # ---- ownership ----
+
+    async def acquire(self, partition: int, *, owner: str, ttl_ms: int) -> Lease | None:
+        check_partition(partition, self._partitions)
+        return await self._owned.acquire(partition, owner=owner, ttl_ms=ttl_ms)
+
+    async def renew(self, leases: Sequence[Lease], *, ttl_ms: int) -> list[Pulse]:
+        pulses = await self._owned.renew(leases, ttl_ms=ttl_ms)
+        now_seconds = asyncio.get_running_loop().time()
+        await self._sweep.step([lease.partition for lease in leases], now_seconds)
+        return pulses
+
+    async def release(self, lease: Lease) -> None:
+        await self._owned.release(lease)
+
+    # ---- the owner's work ----
+
+    async def window(self, lease: Lease, *, after: str, limit: int) -> list[StoredMessage] | None:
+        return await self._owned.window(lease, after=after, limit=limit)
+
+    async def fire_timers(self, lease: Lease, *, limit: int) -> FiredTimers | None:
+        return await self._owned.fire_timers(lease, limit=limit)
+
+    async def commit(self, lease: Lease, entries: Sequence[CommitEntry]) -> CommitReply:
+        return await self._owned.commit(lease, entries)
+
+    # ---- everybody's work ----
+
+    async def start(self, run: StartRun) -> StartOutcome:
+        partition = check_run_id(run.run_id, self._partitions)
+        meta: bytes = msgpack.packb(run.meta)
+        check_values((run.input, meta))
+        keys = [
+            self._keys.run(run.run_id),
+            self._keys.input(run.run_id),
+            self._keys.messages(partition),
+            self._keys.index(partition),
+            self._keys.open(partition),
+        ]
+        body = Message(MessageKind.START, run.run_id).encode()
+        arguments: list[Argument] = [
+            *(run.run_id, run.app, run.workflow, run.deployment, run.key, run.fingerprint),
+            *(meta, run.input, body, self._keys.bell, partition),
+        ]
+        reply: bytes = await self._scripts.run(lua.START, keys, arguments)
+        return StartOutcome(reply.decode())
+
+    async def send(
+        self, run_id: str, body: bytes, *, token: str | None = None, resume_id: str = ""
+    ) -> SendOutcome:
+        partition = check_run_id(run_id, self._partitions)
+        check_values((body,))
+        keys = [
+            self._keys.run(run_id),
+            self._keys.hooks(run_id),
+            self._keys.resumes(run_id),
+            self._keys.messages(partition),
+        ]
+        arguments: list[Argument] = [
+            *(body, int(token is not None), token or "", resume_id),
+            *(self._keys.bell, partition),
+        ]
+        reply: bytes = await self._scripts.run(lua.SEND, keys, arguments)
+        return SendOutcome(reply.decode())
+
+    async def claim_token(self, app: str, token: str, run_id: str) -> str:
+        check_run_id(run_id, self._partitions)
+        return await self._claims.claim(app, token, run_id)
+
+    async def token_holder(self, app: str, token: str) -> str | None:
+        return await self._claims.holder(app, token)
+
+    async def read_run(self, run_id: str) -> RunRecord | None:
+        check_run_id(run_id, self._partitions)
+        return await self._index.read(run_id)
+
+    async def read_events(self, run_id: str, *, start: int = 0, limit: int = 1000) -> list[bytes]:
+        check_run_id(run_id, self._partitions)
+        if start < 0 or limit < 1:
+            raise InvalidRequestError(f"start {start} or limit {limit} is too small")
+        command = ("LRANGE", self._keys.log(run_id), start, start + limit - 1)
+        events: list[bytes] = await self._link.call(command, writes=False)
+        return events
+
+    async def open_hooks(self, run_id: str) -> dict[str, int]:
+        check_run_id(run_id, self._partitions)
+        reply = await self._link.call(("HGETALL", self._keys.hooks(run_id)), writes=False)
+        hooks = zip(reply[::2], reply[1::2], strict=True)
+        return {token.decode(): int(hook_id) for token, hook_id in hooks if hook_id}
+
+    async def query_runs(self, query: RunQuery) -> RunPage:
+        return await self._index.query(query)
+
+    async def count_runs(self) -> dict[tuple[str, RunStatus], int]:
+        commands: list[Command] = [
+            ("HGETALL", self._keys.open(partition)) for partition in range(self._partitions)
+        ]
+        counts: defaultdict[tuple[str, RunStatus], int] = defaultdict(int)
+        for reply in await self._link.calls(commands, writes=False):
+            for field, count in zip(reply[::2], reply[1::2], strict=True):
+                app, _, status = field.decode().partition("\0")
+                counts[app, RunStatus(status)] += int(count)
+        return dict(counts)
+
+    async def bells(self) -> AsyncGenerator[Bell, None]:
+        subscription = Subscription(self._address, self._keys.bell)
+        self._subscriptions.add(subscription)
+        try:
+            async for bell in subscription.listen():
+                yield bell
+        finally:
+            self._subscriptions.discard(subscription)
+            subscription.close()
+
+    # ---- records ----
+
+    async def put_record(
+        self, kind: RecordKind, record_id: str, value: dict[str, Any], *, expect: int | None = None
+    ) -> int | None:
+        return await self._documents.put(kind, record_id, value, expect)
+
+    async def get_record(self, kind: RecordKind, record_id: str) -> Record | None:
+        return await self._documents.get(kind, record_id)
+
+    async def list_records(self, kind: RecordKind) -> list[Record]:
+        return await self._documents.list(kind)
+
+    async def delete_record(self, kind: RecordKind, record_id: str) -> bool:
+        return await self._documents.delete(kind, record_id)
+
+    # ---- numbers ----
+
+    async def depth(self, partitions: Sequence[int]) -> tuple[int, int]:
+        commands: list[Command] = []
+        for partition in partitions:
+            commands.append(("XLEN", self._keys.messages(partition)))
+            commands.append(("ZCARD", self._keys.timers(partition)))
+        lengths = await self._link.calls(commands, writes=False)
+        return sum(lengths[::2]), sum(lengths[1::2])
