@@ -1,0 +1,1 @@
+"""The builder: turns an uploaded archive into something that instances can execute."""

@@ -1,0 +1,144 @@
+"""A build: unpack, read the manifest, install, compile, inspect. Nothing half done stays behind."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fluvial.bundle import file_digest, unpack
+from fluvial.errors import BundleError, InvalidRequestError
+from fluvial.manifest import Manifest, load_manifest
+from fluvial.runtime_path import runtime_folder
+from fluvial_deploy.builder.bytecode import compile_tree
+from fluvial_deploy.builder.children import LogLine
+from fluvial_deploy.builder.functions import Functions, ImportPath, inspect_bundle
+from fluvial_deploy.builder.layers import LayerInstaller
+
+_DIGEST_CHARACTERS = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildRequest:
+    """What the gateway asks for."""
+
+    archive: Path
+    digest: str
+    name: str | None
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> BuildRequest:
+        """Return the request in a BUILD frame.
+
+        Raises:
+            InvalidRequestError: a field is missing or of the wrong kind.
+        """
+        archive, digest, name = plain.get("archive"), plain.get("digest"), plain.get("name")
+        if not isinstance(archive, str) or not Path(archive).is_absolute():
+            raise InvalidRequestError(f"archive must be an absolute path, got {archive!r}")
+        if not isinstance(digest, str) or not _is_digest(digest):
+            raise InvalidRequestError(f"digest must be 64 hexadecimal digits, got {digest!r}")
+        if name is not None and not isinstance(name, str):
+            raise InvalidRequestError(f"name must be text, got {name!r}")
+        return cls(archive=Path(archive), digest=digest, name=name or None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildReport:
+    """What was built: everything that a deployment's record needs."""
+
+    manifest: Manifest
+    bundle: str
+    layer: str
+    functions: Functions
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields of a BUILT frame."""
+        return {
+            "manifest": self.manifest.to_dict(),
+            "bundle": self.bundle,
+            "layer": self.layer,
+            **self.functions.to_dict(),
+        }
+
+
+class Builds:
+    """Builds bundles below one home, one at a time."""
+
+    def __init__(self, home: Path, install_environment: Mapping[str, str]) -> None:
+        self._home = home
+        self._installer = LayerInstaller(home / "layers", install_environment)
+        self._one_at_a_time = asyncio.Lock()
+
+    async def build(self, request: BuildRequest, log: LogLine) -> BuildReport:
+        """Return the report of one build.
+
+        Raises:
+            FluvialError: the build was refused; the class carries the stable code.
+        """
+        if self._one_at_a_time.locked():
+            await log("waiting for another build")
+        async with self._one_at_a_time:
+            bundle = self._home / "bundles" / request.digest
+            is_new = not bundle.is_dir()
+            if is_new:
+                await self._unpack(request, bundle, log)
+            try:
+                return await self._finish(request, bundle, log)
+            except BaseException:
+                if is_new:
+                    shutil.rmtree(bundle, ignore_errors=True)
+                raise
+
+    async def _unpack(self, request: BuildRequest, bundle: Path, log: LogLine) -> None:
+        await asyncio.to_thread(_check_digest, request)
+        bundle.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{request.digest[:16]}.", dir=bundle.parent))
+        try:
+            made = work / "bundle"
+            unpacked = await asyncio.to_thread(unpack, request.archive, made)
+            await log(f"unpacked {unpacked.files} files, {unpacked.bytes} bytes")
+            await compile_tree(made, bundle, log)
+            made.rename(bundle)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+    async def _finish(self, request: BuildRequest, bundle: Path, log: LogLine) -> BuildReport:
+        manifest = load_manifest(bundle, name=request.name)
+        layer = await self._installer.install(bundle, log, source_builds=manifest.source_builds)
+        path = ImportPath(
+            bundle=bundle,
+            layer=self._home / "layers" / layer if layer else None,
+            runtime=runtime_folder(self._home),
+        )
+        functions = await inspect_bundle(path, manifest, log)
+        await log(_summary(functions))
+        return BuildReport(
+            manifest=manifest, bundle=request.digest, layer=layer, functions=functions
+        )
+
+
+def _check_digest(request: BuildRequest) -> None:
+    try:
+        digest = file_digest(request.archive)
+    except FileNotFoundError as error:
+        raise BundleError("the archive is not there (any more): upload it again") from error
+    if digest != request.digest:
+        raise BundleError("the archive does not have the digest that was announced")
+
+
+def _is_digest(text: str) -> bool:
+    return len(text) == _DIGEST_CHARACTERS and not set(text) - set("0123456789abcdef")
+
+
+def _summary(functions: Functions) -> str:
+    parts = [f"{functions.entrypoint} ({functions.interface})"] if functions.entrypoint else []
+    if functions.workflows:
+        parts.append(f"{len(functions.workflows)} workflow(s)")
+    if functions.steps:
+        parts.append(f"{len(functions.steps)} step(s)")
+    return f"found {', '.join(parts)}"

@@ -1,0 +1,124 @@
+"""The program that imports a bundle once at deploy and says what it found.
+
+It runs as a file in a fresh interpreter (`python -I -S inspection.py`), so it imports nothing of
+the builder. The answer goes as JSON to a descriptor of its own: what the bundle prints is log.
+
+    argv[1]  JSON {bundle, layer, runtime, entrypoint: str|null, workflows: [module], answer_fd}
+    answer   {"interface", "workflows", "steps"} or {"code", "message"}
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import os
+import sys
+import traceback
+from types import TracebackType
+from typing import Any
+
+_MAX_MESSAGE_CHARACTERS = 16_000
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def main(request: dict[str, Any]) -> dict[str, Any]:
+    """Return the answer for one bundle."""
+    standard = list(sys.path)
+    layer = [request["layer"]] if request["layer"] else []
+    sys.path[:] = [request["bundle"], *standard, *layer, request["runtime"]]
+    sys.argv[:] = [""]
+    entrypoint = request["entrypoint"]
+    try:
+        interface = _load_entrypoint(entrypoint) if entrypoint else None
+        for module in request["workflows"]:
+            importlib.import_module(module)
+    except _RefusedError as refused:
+        return {"code": refused.code, "message": refused.message}
+    except BaseException as error:  # noqa: BLE001 - a stranger's import may raise anything
+        return {"code": "import_failed", "message": _explain(error, request["bundle"])}
+    workflows, steps = _registered()
+    if interface is None and not workflows:
+        modules = ", ".join(request["workflows"])
+        return {"code": "no_entrypoint", "message": f"{modules}: no workflow is defined there"}
+    return {"interface": interface, "workflows": workflows, "steps": steps}
+
+
+class _RefusedError(Exception):
+    def __init__(self, code: str, message: str) -> None:
+        self.code = code
+        self.message = message
+
+
+def _load_entrypoint(entrypoint: str) -> str:
+    module_name, _, attribute = entrypoint.partition(":")
+    target: Any = importlib.import_module(module_name)
+    for name in attribute.split("."):
+        if not hasattr(target, name):
+            message = f"{entrypoint}: {module_name} has no {attribute!r}"
+            raise _RefusedError("no_entrypoint", message)
+        target = getattr(target, name)
+    interface = interface_of(target)
+    if interface is None:
+        kind = type(target).__name__
+        raise _RefusedError(
+            "no_entrypoint",
+            f"{entrypoint} is a {kind}: expected an ASGI application (scope, receive, send), "
+            "a WSGI application (environ, start_response) or a handler (request)",
+        )
+    return interface
+
+
+def interface_of(target: Any) -> str | None:
+    """Return how `target` is called: "asgi", "wsgi", "handler", or None for anything else."""
+    if not callable(target) or inspect.isclass(target):
+        return None
+    try:
+        parameters = inspect.signature(target).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    places = [parameter for parameter in parameters if parameter.kind in _POSITIONAL]
+    required = sum(parameter.default is parameter.empty for parameter in places)
+    takes_any = any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters)
+    if takes_any and required == 0:
+        is_async = inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(
+            getattr(target, "__call__", None)  # noqa: B004 - the method itself is asked
+        )
+        return "asgi" if is_async else "wsgi"
+    return {1: "handler", 2: "wsgi", 3: "asgi"}.get(required)
+
+
+def _registered() -> tuple[list[str], list[str]]:
+    """Return the names of the workflows and steps that the imports registered."""
+    module = sys.modules.get("fluvial.registry")
+    if module is None:
+        return [], []
+    registry: Any = getattr(module, "registry", module)
+    return sorted(registry.workflows), sorted(registry.steps)
+
+
+def _explain(error: BaseException, bundle: str) -> str:
+    """Return the traceback from the bundle's first line on, with paths relative to the bundle."""
+    prefix = os.path.join(bundle, "")
+    own = error.__traceback__
+    while own is not None and not _file(own).startswith(prefix):
+        own = own.tb_next
+    lines = traceback.format_exception(type(error), error, own, chain=own is not None)
+    text = "".join(lines).replace(prefix, "").strip()
+    if isinstance(error, SystemExit):
+        text += "\n(the module ended the process while it was imported)"
+    return text[-_MAX_MESSAGE_CHARACTERS:]
+
+
+def _file(frame: TracebackType) -> str:
+    return frame.tb_frame.f_code.co_filename
+
+
+if __name__ == "__main__":
+    asked: dict[str, Any] = json.loads(sys.argv[1])
+    answer = json.dumps(main(asked)).encode()
+    with open(asked["answer_fd"], "wb") as pipe:
+        pipe.write(answer)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # threads that the bundle started must not keep this process

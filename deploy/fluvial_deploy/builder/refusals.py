@@ -1,0 +1,32 @@
+"""Why a build was refused, with the stable codes that a caller sees.
+
+FluvialError
+├── ImportFailedError        import_failed: the bundle's own code raised at import
+├── DependenciesFailedError  dependencies_failed: its requirements cannot be installed
+└── BusyError                unavailable: too many builds are waiting (retryable)
+
+The others come from `fluvial.errors`: manifest_invalid, no_entrypoint, bundle_invalid, too_large.
+"""
+
+from __future__ import annotations
+
+from fluvial.errors import FluvialError, UnavailableError
+
+
+class ImportFailedError(FluvialError):
+    """The bundle's own code raised at import; the message ends with its traceback."""
+
+    code = "import_failed"
+
+
+class DependenciesFailedError(FluvialError):
+    """The bundle's requirements cannot be read or installed."""
+
+    code = "dependencies_failed"
+
+
+class BusyError(UnavailableError):
+    """Too many builds are waiting."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} builds are waiting already: try again later")
