@@ -98,7 +98,7 @@ def _wrap(form: bytes, body: bytes, where: str) -> bytes:
             " store it elsewhere and pass a reference",
         )
     if len(body) >= COMPRESS_FROM_BYTES:
-        small = _compressor().compress(body)
+        small: bytes = _compressor().compress(body)
         if len(small) <= len(body) * _SAVING:
             return form.upper() + small
     return form + body

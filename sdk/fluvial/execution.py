@@ -21,7 +21,7 @@ from fluvial.errors import (
 from fluvial.events import EventType
 from fluvial.hooks import HookOperation
 from fluvial.journal import Journal, Operation, Recorded, TurnTooLargeError
-from fluvial.loop import TimerOperation, WorkflowLoop
+from fluvial.loop import TimerOperation, new_loop
 from fluvial.scope import RunScope
 from fluvial.signatures import decode_result
 from fluvial.steps import StepOperation
@@ -62,7 +62,7 @@ class Execution:
         self._workflow = workflow
         self._keys = keys
         self.journal = Journal(keys, recorded)
-        self.loop = WorkflowLoop(self.journal, scope)
+        self.loop = new_loop(self.journal, scope)
         self._task: asyncio.Task[Any] | None = None
         self._payload_bytes = 0.0
         self.is_over = False

@@ -29,6 +29,7 @@ _INTEGER, _DATETIME, _DATE, _TIME, _TIMEDELTA, _DECIMAL, _UUID, _SET, _FROZENSET
 _TUPLE, _COMPLEX, _PATH, _PURE_PATH, _ENUM, _DATACLASS, _MODEL, _EXCEPTION = range(10, 18)
 _NAMED_TUPLE = 18
 _MAX_INTEGER_BYTES: Final = 64 * 1024
+_FIELDS_SET: Final = "__pydantic_fields_set__"
 
 Pack = Callable[[Any], msgpack.ExtType]
 
@@ -53,7 +54,7 @@ def pack_extension(value: Any) -> msgpack.ExtType:
     Raises:
         UnsupportedValueError: the type of `value` has no encoding.
     """
-    cls: type = type(value)
+    cls = cast("type[Any]", type(value))
     packer = _PACKERS.get(cls)
     if packer is None:
         packer = _PACKERS[cls] = _packer_for(cls)
@@ -65,13 +66,13 @@ def unpack_extension(code: int, data: bytes) -> Any:
     return _UNPACKERS[code](data)
 
 
-def is_model(cls: type) -> bool:
+def is_model(cls: Any) -> bool:
     """Whether `cls` is a pydantic model; pydantic is never imported for the question."""
     pydantic = sys.modules.get("pydantic")
     return pydantic is not None and issubclass(cls, pydantic.BaseModel)
 
 
-def _packer_for(cls: type) -> Pack:
+def _packer_for(cls: Any) -> Pack:
     if issubclass(cls, Enum):
         return _pack_enum
     if issubclass(cls, BaseException):
@@ -80,7 +81,7 @@ def _packer_for(cls: type) -> Pack:
         return _pack_dataclass
     if is_model(cls):
         return _pack_model
-    if issubclass(cls, tuple) and hasattr(cls, "_fields"):
+    if hasattr(cls, "_fields") and issubclass(cls, tuple):
         return _pack_named_tuple
     return _refuse
 
@@ -221,13 +222,14 @@ def _unpack_named_tuple(data: bytes) -> Any:
 
 def _pack_model(value: Any) -> msgpack.ExtType:
     """The exact state; where a field's type has no encoding, JSON, if that loses nothing."""
-    state = value.__getstate__()
-    exact = {key: sorted(v) if isinstance(v, set) else v for key, v in state.items()}
+    exact: dict[str, Any] = dict(value.__getstate__())
+    exact[_FIELDS_SET] = sorted(exact[_FIELDS_SET])
     try:
         return msgpack.ExtType(_MODEL, pack([_name(value), "state", exact]))
     except UnsupportedValueError:
         text: str = value.model_dump_json(round_trip=True)
-        if type(value).model_validate_json(text) != value:
+        cls: Any = cast("Any", type(value))
+        if cls.model_validate_json(text) != value:
             raise
         return msgpack.ExtType(_MODEL, pack([_name(value), "json", text]))
 
@@ -240,7 +242,7 @@ def _unpack_model(data: bytes) -> Any:
         return json.loads(content) if cls is None else cls.model_validate_json(content)
     if cls is None:
         return content["__dict__"]
-    content["__pydantic_fields_set__"] = set(content["__pydantic_fields_set__"])
+    content[_FIELDS_SET] = set(content[_FIELDS_SET])
     value = cls.__new__(cls)
     value.__setstate__(content)
     return value

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import AsyncIterator, Generator
 from enum import Enum
 from types import TracebackType
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, cast
 
 from fluvial.codec import decode
 from fluvial.errors import (
@@ -66,9 +66,9 @@ class HookOperation(Operation):
         self.payloads.put_nowait(_Refused(HookConflictError(self.token)))
 
     def _check(self, payload: Any) -> None:
-        wanted = self.wanted
-        if not isinstance(wanted, type) or isinstance(payload, wanted):
+        if not isinstance(self.wanted, type) or isinstance(payload, self.wanted):
             return
+        wanted = cast("type[Any]", self.wanted)
         if dataclasses.is_dataclass(wanted) or is_model(wanted) or issubclass(wanted, Enum):
             raise SerializationError("payload", f"must be a {wanted.__qualname__}")
 

@@ -27,7 +27,7 @@ from asyncio.tasks import (  # in asyncio's __all__, for loops like this one
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextvars import Context, copy_context
-from typing import Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from fluvial.durations import MAX_SECONDS
 from fluvial.errors import InvalidRequestError, WorkflowSandboxError
@@ -42,6 +42,13 @@ MAX_CALLBACKS: Final = 1_000_000  # between two idle moments; more is a loop tha
 _ROUNDING_MS: Final = 0.001  # a float of Unix seconds is exact to about 0.0002 ms
 
 logger = logging.getLogger(__name__)
+
+
+def new_loop(journal: Journal, scope: RunScope) -> WorkflowLoop:
+    """Return a loop for one run."""
+    # To a type checker the class is abstract: what it refuses is filled in below its body.
+    make = cast("Callable[[Journal, RunScope], WorkflowLoop]", WorkflowLoop)
+    return make(journal, scope)
 
 
 def current_loop() -> WorkflowLoop | None:
@@ -95,6 +102,9 @@ class DurableTimer(asyncio.TimerHandle):
     """What `call_at` returns."""
 
     __slots__ = ("operation",)
+    if TYPE_CHECKING:  # asyncio.Handle has them; the stubs do not say so
+        _context: Context
+        _callback: Callable[..., object]
 
     def __init__(
         self,
@@ -200,10 +210,11 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             return
         # As asyncio.gather does for tasks whose end nobody will see.
         cast("Any", task)._log_destroy_pending = False  # noqa: SLF001 - the only way to say so
-        coroutine = task.get_coro()
+        # None where a task began eagerly and ended (3.12).
+        coroutine = cast("Coroutine[Any, Any, Any] | None", task.get_coro())
         try:
             if coroutine is not None:
-                cast("Coroutine[Any, Any, Any]", coroutine).close()
+                coroutine.close()
         except Exception as error:
             logger.debug("a discarded coroutine raised", exc_info=error)
 
@@ -257,7 +268,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def create_future(self) -> asyncio.Future[Any]:
         return asyncio.Future(loop=self)
 
-    def create_task(  # type: ignore[override] # 3.14 adds **kwargs
+    def create_task(
         self,
         coro: Generator[Any, None, T] | Coroutine[Any, Any, T],
         *,

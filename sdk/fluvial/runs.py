@@ -213,7 +213,7 @@ async def resume_hook(token: str, value: Any = None, *, resume_id: str | None = 
     }
     sealed = served_by.keys.for_run(run_id).seal(plaintext, "hook", token)
     answered, _ = await served_by.call("resume", arguments, sealed)
-    return answered["outcome"] == "accepted"
+    return bool(answered["outcome"] == "accepted")
 
 
 def _run_id(served_by: Platform, workflow: str, key: str) -> str:

@@ -23,7 +23,7 @@ def refusal(what: str, instead: str = "move this into a step") -> WorkflowSandbo
 
 def user_line() -> str:
     """Return `file:line` of the innermost frame that is not the library's or Fluvial's."""
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the documented way to the stack
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - documented
     while frame is not None:
         filename = frame.f_code.co_filename
         if not _is_library(filename):

@@ -139,6 +139,7 @@ def _literal(choices: tuple[Any, ...]) -> Convert:
 def _generic(origin: Any, arguments: tuple[Any, ...], plain: bool) -> Convert | None:
     if not isinstance(origin, type):
         return None
+    origin = cast("type[Any]", origin)
     if dataclasses.is_dataclass(origin) or is_model(origin):
         return _class(origin, plain)
     if issubclass(origin, tuple):
@@ -150,9 +151,9 @@ def _generic(origin: Any, arguments: tuple[Any, ...], plain: bool) -> Convert | 
     return None
 
 
-def _iterable(origin: type, item: Any, plain: bool) -> Convert | None:
+def _iterable(origin: Any, item: Any, plain: bool) -> Convert | None:
     convert = _compile(item, plain)
-    make: type = origin if origin in {set, frozenset, collections.deque} else list
+    make: Any = origin if origin in {set, frozenset, collections.deque} else list
     if issubclass(origin, collections.abc.Set) and make is list:
         make = set
     if convert is None and not plain:
@@ -215,7 +216,7 @@ def _integer_key(value: Any, path: str) -> Any:
         raise SerializationError(path, f"has a key {value!r} that is not an integer") from None
 
 
-def _class(cls: type, plain: bool) -> Convert | None:
+def _class(cls: Any, plain: bool) -> Convert | None:
     if is_model(cls):
         return functools.partial(_to_model, cls, plain)
     if dataclasses.is_dataclass(cls):
@@ -300,9 +301,9 @@ def _to_enum(cls: type[Enum], value: Any, path: str) -> Any:
         raise SerializationError(path, f"must be one of {choices}, got {value!r}") from None
 
 
-def _to_scalar(cls: type, make: Callable[[Any], Any], value: Any, path: str) -> Any:
+def _to_scalar(cls: Any, make: Callable[[Any], Any], value: Any, path: str) -> Any:
     # bool is an int to Python and not to anybody who writes JSON.
-    if isinstance(value, cls) and (cls is bool or not isinstance(value, bool)):
+    if type(value) is cls or (type(value) is not bool and isinstance(value, cls)):
         return value
     try:
         return make(value)
@@ -312,13 +313,14 @@ def _to_scalar(cls: type, make: Callable[[Any], Any], value: Any, path: str) -> 
 
 
 def _kind(value: Any) -> str:
+    cls = cast("type[Any]", type(value))
     return {dict: "an object", list: "a list", str: "a text", type(None): "null"}.get(
-        type(value), type(value).__name__
+        cls, cls.__name__
     )
 
 
 def _refuse(value: Any) -> Any:
-    raise TypeError(type(value))
+    raise TypeError(_kind(value))
 
 
 def _number(value: Any) -> float:
@@ -335,6 +337,12 @@ def _decimal(value: Any) -> Decimal:
 
 def _of_text(make: Callable[[str], Any]) -> Callable[[Any], Any]:
     return lambda value: make(value) if isinstance(value, str) else _refuse(value)
+
+
+def _of_list(make: Callable[[list[Any]], Any]) -> Callable[[Any], Any]:
+    return lambda value: (
+        make(cast("list[Any]", value)) if isinstance(value, list) else _refuse(value)
+    )
 
 
 def _seconds(value: Any) -> timedelta:
@@ -355,9 +363,9 @@ _SCALARS: Final[dict[type, Callable[[Any], Any]]] = {
     UUID: _of_text(UUID),
     Path: _of_text(Path),
     PurePosixPath: _of_text(PurePosixPath),
-    set: lambda value: set(value) if isinstance(value, list) else _refuse(value),  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType] - JSON
-    frozenset: lambda value: frozenset(value) if isinstance(value, list) else _refuse(value),  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType] - JSON
-    tuple: lambda value: tuple(value) if isinstance(value, list) else _refuse(value),  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType] - JSON
+    set: _of_list(set),
+    frozenset: _of_list(frozenset),
+    tuple: _of_list(tuple),
     list: _refuse,
     dict: _refuse,
     type(None): _refuse,
