@@ -44,6 +44,7 @@ class HostTable:
     def __init__(self, routes: Routes | None = None) -> None:
         self._names: dict[str, Destination] = {}
         self._found: dict[bytes, Destination] = {}
+        self.default: Destination | None = None  # of a request without Host (HTTP/1.0)
         self.replace(routes or Routes())
 
     def replace(self, routes: Routes) -> None:

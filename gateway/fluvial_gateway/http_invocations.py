@@ -100,6 +100,20 @@ class HttpInvocation(PooledInvocation):
 
     # For the client's connection
 
+    @property
+    def id(self) -> str:
+        """The id that the client and the instance know it by."""
+        return self._fields[0]
+
+    def timing(self) -> tuple[float, float | None, float]:
+        """Return seconds in the queue, of the cold start (None: there was none), in the handler."""
+        instance = self.instance_used
+        ready_at = instance.welcomed_at if instance is not None and self.was_cold else None
+        if instance is None or ready_at is None:
+            return self.placed_at - self.submitted_at, None, self.responded_at - self.placed_at
+        began_at = max(self.submitted_at, instance.started_at)
+        return began_at - self.submitted_at, ready_at - began_at, self.responded_at - ready_at
+
     def feed(self, chunk: bytes, *, more: bool) -> None:
         """Take more of the request's body; `more` false ends it."""
         self._complete = not more

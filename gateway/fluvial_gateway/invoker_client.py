@@ -199,7 +199,7 @@ class _Connection(asyncio.Protocol):
     async def ask(self, question: FrameType, fields: tuple[object, ...]) -> list[Any]:
         self._last_id = question_id = self._last_id + 1
         self.send(wire.pack(question, question_id, *fields))
-        future = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         self._asked[question_id] = future
         try:
             return await future

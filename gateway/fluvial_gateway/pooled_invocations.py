@@ -83,13 +83,13 @@ class PooledInvocation(ABC):
     def _lost(self, instance: Instance, reason: str) -> None:
         """Tell whoever asked that it may have been started and is gone."""
 
-    def _timed_out(self) -> None:
+    def _timed_out(self) -> None:  # noqa: B027 not every kind has something to do
         """It has run for too long and was just cancelled."""
 
-    def _placed(self) -> None:
+    def _placed(self) -> None:  # noqa: B027 not every kind has something to do
         """It was sent."""
 
-    def _sent_back(self) -> None:
+    def _sent_back(self) -> None:  # noqa: B027 not every kind has something to do
         """It was not started and goes elsewhere: prepare to send it again."""
 
     # For whoever asked

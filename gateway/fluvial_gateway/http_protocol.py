@@ -1,0 +1,451 @@
+"""One client connection of the data plane: HTTP/1.1 in, invocations out, and back.
+
+Invariants:
+
+1. Responses leave in the order of their requests: the next request is looked at when the response
+   before it is complete. What a client pipelines meanwhile is held, bounded, then not read.
+2. Where the framing of a request is in doubt, nothing after it is interpreted: the answer says
+   `connection: close`, and what still comes is thrown away unread.
+3. A response that cannot be completed breaks the connection; it never looks complete.
+4. A connection always has a deadline: for the head, the body, its idleness, a client that does not
+   read, and its last words. While only the function is awaited, the invocation's own counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, cast
+
+import uvicorn
+
+from fluvial.errors import WireError
+from fluvial.wire import Framing
+from fluvial_gateway.deadlines import NEVER
+from fluvial_gateway.http_bodies import Body, ChunkedBody, LengthBody
+from fluvial_gateway.http_front import HttpFront
+from fluvial_gateway.http_heads import RequestHead, check_partial, parse_head
+from fluvial_gateway.http_invocations import BACKLOG_BYTES, HttpInvocation
+from fluvial_gateway.http_problems import Problem, RefusedRequestError, outcome_problem
+from fluvial_gateway.http_responses import CLOSE, CONTINUE, KEEP_ALIVE, problem_response
+from fluvial_gateway.http_writer import ResponseWriter
+from fluvial_gateway.invocations import Unavailable
+
+logger = logging.getLogger(__name__)
+
+_UNKNOWN_HOST = Problem(
+    status=404, code="host_not_found", detail="no app is registered under this host name"
+)
+_TOO_MANY = Problem(
+    status=503,
+    code="too_many_connections",
+    detail="too many clients are connected: try again",
+    headers=(("retry-after", "1"),),
+)
+_BAD_RESPONSE = Problem(
+    status=502, code="bad_response", detail="the function's response breaks the rules of HTTP"
+)
+_DISCONNECTED = "the client disconnected"
+
+
+class HttpConnection(asyncio.Protocol):
+    """One client; give it an `HttpFront`, e.g. `create_server(lambda: HttpConnection(front))`."""
+
+    def __init__(self, front: HttpFront) -> None:
+        self.deadline = NEVER
+        self._front = front
+        self._limits = front.limits
+        self._transport: asyncio.Transport = cast("asyncio.Transport", None)
+        self._client: tuple[str, int] | None = None
+        self._forwarded_for = b""
+        self._is_trusted = False
+        self._buffer = b""  # received and not interpreted yet
+        self._scanned = 0  # of the buffer, in search for the end of a head
+        self._in_head = True  # the deadline of a head runs: a fresh connection has to begin at once
+        self._advancing = False
+        self._reading = True
+        self._closing = False
+        self._read_deadline = NEVER
+        self._write_deadline = NEVER
+        self._body: Body | None = None  # the request's, while it arrives
+        self._body_deadline = NEVER
+        self._discarded = 0
+        self._head: RequestHead | None = None  # from a request's head to its response's end
+        self._invocation: HttpInvocation | None = None
+        self._invocation_id: str | None = None
+        self._writer: ResponseWriter | None = None  # from a response's head to its end
+        self._keep_alive = True
+        self._unread_by_client = 0  # response bytes taken from the instance and not granted again
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        peer = transport.get_extra_info("peername")
+        if isinstance(peer, tuple):
+            host, port = cast("tuple[Any, ...]", peer)[:2]
+            self._client = (str(host), int(port))
+            self._forwarded_for = self._client[0].encode()
+            self._is_trusted = self._front.trusts(self._client[0])
+        within_limit = self._front.opened(self)
+        self._read_within(self._limits.header_seconds)
+        if not within_limit:
+            self._refuse(_TOO_MANY)
+
+    def data_received(self, data: bytes) -> None:
+        if self._closing:
+            self._discard(len(data))
+        else:
+            self._advance(self._buffer + data if self._buffer else data)
+
+    def eof_received(self) -> None:
+        """Let the transport close: a client that will not send is taken as gone."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closing = True
+        self._front.closed(self)
+        invocation, self._invocation = self._invocation, None
+        if invocation is not None:
+            invocation.detach(_DISCONNECTED)
+
+    def pause_writing(self) -> None:
+        self._write_deadline = self._front.clock() + self._limits.write_stall_seconds
+        self._set_deadline()
+
+    def resume_writing(self) -> None:
+        self._write_deadline = NEVER
+        self._set_deadline()
+        unread, self._unread_by_client = self._unread_by_client, 0
+        if unread and self._invocation is not None:
+            self._invocation.consumed(unread)
+
+    # For the listener and its deadlines
+
+    def shutdown(self) -> None:
+        """Close when idle; else finish what is under way and close then."""
+        self._keep_alive = False
+        if self._head is None and not self._buffer and self._body is None and not self._closing:
+            self._close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._closing = True
+        self._transport.abort()
+
+    def expired(self) -> None:
+        """Close because the client was too slow, with an explanation where one can be given."""
+        waits_for_head = self._head is None and self._body is None
+        if self._closing or self._writer is not None or self._write_deadline < NEVER:
+            self.abort()
+        elif waits_for_head and not self._buffer:
+            self._close()
+        else:
+            part = "head" if waits_for_head else "body"
+            self._refuse(
+                Problem(status=408, code="request_timeout", detail=f"the {part} came too slowly")
+            )
+
+    # Requests
+
+    def _advance(self, data: bytes) -> None:
+        """Interpret `data` as far as possible and keep the rest."""
+        self._advancing = True
+        self._buffer = b""
+        try:
+            while data and not self._closing:
+                if self._body is not None:
+                    rest = self._take_body(self._body, data)
+                elif self._head is not None:
+                    break
+                else:
+                    taken = self._take_head(data)
+                    if taken is None:
+                        break
+                    rest = taken
+                data = rest
+        except RefusedRequestError as error:
+            self._refuse(error.problem)
+        finally:
+            self._advancing = False
+        if not self._closing:
+            self._buffer = data
+            self._update_reading()
+
+    def _take_head(self, data: bytes) -> bytes | None:
+        """Begin the request at the start of `data`; return what follows, None if it has no end."""
+        if data[:2] == b"\r\n":  # an empty line before a request is to be ignored (RFC 9112 2.2)
+            data = data[2:]
+            self._scanned = 0
+        end = data.find(b"\r\n\r\n", max(0, self._scanned - 3))
+        if end < 0:
+            if data:
+                check_partial(data, self._scanned, self._limits)
+                if not self._in_head:
+                    self._in_head = True
+                    self._read_within(self._limits.header_seconds)
+            self._scanned = len(data)
+            return None
+        self._scanned = 0
+        head = self._head = parse_head(data, end + 2, self._limits)
+        return self._begin(head, data[end + 4 :])
+
+    def _begin(self, head: RequestHead, rest: bytes) -> bytes:
+        now = self._front.clock()
+        self._keep_alive = head.keep_alive and not self._front.draining
+        chunk, more = b"", False
+        if head.chunked or head.content_length:
+            body = ChunkedBody(self._limits) if head.chunked else LengthBody(head.content_length)
+            chunk, after = body.feed(rest) if rest else (b"", None)
+            if after is None:
+                more = True
+                self._body = body
+                self._body_deadline = now + self._limits.body_seconds
+            rest = after or b""
+        hosts = self._front.hosts
+        destination = hosts.find(head.host) if head.host is not None else hosts.default
+        if destination is None:
+            self._respond(_UNKNOWN_HOST)
+            return rest
+        self._read_deadline = NEVER
+        if more:
+            self._await_body(now)
+        else:
+            self._set_deadline()
+        invocation_id = self._invocation_id = self._front.ids.new(now)
+        invocation = self._invocation = self._front.router.http(
+            destination.deployment,
+            destination.app,
+            self,
+            (
+                invocation_id,
+                head.method,
+                head.target,
+                self._forwarded_headers(head),
+                self._client,
+                self._scheme(head),
+                "1.1" if head.is_1_1 else "1.0",
+            ),
+            chunk,
+            more=more,
+            now=now,
+        )
+        invocation.start()
+        return rest
+
+    def _forwarded_headers(self, head: RequestHead) -> list[tuple[bytes, bytes]]:
+        headers = head.headers
+        before = head.forwarded.get(b"x-forwarded-for") if self._is_trusted else None
+        chain = self._forwarded_for if before is None else before + b", " + self._forwarded_for
+        headers.append((b"x-forwarded-for", chain))
+        headers.append((b"x-forwarded-proto", self._scheme(head).encode()))
+        host = head.forwarded.get(b"x-forwarded-host") if self._is_trusted else None
+        if host or head.host:
+            headers.append((b"x-forwarded-host", host or head.host or b""))
+        return headers
+
+    def _scheme(self, head: RequestHead) -> str:
+        told = head.forwarded.get(b"x-forwarded-proto") if self._is_trusted else None
+        return "https" if told is not None and told.lower() == b"https" else "http"
+
+    def _take_body(self, body: Body, data: bytes) -> bytes:
+        chunk, rest = body.feed(data)
+        if rest is None:
+            self._await_body(self._front.clock())
+        else:
+            self._body = None
+            self._read_deadline = NEVER
+            self._set_deadline()
+        if self._invocation is not None:
+            self._invocation.feed(chunk, more=rest is None)
+        else:
+            self._discard(len(chunk))
+            if rest is not None:
+                self._await_request()
+        return rest or b""
+
+    # HttpClient: what the invocation tells
+
+    def invocation_placed(self) -> None:
+        head = self._head
+        if head is not None and head.expects_continue and self._body is not None:
+            head.expects_continue = False
+            self._transport.write(CONTINUE)
+        self._update_reading()
+
+    def request_credited(self) -> None:
+        self._update_reading()
+
+    def response_started(
+        self, status: int, framing: Framing, head: bytes, chunk: bytes, *, more: bool
+    ) -> None:
+        request, invocation, front = self._head, self._invocation, self._front
+        if request is None or invocation is None:
+            raise RuntimeError("a response came without its request")
+        try:
+            writer = ResponseWriter(request, front.heads.check(head, status), framing)
+            data = writer.begin(
+                head, chunk, invocation, front.date, keep_alive=self._keep_alive, more=more
+            )
+        except WireError as error:
+            logger.warning("a bad response", extra={"reason": str(error)})
+            self._drop_invocation("bad response")
+            self._respond(_BAD_RESPONSE)
+            return
+        self._keep_alive = writer.keep_alive
+        self._writer = writer
+        self._transport.write(data)
+        self._written(len(chunk), more=more)
+
+    def response_continued(self, chunk: bytes, *, more: bool) -> None:
+        if self._writer is None:
+            raise RuntimeError("a response goes on that has not begun")
+        try:
+            data = self._writer.go_on(chunk, more=more)
+        except WireError as error:
+            logger.warning("a bad response", extra={"reason": str(error)})
+            self._drop_invocation("bad response")
+            self.abort()
+            return
+        if data:
+            self._transport.write(data)
+        self._written(len(chunk), more=more)
+
+    def response_failed(self, reason: Unavailable) -> None:
+        self._invocation = None
+        if self._writer is None:
+            self._respond(outcome_problem(reason))
+        else:
+            self.abort()
+
+    def _written(self, size: int, *, more: bool) -> None:
+        if not more:
+            self._response_done()
+        elif self._write_deadline < NEVER:
+            self._unread_by_client += size
+        elif self._invocation is not None:
+            self._invocation.consumed(size)
+
+    # Ends of responses and of the connection
+
+    def _respond(self, problem: Problem) -> None:
+        """Answer the request with a problem."""
+        head = self._head
+        if self._body is not None and head is not None and head.expects_continue:
+            self._keep_alive = False  # whether the body comes after this answer, nobody can know
+        is_1_1 = head is None or head.is_1_1
+        connection = CLOSE if not self._keep_alive else b"" if is_1_1 else KEEP_ALIVE
+        self._transport.write(
+            problem_response(
+                problem,
+                invocation=self._invocation_id,
+                date=self._front.date.line(),
+                connection=connection,
+                head_only=head is not None and head.method == "HEAD",
+            )
+        )
+        self._response_done()
+
+    def _refuse(self, problem: Problem) -> None:
+        """Answer, if an answer is still possible, and close: the input makes no sense any more."""
+        self._keep_alive = False
+        self._drop_invocation(problem.code)
+        if self._writer is not None:
+            self.abort()
+        else:
+            self._respond(problem)
+
+    def _drop_invocation(self, reason: str) -> None:
+        invocation, self._invocation = self._invocation, None
+        if invocation is not None:
+            invocation.detach(reason)
+
+    def _response_done(self) -> None:
+        invocation, self._invocation = self._invocation, None
+        if invocation is not None:
+            invocation.detach()
+        self._head = None
+        self._writer = None
+        self._invocation_id = None
+        self._unread_by_client = 0
+        if not self._keep_alive:
+            self._close()
+            return
+        if self._body is not None:
+            self._discarded = 0
+            self._await_body(self._front.clock())
+        else:
+            self._await_request()
+        self._update_reading()
+        if self._buffer and not self._advancing:
+            self._advance(self._buffer)
+
+    def _close(self) -> None:
+        """Send what is written, then close; a client in the middle of sending gets time to read."""
+        self._closing = True
+        self._read_within(self._limits.linger_seconds)
+        self._resume_reading()
+        if self._body is None and not self._buffer and not self._advancing:
+            self._transport.close()
+        else:
+            # Closing now would send a reset, and the reset would overtake our answer.
+            self._discarded = 0
+            self._transport.write_eof()
+
+    def _discard(self, size: int) -> None:
+        self._discarded += size
+        if self._discarded > self._limits.discarded_bytes:
+            self.abort()
+
+    # Deadlines and back-pressure
+
+    def _await_request(self) -> None:
+        self._in_head = False
+        self._read_within(self._limits.keep_alive_seconds)
+
+    def _await_body(self, now: float) -> None:
+        self._read_deadline = min(now + self._limits.body_idle_seconds, self._body_deadline)
+        self._set_deadline()
+
+    def _read_within(self, seconds: float) -> None:
+        self._read_deadline = self._front.clock() + seconds
+        self._set_deadline()
+
+    def _set_deadline(self) -> None:
+        self.deadline = min(self._read_deadline, self._write_deadline)
+
+    def _update_reading(self) -> None:
+        """Read the client only while there is room for what it sends."""
+        invocation = self._invocation
+        full = len(self._buffer) >= self._limits.pipelined_bytes and self._head is not None
+        if full or (invocation is not None and invocation.backlog >= BACKLOG_BYTES):
+            if self._reading:
+                self._reading = False
+                self._transport.pause_reading()
+                if self._body is not None:  # we are the slow ones now
+                    self._read_deadline = NEVER
+                    self._set_deadline()
+        else:
+            self._resume_reading()
+
+    def _resume_reading(self) -> None:
+        if not self._reading:
+            self._reading = True
+            self._transport.resume_reading()
+            if self._body is not None and not self._closing:
+                self._await_body(self._front.clock())
+
+
+class UvicornHttpConnection(HttpConnection):
+    """The same for uvicorn's `http=` setting; the configuration's `app` is the `HttpFront`."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: object,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        front = config.loaded_app
+        if not isinstance(front, HttpFront):
+            raise TypeError(f"the app of this listener must be an HttpFront, not {front!r}")
+        super().__init__(front)
