@@ -96,6 +96,7 @@ class World:
         self.done_at: dict[int, set[int]] = {}  # epoch → steps whose result that owner knows
         self.resumed: SendOutcome | None = None
         self.hits: dict[str, int] = {}
+        self.stop_with: MessageKind | None = None  # a request to end the run, at some moment
 
     # ---- the scheduler ----
 
@@ -137,6 +138,8 @@ class World:
             if owner.claims:
                 choices += [lambda o=owner: self._claim(o)] * 3
         choices.append(self._send_hook)
+        if self.stop_with is not None:
+            choices.append(self._stop)
         if self.faults > 0:
             choices += [self._lose_reply, self._crash_owner, self._steal, self._crash_instance]
             choices += [self._lose_answer]
@@ -284,6 +287,12 @@ class World:
         meta = {"token": "token", "resume": "r1"}
         body = Message(MessageKind.HOOK, RUN, 0, 0, meta, b"payload").encode()
         self.resumed = await self.store.send(RUN, body, token="token", resume_id="r1")
+
+    async def _stop(self) -> None:
+        kind = self.stop_with
+        if kind is not None and self.random.random() < 0.3:
+            self.stop_with = None
+            await self.store.send(RUN, Message(kind, RUN, meta={"reason": "test"}).encode())
 
     # ---- faults ----
 

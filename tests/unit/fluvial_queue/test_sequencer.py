@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from fluvial_queue.memory import MemoryStore
 
 from fluvial.events import INPUTS, OUTPUTS, TERMINAL, Event, EventType
+from fluvial_queue.memory import MemoryStore
+from fluvial_queue.messages import MessageKind
 
 sys.path.insert(0, str(Path(__file__).parent))
 from sequencer_world import Program, World, play
@@ -80,6 +81,21 @@ def race(seen: Sequence[Event]) -> list[Event]:
     return [_end()]
 
 
+def stoppable(seen: Sequence[Event]) -> list[Event]:
+    """Pairs of parallel steps until a cancel; then one step of clean-up; then cancelled."""
+    asked = [i for i, event in enumerate(seen) if event.type is EventType.CANCEL_REQUESTED]
+    last = seen[-1]
+    if asked:
+        if last.type is EventType.CANCEL_REQUESTED:
+            return [_step(1_000)]
+        over = last.type in _DONE and last.id == 1_000
+        return [Event(EventType.RUN_CANCELLED, 0)] if over else []
+    if last.type is EventType.RUN_STARTED:
+        return [_step(1), _step(2)]
+    done = sum(event.type in _DONE for event in seen)
+    return [_step(done + 1), _step(done + 2)] if done % 2 == 0 else []
+
+
 PROGRAMS = [sequence, fan_out, hook_first, race]
 
 
@@ -93,7 +109,7 @@ def _world(program: Program, seed: int, faults: int) -> World:
     return World(store, program, seed, tick, faults)
 
 
-def _check(program: Program, log: list[Event]) -> None:
+def _check(program: Program, log: list[Event], end: EventType = EventType.RUN_COMPLETED) -> None:
     """The log is what the program asks for, each result once, and nothing after the end."""
     inputs = [event for event in log if event.type in INPUTS]
     outputs = [(event.type, event.id) for event in log if event.type in OUTPUTS]
@@ -102,12 +118,12 @@ def _check(program: Program, log: list[Event]) -> None:
         replayed += [(event.type, event.id) for event in program(inputs[:length])]
         if replayed and replayed[-1][0] in TERMINAL:
             break
-    results = Counter((event.type in _DONE, event.id) for event in inputs)
+    results = Counter(("result" if e.type in _DONE else e.type, e.id) for e in inputs)
 
     assert outputs == replayed
     assert max(results.values()) == 1
     assert [event.type for event in log if event.type in TERMINAL] == [log[-1].type]
-    assert log[-1].type is EventType.RUN_COMPLETED
+    assert log[-1].type is end
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: p.__name__)
@@ -136,6 +152,22 @@ def test_a_run_ends_with_a_log_that_replays_whatever_breaks(program: Program) ->
         "owner crashed",
         "reply lost",
     }
+
+
+@pytest.mark.parametrize("kind", [MessageKind.CANCEL, MessageKind.TERMINATE])
+def test_a_run_that_is_stopped_ends_once_whatever_breaks(kind: MessageKind) -> None:
+    for seed in range(SEEDS):
+        world = _world(stoppable, seed, faults=3)
+        world.stop_with = kind
+        log = play(world)
+
+        if kind is MessageKind.CANCEL:
+            _check(stoppable, log, EventType.RUN_CANCELLED)
+        else:
+            assert [event.type for event in log if event.type in TERMINAL] == [
+                EventType.RUN_TERMINATED
+            ]
+            assert log[-1].type is EventType.RUN_TERMINATED
 
 
 def test_steps_in_sequence_cost_one_commit_each() -> None:
