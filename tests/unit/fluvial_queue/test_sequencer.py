@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 
 from fluvial.events import INPUTS, OUTPUTS, TERMINAL, Event, EventType
 from fluvial_queue.memory import MemoryStore
 from fluvial_queue.messages import MessageKind
-
-sys.path.insert(0, str(Path(__file__).parent))
-from sequencer_world import Program, World, play
+from tests.unit.fluvial_queue.sequencer_world import Program, World, play
 
 SEEDS = 150
 _DONE = (EventType.STEP_COMPLETED, EventType.STEP_FAILED)
