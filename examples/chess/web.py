@@ -6,6 +6,7 @@ import io
 import json
 import secrets
 from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -23,17 +24,17 @@ from starlette.responses import (
 )
 from starlette.routing import Route
 
-from fluvial import Run, RunEvent, Workflow, get_run, start
+from fluvial import Run, RunEvent, Workflow, get_run, now, start
 from fluvial.errors import RunFailedError, RunNotFoundError
+from fluvial.events import EventType
 from rules import MAX_PLIES, to_pgn
 
 PAGE: Final = Path(__file__).with_name("page.html")
 MAX_SEED: Final = 2**31 - 1
 MAX_BODY_BYTES: Final = 4096
-END: Final = {"run_completed", "run_failed", "run_cancelled", "run_terminated"}
 
 
-def make_app(match: Workflow[[str, str, int, int], str], players: Sequence[str]) -> Starlette:
+def make_app(match: Workflow[..., str], players: Sequence[str]) -> Starlette:
     """Return the ASGI app that starts runs of the workflow `match` and shows them."""
 
     async def start_match(request: Request) -> Response:
@@ -66,28 +67,34 @@ class Score:
     def __init__(self) -> None:
         self.board = chess.Board()
         self.moves: list[dict[str, Any]] = []
+        self.began: datetime | None = None
+        self._players: dict[int, str] = {}  # who was asked, by the id of the step
 
     def add(self, event: RunEvent) -> dict[str, Any] | None:
         """Write down the move that `event` records; return None if it records none."""
-        if event.type != "step_completed":
+        self.began = self.began or event.at
+        if event.type is EventType.STEP_SCHEDULED:
+            self._players[event.id] = str(event.meta["name"])
+        if event.type is not EventType.STEP_COMPLETED:
             return None
         move = self.board.parse_uci(str(event.value))
         san = self.board.san(move)
         self.board.push(move)
         entry = {
             "ply": self.board.ply(),
-            "player": event.name,
+            "player": self._players.get(event.id, "?"),
             "uci": move.uci(),
             "san": san,
-            "fen": self.board.fen(),
+            "placement": self.board.board_fen(),
             "at": event.at.isoformat(),
         }
         self.moves.append(entry)
         return entry
 
-    def player(self, ply: int) -> str:
-        """Return who played the move `ply`, or a question mark."""
-        return str(self.moves[ply]["player"]) if ply < len(self.moves) else "?"
+    def player(self, colour: chess.Color) -> str:
+        """Return who plays `colour`, or a question mark before that side's first move."""
+        index = 0 if colour else 1
+        return str(self.moves[index]["player"]) if index < len(self.moves) else "?"
 
 
 async def _page(_: Request) -> Response:
@@ -103,7 +110,7 @@ async def _state(request: Request) -> Response:
             "id": run.id,
             "status": run.status,
             "turn": "white" if score.board.turn else "black",
-            "fen": score.board.fen(),
+            "placement": score.board.board_fen(),
             "moves": score.moves,
         }
     )
@@ -130,9 +137,9 @@ async def _pgn(request: Request) -> Response:
         score = await _score(run)
         pgn = to_pgn(
             score.board,
-            white=score.player(0),
-            black=score.player(1),
-            played=run.created_at.date(),
+            white=score.player(chess.WHITE),
+            black=score.player(chess.BLACK),
+            played=(score.began or now()).date(),
             max_plies=MAX_PLIES,
         )
     return PlainTextResponse(pgn + "\n", media_type="application/vnd.chess-pgn")
@@ -144,8 +151,6 @@ async def _follow(run: Run[Any], after: int) -> AsyncIterator[str]:
         entry = score.add(event)
         if entry is not None and entry["ply"] > after:
             yield _sse("move", entry["ply"], entry)
-        if event.type in END:
-            break
     yield _sse("end", len(score.moves), await _ending(run))
 
 

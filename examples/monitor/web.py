@@ -14,8 +14,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from fluvial import Workflow, get_run, start
+from fluvial import Run, Workflow, get_run, start
 from fluvial.errors import RunNotFoundError
+from fluvial.events import EventType
 from probing import Check, Endpoint, summarise
 
 MAX_URLS: Final = 50
@@ -49,13 +50,13 @@ def make_app(watch: Workflow[[list[str], int, float], list[Endpoint]]) -> Starle
 async def _report(request: Request) -> Response:
     """Answer with what is known so far; the run may still be going on."""
     try:
-        run = await get_run(request.path_params["id"])
+        run: Run[Any] = await get_run(request.path_params["id"])
     except (RunNotFoundError, ValueError) as error:
         raise HTTPException(404, f"no such watch: {request.path_params['id']}") from error
     events = await run.events()
-    found = [event.value for event in events if event.type == "step_completed"]
+    found = [event.value for event in events if event.type is EventType.STEP_COMPLETED]
     endpoints = summarise(check for check in found if isinstance(check, Check))
-    retries = sum(event.type == "step_retrying" for event in events)
+    retries = sum(event.type is EventType.STEP_RETRYING for event in events)
     rows = [asdict(endpoint) | {"uptime": endpoint.uptime} for endpoint in endpoints]
     return JSONResponse({"id": run.id, "status": run.status, "retries": retries, "endpoints": rows})
 

@@ -10,6 +10,8 @@ from types import ModuleType
 
 import pytest
 
+from fluvial.registry import registry
+
 EXAMPLES = Path(__file__).parents[3] / "examples"
 sys.path.append(str(EXAMPLES / "chess"))  # for `engines`; each bundle has its own `main`
 
@@ -20,6 +22,10 @@ def load_bundle(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
 
     def load(name: str) -> ModuleType:
         folder = EXAMPLES / name
+        for path in EXAMPLES.glob("*/*.py"):  # bundles have modules of the same name
+            monkeypatch.delitem(sys.modules, path.stem, raising=False)
+        monkeypatch.setattr(registry, "steps", {})
+        monkeypatch.setattr(registry, "workflows", {})
         monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
         spec = importlib.util.spec_from_file_location(f"example_{name}", folder / "main.py")
         assert spec is not None
