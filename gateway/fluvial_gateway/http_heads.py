@@ -24,7 +24,7 @@ from fluvial_gateway.http_problems import RefusedRequestError
 Headers = list[tuple[bytes, bytes]]
 
 _REQUEST_LINE: Final = re.compile(rb"([A-Z][A-Z0-9_-]{0,31}+) ([!-~]++) HTTP/1\.([01])\r\n")
-_OTHER_VERSION: Final = re.compile(rb"[!-~]++ [!-~]++ HTTP/[0-9](?:\.[0-9])?\r\n")
+_OTHER_VERSION: Final = re.compile(rb"[!-~]++ [!-~]++ HTTP/(?!1\.[01]\r)[0-9](?:\.[0-9])?\r\n")
 _BLOCK: Final = re.compile(
     rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[\t\x20-\x7e\x80-\xff]*+\r\n)*+",
 )
@@ -136,7 +136,7 @@ def check_partial(data: bytes, scanned: int, limits: HttpLimits) -> None:
     Raises:
         RefusedRequestError: it is too long, or has bytes that no head has.
     """
-    if not 0x41 <= data[0] <= 0x5A and data[0] != 0x0D:
+    if not 0x41 <= data[0] <= 0x5A:
         raise _refused(400, "invalid_request_line", "a request begins with a method")
     # a CR at the end of one piece may meet its LF in the next
     start = scanned - 1 if scanned and data[scanned - 1] == 0x0D else scanned

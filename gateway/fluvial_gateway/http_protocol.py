@@ -178,7 +178,7 @@ class HttpConnection(asyncio.Protocol):
             self._scanned = 0
         end = data.find(b"\r\n\r\n", max(0, self._scanned - 3))
         if end < 0:
-            if data:
+            if data not in (b"", b"\r"):
                 check_partial(data, self._scanned, self._limits)
                 if not self._in_head:
                     self._in_head = True

@@ -360,7 +360,7 @@ async def open_world(
     pool_limits: PoolLimits | None = None,
     deployment: DeploymentSpec | None = None,
 ) -> AsyncIterator[World]:
-    """Run a data plane with one deployment; its resolution is fine, so that deadlines are prompt."""
+    """Run a data plane with one deployment; fine resolution makes deadlines prompt."""
     known = deployment or spec()
 
     async def find(deployment_id: str) -> DeploymentSpec | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from fluvial.wire import FrameType
 from gateway_peers import GET, open_world
+
+from fluvial.wire import FrameType
 
 
 def test_a_get_takes_one_frame_each_way() -> None:
