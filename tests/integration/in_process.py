@@ -1,0 +1,155 @@
+"""The durable path in one process: the real dispatcher, the real runtime, any store.
+
+`InProcess` stands where the router and the instances stand: it gives each invocation to one of its
+`LiveRuns` (two "instances"), and can be told to lose what is under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fluvial.encryption import AppKeys
+from fluvial.ids import new_run_id
+from fluvial.invocations import Answer, StepRequest, TurnRequest
+from fluvial.registry import registry
+from fluvial.signatures import encode_call
+from fluvial.turns import LiveRuns
+from fluvial.workflows import Workflow
+from fluvial_gateway.dispatcher import Dispatcher
+from fluvial_gateway.invocations import Answered, InvocationHandle, Lost, Outcome
+from fluvial_queue.contract import StartRun, Store
+
+APP = "app"
+
+
+class Silent:
+    """An observer that counts what it is told."""
+
+    def __init__(self) -> None:
+        self.commits: list[str] = []
+        self.invocations: list[tuple[str, str]] = []
+        self.attempts: list[str] = []
+        self.replays = 0
+        self.runs: list[str] = []
+
+    def invocation_finished(
+        self, app: str, kind: str, outcome: str, seconds: float, cpu_us: int
+    ) -> None:
+        self.invocations.append((kind, outcome))
+
+    def step_finished(self, app: str, step: str, outcome: str) -> None: ...
+
+    def step_attempt(self, app: str, reason: str) -> None:
+        self.attempts.append(reason)
+
+    def run_finished(self, app: str, workflow: str, outcome: str) -> None:
+        self.runs.append(outcome)
+
+    def commit(self, answer: str, seconds: float) -> None:
+        self.commits.append(answer)
+
+    def handoff(self, seconds: float) -> None: ...
+
+    def replay(self, reason: str, events: int) -> None:
+        self.replays += 1
+
+
+@dataclass(slots=True, eq=False)
+class _Handle:
+    instance: str | None
+    task: asyncio.Task[None]
+
+    def cancel(self, reason: str) -> None:
+        self.task.cancel()
+
+
+class InProcess:
+    """Two instances in this process."""
+
+    def __init__(self, keys: AppKeys, *, keep_live: bool = True) -> None:
+        self._instances = [LiveRuns(registry, keys) for _ in range(2)]
+        self._keep_live = keep_live
+        self._tasks: dict[asyncio.Task[None], Callable[[Outcome], None]] = {}
+        self.next_instance = 0
+
+    def invoke(
+        self,
+        deployment: str,
+        fields: tuple[str, dict[str, Any], bytes],
+        *,
+        prefer: str | None,
+        deadline_seconds: float,
+        done: Callable[[Outcome], None],
+    ) -> InvocationHandle:
+        number = int(prefer[-1]) if prefer is not None else self.next_instance
+        task = asyncio.create_task(self._work(number, fields, done))
+        self._tasks[task] = done
+        task.add_done_callback(lambda t: self._tasks.pop(t, None))
+        return _Handle(f"ins{number}", task)
+
+    def forget(self, instance: str, run_ids: Sequence[str]) -> None:
+        self._instances[int(instance[-1])].forget(run_ids)
+
+    def kill_all(self) -> int:
+        """Lose everything that is under way and every coroutine; return how many were hit."""
+        under_way = dict(self._tasks)
+        for task, done in under_way.items():
+            task.cancel()
+            self._tasks.pop(task)
+            done(Lost("ins0", "instance_died"))
+        for instance in self._instances:
+            instance.forget(list(instance._live))
+        return len(under_way)
+
+    async def _work(
+        self,
+        number: int,
+        fields: tuple[str, dict[str, Any], bytes],
+        done: Callable[[Outcome], None],
+    ) -> None:
+        kind, meta, body = fields
+        live = self._instances[number]
+        try:
+            if kind == "turn":
+                await asyncio.sleep(0)
+                answer = live.turn(TurnRequest.from_frame(meta, body))
+            else:
+                answer = await live.step(StepRequest.from_frame(meta, body))
+        except asyncio.CancelledError:
+            if asyncio.current_task() not in self._tasks:
+                return  # killed: nobody hears of it
+            answer = Answer(outcome="cancelled")
+        if not self._keep_live:
+            live.forget(list(live._live))
+        done(Answered(f"ins{number}", answer, 1))
+
+
+class Application:
+    """A store, a dispatcher and the in-process instances, with a way to start runs."""
+
+    def __init__(self, store: Store, *, keep_live: bool = True) -> None:
+        self.store = store
+        self.keys = AppKeys(APP, {"k1": os.urandom(32)}, "k1")
+        self.instances = InProcess(self.keys, keep_live=keep_live)
+        self.observer = Silent()
+        self.dispatcher = Dispatcher(store, self.instances, self.observer, owner="gateway")
+
+    async def start(self, workflow: Workflow[..., Any], *args: Any) -> str:
+        """Start a run and return its id."""
+        run_id = new_run_id(self.store.partitions)
+        sealed = self.keys.for_run(run_id).seal(encode_call(args, {}), "input")
+        await self.store.start(
+            StartRun(run_id=run_id, app=APP, workflow=workflow.name, deployment="dpl", input=sealed)
+        )
+        return run_id
+
+    async def finish(self, run_id: str, seconds: float = 20.0) -> str:
+        """Wait for the end of a run; return its status."""
+        await self.dispatcher.wait_for_end(run_id, seconds)
+        record = await self.store.read_run(run_id)
+        assert record is not None
+        return record.status.value
