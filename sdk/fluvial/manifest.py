@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, cast, get_args
 
@@ -100,19 +101,27 @@ class DeploymentSpec:
         )
 
 
-def load_manifest(directory: Path, *, name: str | None = None) -> Manifest:
+def load_manifest(
+    directory: Path, *, name: str | None = None, defaults: InstanceSettings | None = None
+) -> Manifest:
     """Return the manifest of the bundle in `directory`, with its entrypoint found.
 
     Args:
         directory: the folder that is or will be the bundle.
         name: the app's name, whatever the manifest says.
+        defaults: the instance settings that hold where the manifest says nothing.
 
     Raises:
         ManifestError: a key or value is wrong; the message names file and key.
         NoEntrypointError: there is neither an HTTP app nor a module of workflows.
     """
     where, table = _read(directory)
-    manifest = _parse(where, table, default_name=name or normalise_name(directory.resolve().name))
+    manifest = _parse(
+        where,
+        table,
+        default_name=name or normalise_name(directory.resolve().name),
+        defaults=defaults or InstanceSettings(),
+    )
     if name is not None:
         manifest = replace(manifest, name=_name("the name of the app", name))
     if manifest.app is not None:
@@ -165,21 +174,24 @@ def _toml(path: Path) -> dict[str, Any] | None:
         raise ManifestError(path.name, f"is not TOML: {error}") from error
 
 
-def _parse(where: str, table: dict[str, Any], *, default_name: str) -> Manifest:
+def _parse(
+    where: str, table: dict[str, Any], *, default_name: str, defaults: InstanceSettings
+) -> Manifest:
     if "cron" in table:
         raise ManifestError(f"{where} cron", "is not supported yet")
     readers: dict[str, tuple[str, _Reader]] = {
         "name": ("name", _name),
         "app": ("app", _target),
         "workflows": ("workflows", _modules),
-        "instance": ("instance", _instance),
+        "instance": ("instance", partial(_instance, defaults)),
         "source_builds": ("source_builds", _boolean),
     }
-    values: dict[str, Any] = {"name": default_name, **_values(where, table, readers)}
+    values: dict[str, Any] = {"name": default_name, "instance": defaults}
+    values |= _values(where, table, readers)
     return Manifest(**values)
 
 
-def _instance(where: str, value: object) -> InstanceSettings:
+def _instance(defaults: InstanceSettings, where: str, value: object) -> InstanceSettings:
     readers: dict[str, tuple[str, _Reader]] = {
         "memory": ("memory_bytes", _memory),
         "max_concurrency": ("max_concurrency", _integer(1, MAX_CONCURRENCY)),
@@ -189,7 +201,7 @@ def _instance(where: str, value: object) -> InstanceSettings:
         "max_duration": ("max_duration_seconds", _seconds(0.001, MAX_DURATION_SECONDS)),
         "isolation": ("isolation", _isolation),
     }
-    settings = InstanceSettings(**_values(where, _table(where, value), readers))
+    settings = replace(defaults, **_values(where, _table(where, value), readers))
     if settings.min_instances > settings.max_instances:
         limits = f"{settings.min_instances} > {settings.max_instances}"
         raise ManifestError(f"{where} min_instances", f"is above max_instances: {limits}")

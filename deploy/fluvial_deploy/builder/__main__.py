@@ -22,9 +22,7 @@ async def serve(config: Config) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     listener = socket.socket(fileno=config.listener_fd)
     listener.setblocking(False)
-    server = BuilderServer(
-        Builds(config.home, config.install_environment), idle_seconds=config.idle_seconds
-    )
+    server = BuilderServer(Builds(config), idle_seconds=config.idle_seconds)
     await server.serve(listener, stop)
 
 

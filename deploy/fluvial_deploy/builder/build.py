@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fluvial.bundle import file_digest, unpack
 from fluvial.errors import BundleError, InvalidRequestError
-from fluvial.manifest import Manifest, load_manifest
+from fluvial.manifest import InstanceSettings, Manifest, load_manifest
 from fluvial.runtime_path import runtime_folder
 from fluvial_deploy.builder.bytecode import compile_tree
 from fluvial_deploy.builder.children import LogLine
+from fluvial_deploy.builder.config import Config
 from fluvial_deploy.builder.functions import Functions, ImportPath, inspect_bundle
 from fluvial_deploy.builder.layers import LayerInstaller
 
@@ -69,9 +69,10 @@ class BuildReport:
 class Builds:
     """Builds bundles below one home, one at a time."""
 
-    def __init__(self, home: Path, install_environment: Mapping[str, str]) -> None:
-        self._home = home
-        self._installer = LayerInstaller(home / "layers", install_environment)
+    def __init__(self, config: Config) -> None:
+        self._home = config.home
+        self._defaults = InstanceSettings(idle_seconds=config.default_idle_seconds)
+        self._installer = LayerInstaller(config.home / "layers", config.install_environment)
         self._one_at_a_time = asyncio.Lock()
 
     async def build(self, request: BuildRequest, log: LogLine) -> BuildReport:
@@ -108,7 +109,7 @@ class Builds:
             shutil.rmtree(work, ignore_errors=True)
 
     async def _finish(self, request: BuildRequest, bundle: Path, log: LogLine) -> BuildReport:
-        manifest = load_manifest(bundle, name=request.name)
+        manifest = load_manifest(bundle, name=request.name, defaults=self._defaults)
         layer = await self._installer.install(bundle, log, source_builds=manifest.source_builds)
         path = ImportPath(
             bundle=bundle,

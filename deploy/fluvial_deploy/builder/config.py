@@ -16,6 +16,7 @@ class Config:
     home: Path
     listener_fd: int
     idle_seconds: float = 30.0
+    default_idle_seconds: float = 10.0  # of instances whose manifest does not say
     install_environment: Mapping[str, str]  # for uv alone
 
     @classmethod
@@ -33,7 +34,8 @@ class Config:
         return cls(
             home=Path(home),
             listener_fd=int(listener),
-            idle_seconds=_idle_seconds(environment.get("FLUVIAL_BUILDER_IDLE", "30")),
+            idle_seconds=_seconds(environment, "FLUVIAL_BUILDER_IDLE", "30"),
+            default_idle_seconds=_seconds(environment, "FLUVIAL_DEFAULT_IDLE", "10"),
             install_environment=install_environment(environment),
         )
 
@@ -80,11 +82,12 @@ _FROM_PIP = {
 }
 
 
-def _idle_seconds(text: str) -> float:
+def _seconds(environment: Mapping[str, str], name: str, default: str) -> float:
+    text = environment.get(name, default)
     try:
         seconds = float(text)
     except ValueError:
         seconds = -1.0
-    if not 0 < seconds < float("inf"):
-        raise InvalidRequestError(f"FLUVIAL_BUILDER_IDLE must be seconds, got {text!r}")
+    if not 0 <= seconds < float("inf"):
+        raise InvalidRequestError(f"{name} must be seconds, got {text!r}")
     return seconds

@@ -1,0 +1,1 @@
+"""The supervisor: everything on one machine, from one command."""

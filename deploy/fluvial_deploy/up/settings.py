@@ -1,0 +1,80 @@
+"""What `fluvial up` was told, validated."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, cast, get_args
+
+from fluvial.errors import InvalidRequestError
+
+Durability = Literal["disk", "process", "memory"]
+_ADDRESS: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:\s/]+)):([0-9]{1,5})")
+_SCHEMES: Final = ("redis", "rediss", "unix", "memory")
+_LARGEST_PORT: Final = 65_535
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen, and the option that says so."""
+
+    option: str
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, option: str, text: str) -> Address:
+        """Return the address in `text`, such as 127.0.0.1:8080 or [::1]:8080.
+
+        Raises:
+            InvalidRequestError: it is none; the message names the option.
+        """
+        match = _ADDRESS.fullmatch(text)
+        if match is None or int(match.group(3)) > _LARGEST_PORT:
+            raise InvalidRequestError(f"{option} must be HOST:PORT, got {text!r}")
+        return cls(option, match.group(1) or match.group(2), int(match.group(3)))
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpSettings:
+    """Everything that `fluvial up` needs to know."""
+
+    home: Path
+    store: str | None  # None: the embedded Valkey
+    durability: Durability = "disk"
+    http: Address = Address("--http", "127.0.0.1", 8080)
+    control: Address = Address("--control", "127.0.0.1", 8081)
+    domain: str = "localhost"
+    idle_seconds: float | None = None  # of deployments whose manifest does not say
+    invoker_idle_seconds: float = 300.0
+
+
+def check_store(url: str) -> str:
+    """Return `url` when it is a store's.
+
+    Raises:
+        InvalidRequestError: it is not; the message never repeats it, since it may hold a password.
+    """
+    scheme, separator, _ = url.partition("://")
+    if scheme in ("postgresql", "postgres"):
+        raise InvalidRequestError("--store postgresql:// is not supported yet: use redis://")
+    if not separator or scheme not in _SCHEMES:
+        known = ", ".join(f"{name}://" for name in _SCHEMES)
+        raise InvalidRequestError(f"--store must begin with one of {known}")
+    return url
+
+
+def check_durability(text: str) -> Durability:
+    """Return `text` when it names a durability.
+
+    Raises:
+        InvalidRequestError: it does not.
+    """
+    if text not in get_args(Durability):
+        known = ", ".join(get_args(Durability))
+        raise InvalidRequestError(f"--durability must be one of {known}, got {text!r}")
+    return cast("Durability", text)
