@@ -1,0 +1,224 @@
+"""The composition root: makes every part of a gateway, connects them, starts and stops them."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import socket
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Final
+
+from fluvial.manifest import DeploymentSpec
+from fluvial_gateway.aliases import Aliases
+from fluvial_gateway.auth import Tokens, read_admin_token
+from fluvial_gateway.builder_client import BuilderClient
+from fluvial_gateway.calls import Calls
+from fluvial_gateway.catalogue import Catalogue
+from fluvial_gateway.config import Config
+from fluvial_gateway.control.application import control_app
+from fluvial_gateway.control.deploying import DeployingOperations
+from fluvial_gateway.control.operating import About, PlatformOperations
+from fluvial_gateway.control.reading_runs import ReadingRunsOperations
+from fluvial_gateway.control.running import RunningOperations
+from fluvial_gateway.control.views import Addresses
+from fluvial_gateway.control_server import ControlServer
+from fluvial_gateway.data_plane import DataPlane
+from fluvial_gateway.deployments import Deployments
+from fluvial_gateway.dispatcher import Dispatcher
+from fluvial_gateway.fingerprints import Fingerprints, load_key
+from fluvial_gateway.hooks import Hooks
+from fluvial_gateway.hosts import HostTable
+from fluvial_gateway.invoker_client import InvokerClient
+from fluvial_gateway.metrics import Metrics
+from fluvial_gateway.problems import ProblemError
+from fluvial_gateway.revealing import Revealer
+from fluvial_gateway.router import Router
+from fluvial_gateway.routes import RouteTable
+from fluvial_gateway.runs import Runs
+from fluvial_gateway.scrape import Scrape
+from fluvial_gateway.uploads import Uploads
+from fluvial_gateway.waits import LongWaits
+from fluvial_queue import open_store
+from fluvial_queue.contract import Store
+
+_LOG = logging.getLogger(__name__)
+
+# What the supervisor grants from SIGTERM to the end, in order of the steps of `_stop`.
+HTTP_DRAIN_SECONDS: Final = 10.0
+CONTROL_DRAIN_SECONDS: Final = 2.0
+DISPATCHER_DRAIN_SECONDS: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """What is read from the home before anything is served."""
+
+    fingerprint_key: bytes
+    admin_token: str | None
+
+
+class _DispatcherSignals:
+    """The dispatcher's signals, for parts that are made before it: the dispatcher needs the
+    router, the router the calls of instances, and those the signals."""
+
+    dispatcher: Dispatcher
+
+    async def wait_for_events(self, run_id: str, position: int, seconds: float) -> None:
+        await self.dispatcher.wait_for_events(run_id, position, seconds)
+
+    async def wait_for_end(self, run_id: str, seconds: float) -> None:
+        await self.dispatcher.wait_for_end(run_id, seconds)
+
+
+class Gateway:
+    """All parts of one gateway."""
+
+    def __init__(self, config: Config, store: Store, files: _Files, uploads: Uploads) -> None:
+        about = About(
+            version=version("fluvial"),
+            http_url=config.http_url,
+            domain=config.domain,
+            store_url=config.store_url,
+        )
+        self._ready_fd = config.ready_fd
+        self._store = store
+        self._metrics = Metrics(version=about.version)
+        self._catalogue = Catalogue(store)
+        self._invoker = InvokerClient(str(config.invoker_socket))
+        hosts = HostTable()
+        self._routes = RouteTable(self._catalogue, hosts, config.domain)
+
+        signals = _DispatcherSignals()
+        fingerprints = Fingerprints(files.fingerprint_key)
+        runs = Runs(store, self._catalogue, signals, fingerprints)
+        hooks = Hooks(store, self._catalogue, runs)
+        self._router = Router(
+            spec=self._spec,
+            invoker=self._invoker,
+            calls=Calls(runs, hooks),
+            pool_observer=self._metrics,
+            http_observer=self._metrics,
+            gateway=_name(config),
+            partitions=store.partitions,
+        )
+        self._dispatcher = Dispatcher(store, self._router, self._metrics, owner=_name(config))
+        signals.dispatcher = self._dispatcher
+
+        aliases = Aliases(self._catalogue, self._routes.reload)
+        self._deployments = Deployments(
+            self._catalogue,
+            aliases,
+            uploads,
+            builder=BuilderClient(config.builder_socket),
+            keys=self._invoker,
+        )
+        self._waits = LongWaits()
+        tokens = Tokens(store)
+        self._platform = PlatformOperations(
+            about=about,
+            tokens=tokens,
+            store=store,
+            is_dispatching=lambda: self._dispatcher.is_ready,
+            surveyor=self._invoker,
+            metrics=self._metrics,
+            scrape=Scrape(self._metrics, store, self._dispatcher, self._invoker),
+        )
+        deploying = DeployingOperations(
+            self._catalogue,
+            deployments=self._deployments,
+            aliases=aliases,
+            uploads=uploads,
+            addresses=Addresses(config.http_url, config.domain),
+        )
+        operations = [
+            *deploying.operations(),
+            *RunningOperations(runs, hooks).operations(),
+            *ReadingRunsOperations(runs, Revealer(self._router), self._waits).operations(),
+            *self._platform.operations(),
+        ]
+        self._control = ControlServer(
+            control_app(operations, tokens, version=about.version),
+            self._waits,
+            listener=socket.socket(fileno=config.control_fd),
+        )
+        self._data = DataPlane(self._router, hosts, listener=socket.socket(fileno=config.http_fd))
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set, then stop in order."""
+        await self._routes.reload()
+        await self._dispatcher.start()
+        async with asyncio.TaskGroup() as serving:
+            serving.create_task(self._data.serve(), name="data plane")
+            serving.create_task(self._control.serve(), name="control plane")
+            serving.create_task(self._routes.sweep(stop), name="route sweep")
+            await self._data.started.wait()
+            await self._control.started.wait()
+            self._tell_ready()
+            await stop.wait()
+            await self._stop()
+
+    def _tell_ready(self) -> None:
+        _LOG.info("ready", extra={"partitions": len(self._dispatcher.partitions_owned)})
+        if self._ready_fd is not None:
+            os.write(self._ready_fd, b"READY\n")
+            os.close(self._ready_fd)
+
+    async def _stop(self) -> None:
+        _LOG.info("stopping")
+        # 1. Not ready: load balancers look elsewhere from now on.
+        self._platform.drain()
+        # 2. Data plane: requests under way finish. They may still start runs and wait for them,
+        #    so the dispatcher goes on.
+        await self._data.drain(HTTP_DRAIN_SECONDS)
+        # 3. Control plane: those who wait get their answer; deploys being registered are ended.
+        await self._control.drain(CONTROL_DRAIN_SECONDS)
+        await self._deployments.close()
+        # 4. Dispatcher: steps and turns under way finish and commit; leases are released, so that
+        #    another gateway takes over at once.
+        await self._dispatcher.stop(DISPATCHER_DRAIN_SECONDS)
+        # 5. Links: whatever an instance still executes for us is cancelled there.
+        await self._router.close()
+        self._invoker.close()
+
+    async def _spec(self, deployment_id: str) -> DeploymentSpec | None:
+        try:
+            return (await self._catalogue.deployment(deployment_id)).spec
+        except ProblemError:
+            return None
+
+
+async def serve(config: Config, stop: asyncio.Event) -> None:
+    """Run a gateway until `stop` is set.
+
+    Raises:
+        FluvialError: it cannot start: the store is unsafe or cannot be reached, a file is wrong.
+    """
+    uploads = Uploads(config.blobs)
+    files = await asyncio.to_thread(_read_files, config, uploads)
+    store = open_store(config.store_url)
+    await store.open()
+    try:
+        if files.admin_token is not None:
+            await Tokens(store).adopt_admin(files.admin_token)
+        await Gateway(config, store, files, uploads).run(stop)
+    finally:
+        # Last of all: every part above may still have had something to write.
+        await store.close()
+    _LOG.info("stopped")
+
+
+def _read_files(config: Config, uploads: Uploads) -> _Files:
+    uploads.prepare()
+    return _Files(
+        fingerprint_key=load_key(config.fingerprint_key_file),
+        admin_token=read_admin_token(config.admin_token_file),
+    )
+
+
+def _name(config: Config) -> str:
+    """Return a name that a restart keeps, so that it takes its own partitions back at once."""
+    place = hashlib.sha256(str(config.home).encode()).hexdigest()[:8]
+    return f"{socket.gethostname()}-{place}"

@@ -1,0 +1,211 @@
+"""Calls: what an instance may ask of the platform.
+
+Who calls is known from the link; nothing in a call's arguments is believed. Every run that a call
+names must be of the caller's app, else it does not exist for the caller, and a new run is pinned to
+the caller's own deployment.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from fluvial.errors import InvalidRequestError
+from fluvial.ids import keyed_run_id, partition_of
+from fluvial.invocations import pack_events
+from fluvial_gateway.hooks import MAX_TOKEN_CHARACTERS, Hooks
+from fluvial_gateway.link_calls import LinkContext
+from fluvial_gateway.problems import ProblemError
+from fluvial_gateway.runs import MAX_KEY_CHARACTERS, Runs, Steering
+from fluvial_queue.contract import RunRecord, StartRun
+
+_LOG = logging.getLogger(__name__)
+
+# Below the deadline that the link sets on every call (`link_calls.CALL_SECONDS`).
+MAX_WAIT_MS: Final = 60_000
+MAX_INPUT_BYTES: Final = 16 * 1024 * 1024  # half of what a store takes for one value
+_MAX_FINGERPRINT_BYTES: Final = 64
+_MAX_REASON_CHARACTERS: Final = 500
+_MAX_NAME_CHARACTERS: Final = 512
+# What one answer may carry; a reader asks again from `next`.
+_MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
+
+Answer = tuple[dict[str, Any], bytes]
+_Operation = Callable[[LinkContext, Mapping[str, Any], bytes], Awaitable[Answer]]
+
+
+class Calls:
+    """Carries out the calls of all links; a `CallHandler`."""
+
+    def __init__(self, runs: Runs, hooks: Hooks) -> None:
+        self._runs = runs
+        self._hooks = hooks
+        self._operations: dict[str, _Operation] = {
+            "start": self._start,
+            "run": self._run,
+            "events": self._events,
+            "result": self._result,
+            "token": self._token,
+            "resume": self._resume,
+            "cancel": self._cancel,
+            "terminate": self._terminate,
+        }
+
+    async def handle(
+        self, link_context: LinkContext, operation: str, arguments: dict[str, Any], body: bytes
+    ) -> tuple[str, dict[str, Any], bytes]:
+        """Return ("ok" or an error code, result, body).
+
+        Raises:
+            FluvialError: told to the instance by its code.
+        """
+        handler = self._operations.get(operation)
+        if handler is None:
+            known = ", ".join(self._operations)
+            raise InvalidRequestError(f"unknown operation {operation!r}; known: {known}")
+        try:
+            result, payload = await handler(link_context, arguments, body)
+        except ProblemError as error:
+            return error.problem_code, {"message": str(error)}, b""
+        return "ok", result, payload
+
+    async def _start(
+        self, context: LinkContext, arguments: Mapping[str, Any], body: bytes
+    ) -> Answer:
+        workflow = _text(arguments, "workflow", _MAX_NAME_CHARACTERS)
+        key = _text(arguments, "key", MAX_KEY_CHARACTERS, default="")
+        run_id = self._checked_run_id(context.app, workflow, key, arguments)
+        _limit("the input", body, MAX_INPUT_BYTES)
+        fingerprint = _bytes(arguments, "fingerprint", _MAX_FINGERPRINT_BYTES)
+        started = await self._runs.start_sealed(
+            StartRun(
+                run_id=run_id,
+                app=context.app,
+                workflow=workflow,
+                deployment=context.deployment,
+                input=body,
+                key=key,
+                fingerprint=fingerprint,
+            )
+        )
+        return {"run_id": started.run_id, "outcome": started.outcome}, b""
+
+    def _checked_run_id(
+        self, app: str, workflow: str, key: str, arguments: Mapping[str, Any]
+    ) -> str:
+        run_id = _text(arguments, "run_id", _MAX_NAME_CHARACTERS)
+        partitions = self._runs.partitions
+        if partition_of(run_id) >= partitions:
+            raise InvalidRequestError(f"{run_id} names none of the {partitions} partitions")
+        if key and run_id != keyed_run_id(app, workflow, key, partitions):
+            raise InvalidRequestError(f"{run_id} is not the run of the key {key!r}")
+        return run_id
+
+    async def _run(self, context: LinkContext, arguments: Mapping[str, Any], _: bytes) -> Answer:
+        record = await self._record(context, arguments)
+        return {
+            "status": record.status.value,
+            "workflow": record.workflow,
+            "deployment": record.deployment,
+            "created_ms": record.created_ms,
+            "finished_ms": record.finished_ms,
+            "events": record.events,
+        }, b""
+
+    async def _events(self, context: LinkContext, arguments: Mapping[str, Any], _: bytes) -> Answer:
+        start = _integer(arguments, "start")
+        record = await self._record(context, arguments)
+        if record.events <= start:
+            record = await self._runs.wait_for_events(
+                record.run_id, start, _wait_seconds(arguments)
+            )
+        events = _bounded(await self._runs.events(record.run_id, start=start))
+        return {"status": record.status.value, "next": start + len(events)}, pack_events(events)
+
+    async def _result(self, context: LinkContext, arguments: Mapping[str, Any], _: bytes) -> Answer:
+        record = await self._record(context, arguments)
+        record = await self._runs.wait_for_end(record, _wait_seconds(arguments))
+        ended = await self._runs.last_event(record)
+        return {"status": record.status.value}, b"" if ended is None else ended[1]
+
+    async def _token(self, context: LinkContext, arguments: Mapping[str, Any], _: bytes) -> Answer:
+        token = _text(arguments, "token", MAX_TOKEN_CHARACTERS)
+        record = await self._hooks.find(context.app, token)
+        return {"run_id": record.run_id}, b""
+
+    async def _resume(
+        self, context: LinkContext, arguments: Mapping[str, Any], body: bytes
+    ) -> Answer:
+        token = _text(arguments, "token", MAX_TOKEN_CHARACTERS)
+        resume_id = _text(arguments, "resume_id", MAX_KEY_CHARACTERS)
+        _limit("the payload", body, MAX_INPUT_BYTES)
+        record = await self._record(context, arguments)
+        resumed = await self._hooks.resume_sealed(record, token, body, resume_id)
+        return {"outcome": resumed.outcome}, b""
+
+    async def _cancel(self, context: LinkContext, arguments: Mapping[str, Any], _: bytes) -> Answer:
+        return await self._steer(context, arguments, "cancel")
+
+    async def _terminate(
+        self, context: LinkContext, arguments: Mapping[str, Any], _: bytes
+    ) -> Answer:
+        return await self._steer(context, arguments, "terminate")
+
+    async def _steer(
+        self, context: LinkContext, arguments: Mapping[str, Any], how: Steering
+    ) -> Answer:
+        reason = _text(arguments, "reason", _MAX_REASON_CHARACTERS, default="")
+        record = await self._record(context, arguments)
+        await self._runs.steer(record, how, reason=reason)
+        _LOG.info(
+            "run steered by an instance",
+            extra={"run_id": record.run_id, "how": how, "instance": context.instance},
+        )
+        return {}, b""
+
+    async def _record(self, context: LinkContext, arguments: Mapping[str, Any]) -> RunRecord:
+        run_id = _text(arguments, "run_id", _MAX_NAME_CHARACTERS)
+        return await self._runs.get(run_id, app=context.app)
+
+
+def _bounded(events: list[bytes]) -> list[bytes]:
+    """Return as many of the first events as one answer may carry, at least one."""
+    size = 0
+    for index, event in enumerate(events):
+        size += len(event)
+        if size > _MAX_EVENT_BYTES and index:
+            return events[:index]
+    return events
+
+
+def _text(arguments: Mapping[str, Any], name: str, most: int, *, default: str | None = None) -> str:
+    value = arguments.get(name, default)
+    if value is None:
+        value = default  # an instance may send nil for what it leaves out
+    if not isinstance(value, str) or len(value) > most or (not value and default is None):
+        raise InvalidRequestError(f"{name}: expected text of at most {most} characters")
+    return value
+
+
+def _bytes(arguments: Mapping[str, Any], name: str, most: int) -> bytes:
+    value = arguments.get(name) or b""
+    if not isinstance(value, bytes) or len(value) > most:
+        raise InvalidRequestError(f"{name}: expected at most {most} bytes")
+    return value
+
+
+def _integer(arguments: Mapping[str, Any], name: str) -> int:
+    value = arguments.get(name, 0)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise InvalidRequestError(f"{name}: expected an integer that is not negative")
+    return value
+
+
+def _wait_seconds(arguments: Mapping[str, Any]) -> float:
+    return min(_integer(arguments, "wait_ms"), MAX_WAIT_MS) / 1000
+
+
+def _limit(what: str, body: bytes, most: int) -> None:
+    if len(body) > most:
+        raise ProblemError("too_large", f"{what} has {len(body)} bytes, the limit is {most}")

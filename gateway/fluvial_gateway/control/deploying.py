@@ -1,0 +1,231 @@
+"""Operations on apps and deployments."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any, Final
+
+from starlette.responses import JSONResponse, Response
+
+from fluvial.errors import FluvialError
+from fluvial.manifest import APP_NAME
+from fluvial_gateway.aliases import Aliases
+from fluvial_gateway.auth import Scope
+from fluvial_gateway.catalogue import Catalogue
+from fluvial_gateway.control.operations import Body, Call, Operation, Parameter, Reply, Upload
+from fluvial_gateway.control.parameters import APP, APP_IN_PATH, limit
+from fluvial_gateway.control.reading import refuse_large
+from fluvial_gateway.control.schemas import array, obj, text
+from fluvial_gateway.control.streaming import GeneratedResponse, json_line
+from fluvial_gateway.control.views import (
+    APP as APP_SCHEMA,
+)
+from fluvial_gateway.control.views import (
+    DEPLOYMENT,
+    Addresses,
+    app_view,
+    deployment_view,
+)
+from fluvial_gateway.deployments import Deployed, Deployments
+from fluvial_gateway.problems import ProblemError, internal_problem, problem_of
+from fluvial_gateway.uploads import Upload as Received
+from fluvial_gateway.uploads import Uploads
+
+_LOG = logging.getLogger(__name__)
+_ARCHIVE: Final = "application/zstd"
+_LINES: Final = "application/x-ndjson"
+_DIGEST: Final = "x-fluvial-bundle-digest"
+_READERS: Final = (Scope.DEPLOY, Scope.RUNS_READ)
+_DEPLOYMENT_ID: Final = text("dpl_…", pattern="dpl_[0-9a-z]{24}")
+
+
+class DeployingOperations:
+    """Handlers over the catalogue and the deployments."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        *,
+        deployments: Deployments,
+        aliases: Aliases,
+        uploads: Uploads,
+        addresses: Addresses,
+    ) -> None:
+        self._catalogue = catalogue
+        self._deployments = deployments
+        self._aliases = aliases
+        self._uploads = uploads
+        self._addresses = addresses
+
+    def operations(self) -> list[Operation]:
+        return [
+            Operation(
+                method="POST",
+                path="/v1/deployments",
+                name="deploy",
+                summary="Build an archive and register it as a deployment",
+                description=(
+                    'The answer is one JSON object a line: {"log": …} while it builds, then '
+                    '{"deployment": …, "url": …, "created": …} or {"problem": …}.'
+                ),
+                handler=self.deploy,
+                scopes=(Scope.DEPLOY,),
+                parameters=(
+                    Parameter(
+                        "name",
+                        "query",
+                        text(pattern=APP_NAME.pattern),
+                        "The app's name, whatever the manifest says.",
+                    ),
+                    Parameter(
+                        "promote",
+                        "query",
+                        {"type": "boolean", "default": True},
+                        "Move the alias `production` to the new deployment.",
+                    ),
+                    Parameter(
+                        _DIGEST,
+                        "header",
+                        text(pattern="[0-9a-f]{64}"),
+                        "The SHA-256 of the body, in hex.",
+                        required=True,
+                    ),
+                ),
+                body=Upload(_ARCHIVE, self._uploads.limit_bytes),
+                replies={200: Reply("The build's log and its result.", {"type": "string"}, _LINES)},
+                problems=("digest_mismatch", "too_large", "unsupported_media_type"),
+            ),
+            Operation(
+                method="GET",
+                path="/v1/deployments",
+                name="listDeployments",
+                summary="List deployments, newest first",
+                handler=self.list_deployments,
+                scopes=_READERS,
+                parameters=(APP, limit(100, 1000)),
+                replies={200: Reply("Deployments.", obj({"deployments": array(DEPLOYMENT)}))},
+            ),
+            Operation(
+                method="GET",
+                path="/v1/deployments/{id}",
+                name="getDeployment",
+                summary="Show a deployment",
+                handler=self.get_deployment,
+                scopes=_READERS,
+                parameters=(Parameter("id", "path", _DEPLOYMENT_ID, "The deployment's id."),),
+                replies={200: Reply("The deployment.", DEPLOYMENT)},
+                problems=("deployment_not_found",),
+            ),
+            Operation(
+                method="GET",
+                path="/v1/apps",
+                name="listApps",
+                summary="List apps",
+                handler=self.list_apps,
+                scopes=_READERS,
+                replies={200: Reply("Apps, by name.", obj({"apps": array(APP_SCHEMA)}))},
+            ),
+            Operation(
+                method="GET",
+                path="/v1/apps/{app}",
+                name="getApp",
+                summary="Show an app",
+                handler=self.get_app,
+                scopes=_READERS,
+                parameters=(APP_IN_PATH,),
+                replies={200: Reply("The app.", APP_SCHEMA)},
+                problems=("app_not_found",),
+            ),
+            Operation(
+                method="POST",
+                path="/v1/apps/{app}/promote",
+                name="promote",
+                summary="Move the alias `production` to a deployment",
+                handler=self.promote,
+                scopes=(Scope.DEPLOY,),
+                parameters=(APP_IN_PATH,),
+                body=Body(obj({"deployment": _DEPLOYMENT_ID}, required=["deployment"])),
+                replies={200: Reply("The app with its new alias.", APP_SCHEMA)},
+                problems=("app_not_found", "deployment_not_found", "alias_conflict"),
+            ),
+            Operation(
+                method="POST",
+                path="/v1/apps/{app}/rollback",
+                name="rollback",
+                summary="Move the alias `production` back to where it was",
+                handler=self.rollback,
+                scopes=(Scope.DEPLOY,),
+                parameters=(APP_IN_PATH,),
+                body=Body(obj({}), optional=True),
+                replies={200: Reply("The app with its new alias.", APP_SCHEMA)},
+                problems=("app_not_found", "no_previous_deployment", "alias_conflict"),
+            ),
+        ]
+
+    async def deploy(self, call: Call) -> Response:
+        media_type = call.request.headers.get("content-type", _ARCHIVE)
+        if media_type.partition(";")[0].strip().lower() != _ARCHIVE:
+            raise ProblemError(
+                "unsupported_media_type", f"the body is {media_type!r}, expected {_ARCHIVE}"
+            )
+        refuse_large(call.request, self._uploads.limit_bytes)
+        received = await self._uploads.receive(aiter(call.request.stream()), call.headers[_DIGEST])
+        lines = self._lines(received, call.query["name"], promote=call.query["promote"])
+        return GeneratedResponse(lines, media_type=_LINES)
+
+    async def list_deployments(self, call: Call) -> Response:
+        found = await self._catalogue.deployments(call.query["app"])
+        views = [deployment_view(d, self._addresses) for d in found[: call.query["limit"]]]
+        return JSONResponse({"deployments": views})
+
+    async def get_deployment(self, call: Call) -> Response:
+        deployment = await self._catalogue.deployment(call.path["id"])
+        return JSONResponse(deployment_view(deployment, self._addresses))
+
+    async def list_apps(self, call: Call) -> Response:
+        apps = await self._catalogue.apps()
+        return JSONResponse({"apps": [app_view(app, self._addresses) for app in apps]})
+
+    async def get_app(self, call: Call) -> Response:
+        app = await self._catalogue.app(call.path["app"])
+        return JSONResponse(app_view(app, self._addresses))
+
+    async def promote(self, call: Call) -> Response:
+        app = await self._aliases.promote(call.path["app"], call.body["deployment"])
+        return JSONResponse(app_view(app, self._addresses))
+
+    async def rollback(self, call: Call) -> Response:
+        app = await self._aliases.rollback(call.path["app"])
+        return JSONResponse(app_view(app, self._addresses))
+
+    async def _lines(
+        self, received: Received, name: str | None, *, promote: bool
+    ) -> AsyncGenerator[bytes, None]:
+        # The status line is gone by now, so failures are told in the last line.
+        try:
+            deploying = self._deployments.deploy(received, name=name, promote=promote)
+            async with aclosing(deploying) as progress:
+                async for item in progress:
+                    if isinstance(item, Deployed):
+                        yield json_line(self._result(item))
+                    else:
+                        yield json_line({"log": item})
+        except FluvialError as error:
+            problem = problem_of(error)
+            _LOG.info("a deploy was refused", extra={"code": problem.members["code"]})
+            yield json_line({"problem": problem.members})
+        except Exception:  # noqa: BLE001 the boundary of a request
+            _LOG.exception("a deploy failed")
+            yield json_line({"problem": internal_problem().members})
+
+    def _result(self, deployed: Deployed) -> dict[str, Any]:
+        is_production = deployed.app.production == deployed.deployment.spec.deployment
+        view = deployment_view(deployed.deployment, self._addresses)
+        app_url = self._addresses.of_app(deployed.app.app)
+        return {
+            "deployment": view,
+            "url": app_url if is_production else view["url"],
+            "created": deployed.created,
+        }

@@ -1,0 +1,34 @@
+"""Parameters that several operations have."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fluvial.manifest import APP_NAME
+from fluvial_gateway.control.operations import Parameter
+from fluvial_gateway.control.schemas import integer, text
+from fluvial_gateway.runs import MAX_KEY_CHARACTERS
+
+MAX_NAME_CHARACTERS: Final = 512
+
+APP_IN_PATH: Final = Parameter("app", "path", text(pattern=APP_NAME.pattern), "The app's name.")
+APP: Final = Parameter(
+    "app", "query", text(pattern=APP_NAME.pattern), "Only what belongs to this app."
+)
+RUN_IN_PATH: Final = Parameter("id", "path", text(maxLength=64), "The run's id, run_….")
+DATA: Final = Parameter(
+    "data",
+    "query",
+    {"type": "boolean", "default": False},
+    "Decrypt the data too; needs the scope `data:read`, and is audited.",
+)
+IDEMPOTENCY_KEY: Final = Parameter(
+    "idempotency-key",
+    "header",
+    text(minLength=1, maxLength=MAX_KEY_CHARACTERS),
+    "Starts at most one run: the same key names the same run.",
+)
+
+
+def limit(default: int, most: int) -> Parameter:
+    return Parameter("limit", "query", integer(1, most, default=default), "How many at most.")

@@ -1,0 +1,244 @@
+"""Operations that start, list, show and steer runs, and that resume hooks."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from datetime import UTC, datetime
+from typing import Any, Final, cast
+
+from starlette.responses import JSONResponse, Response
+
+from fluvial.errors import InvalidRequestError
+from fluvial_gateway.auth import Scope
+from fluvial_gateway.control.operations import Body, Call, Operation, Parameter, Reply
+from fluvial_gateway.control.parameters import (
+    APP,
+    APP_IN_PATH,
+    IDEMPOTENCY_KEY,
+    MAX_NAME_CHARACTERS,
+    RUN_IN_PATH,
+    limit,
+)
+from fluvial_gateway.control.schemas import Schema, array, nullable, obj, text
+from fluvial_gateway.control.streaming import compact
+from fluvial_gateway.control.views import RUN, TIME, run_view
+from fluvial_gateway.hooks import MAX_TOKEN_CHARACTERS, Hooks
+from fluvial_gateway.runs import MAX_KEY_CHARACTERS, Arguments, Runs, Steering
+from fluvial_queue.contract import RunQuery, RunStatus
+
+_LOG = logging.getLogger(__name__)
+
+MAX_INPUT_BYTES: Final = 4 * 1024 * 1024  # larger inputs belong into a file that the run reads
+MAX_REASON_CHARACTERS: Final = 500
+_RESUME_ID: Final = "x-fluvial-resume-id"
+_MAX_CURSOR_CHARACTERS: Final = 1024
+
+_ARGUMENTS: Final[Schema] = {
+    "anyOf": [
+        array(),
+        obj(
+            {
+                "args": array(),
+                "kwargs": {"type": "object"},
+                "key": nullable(text(minLength=1, maxLength=MAX_KEY_CHARACTERS)),
+            }
+        ),
+    ]
+}
+_STARTED: Final = obj({"run_id": text(), "outcome": text(enum=["accepted", "duplicate"])})
+_PAGE: Final = obj({"runs": array(RUN), "cursor": nullable(text())})
+_REASON: Final = Body(
+    obj({"reason": text("for the event log", maxLength=MAX_REASON_CHARACTERS)}), optional=True
+)
+
+
+class RunningOperations:
+    """Handlers over runs and hooks."""
+
+    def __init__(self, runs: Runs, hooks: Hooks) -> None:
+        self._runs = runs
+        self._hooks = hooks
+
+    def operations(self) -> list[Operation]:
+        return [
+            Operation(
+                method="POST",
+                path="/v1/apps/{app}/workflows/{workflow}/runs",
+                name="startRun",
+                summary="Start a run of the production deployment",
+                description=(
+                    "The body is a JSON array of positional arguments, or an object with `args`, "
+                    "`kwargs` and `key`."
+                ),
+                handler=self.start,
+                scopes=(Scope.RUNS_WRITE,),
+                parameters=(
+                    APP_IN_PATH,
+                    Parameter(
+                        "workflow",
+                        "path",
+                        text(minLength=1, maxLength=MAX_NAME_CHARACTERS),
+                        "The workflow's name.",
+                    ),
+                    IDEMPOTENCY_KEY,
+                ),
+                body=Body(_ARGUMENTS, limit_bytes=MAX_INPUT_BYTES, optional=True),
+                replies={202: Reply("The run is accepted, or was before.", _STARTED)},
+                problems=(
+                    "app_not_found",
+                    "workflow_not_found",
+                    "nothing_deployed",
+                    "start_conflict",
+                ),
+            ),
+            Operation(
+                method="GET",
+                path="/v1/runs",
+                name="listRuns",
+                summary="List runs, newest first",
+                handler=self.list_runs,
+                scopes=(Scope.RUNS_READ,),
+                parameters=(
+                    APP,
+                    Parameter(
+                        "workflow",
+                        "query",
+                        text(minLength=1, maxLength=MAX_NAME_CHARACTERS),
+                        "Only runs of this workflow.",
+                    ),
+                    Parameter(
+                        "status",
+                        "query",
+                        text(maxLength=200),
+                        f"Only runs in one of these: {', '.join(RunStatus)} (comma-separated).",
+                    ),
+                    Parameter("since", "query", TIME, "Only runs created at or after this time."),
+                    Parameter(
+                        "cursor",
+                        "query",
+                        text(minLength=1, maxLength=_MAX_CURSOR_CHARACTERS),
+                        "From the page before.",
+                    ),
+                    limit(50, 500),
+                ),
+                replies={200: Reply("A page of runs.", _PAGE)},
+            ),
+            self._steering("cancel", "Cancel a run: its clean-up code is executed"),
+            self._steering("terminate", "End a run at once, without clean-up"),
+            self._steering("resume", "Continue a paused run"),
+            Operation(
+                method="POST",
+                path="/v1/hooks/{app}/{token:path}",
+                name="resumeHook",
+                summary="Deliver a JSON payload to an open hook",
+                handler=self.resume_hook,
+                scopes=(Scope.RUNS_WRITE,),
+                parameters=(
+                    APP_IN_PATH,
+                    Parameter(
+                        "token",
+                        "path",
+                        text(minLength=1, maxLength=MAX_TOKEN_CHARACTERS),
+                        "The hook's token.",
+                    ),
+                    Parameter(
+                        _RESUME_ID,
+                        "header",
+                        text(minLength=1, maxLength=MAX_KEY_CHARACTERS),
+                        "Delivers at most once: a repetition with the same id is a duplicate.",
+                    ),
+                ),
+                body=Body({}, limit_bytes=MAX_INPUT_BYTES),
+                replies={202: Reply("The payload is accepted, or was before.", _STARTED)},
+                problems=("hook_not_found", "run_closed"),
+            ),
+        ]
+
+    def _steering(self, how: Steering, summary: str) -> Operation:
+        async def handler(call: Call) -> Response:
+            return await self._steer(call, how)
+
+        return Operation(
+            method="POST",
+            path=f"/v1/runs/{{id}}/{how}",
+            name=f"{how}Run",
+            summary=summary,
+            handler=handler,
+            scopes=(Scope.RUNS_WRITE,),
+            parameters=(RUN_IN_PATH,),
+            body=_REASON,
+            replies={202: Reply("It is asked for, and happens soon.", obj({"run_id": text()}))},
+            problems=("run_not_found", "run_closed"),
+        )
+
+    async def start(self, call: Call) -> Response:
+        arguments, key = _arguments(call.body, call.headers[IDEMPOTENCY_KEY.name])
+        started = await self._runs.start(
+            call.path["app"], call.path["workflow"], arguments, key=key
+        )
+        return JSONResponse({"run_id": started.run_id, "outcome": started.outcome}, 202)
+
+    async def list_runs(self, call: Call) -> Response:
+        page = await self._runs.page(
+            RunQuery(
+                app=call.query["app"],
+                workflow=call.query["workflow"],
+                statuses=_statuses(call.query["status"]),
+                since_ms=_milliseconds(call.query["since"]),
+                limit=call.query["limit"],
+                cursor=call.query["cursor"],
+            )
+        )
+        return JSONResponse({"runs": [run_view(run) for run in page.runs], "cursor": page.cursor})
+
+    async def resume_hook(self, call: Call) -> Response:
+        resumed = await self._hooks.resume_json(
+            call.path["app"],
+            call.path["token"],
+            compact(call.body).encode(),
+            call.headers[_RESUME_ID] or secrets.token_hex(16),
+        )
+        return JSONResponse({"run_id": resumed.run_id, "outcome": resumed.outcome}, 202)
+
+    async def _steer(self, call: Call, how: Steering) -> Response:
+        record = await self._runs.get(call.path["id"])
+        await self._runs.steer(record, how, reason=call.body.get("reason", ""))
+        _LOG.info(
+            "run steered",
+            extra={"run_id": record.run_id, "how": how, "token_id": call.principal.token_id},
+        )
+        return JSONResponse({"run_id": record.run_id}, 202)
+
+
+def _arguments(body: Any, header_key: str | None) -> tuple[Arguments, str]:
+    if isinstance(body, list):
+        return Arguments(cast("list[Any]", body), {}), header_key or ""
+    members = cast("dict[str, Any]", body)
+    key = members.get("key") or header_key or ""
+    if header_key and key != header_key:
+        raise InvalidRequestError("the header Idempotency-Key and body.key name different keys")
+    return Arguments(members.get("args") or [], members.get("kwargs") or {}), key
+
+
+def _statuses(names: str | None) -> frozenset[RunStatus] | None:
+    if names is None:
+        return None
+    try:
+        return frozenset(RunStatus(name) for name in names.split(","))
+    except ValueError as error:
+        known = ", ".join(RunStatus)
+        raise InvalidRequestError(f"query parameter status: {error}; known: {known}") from error
+
+
+def _milliseconds(moment: str | None) -> int | None:
+    if moment is None:
+        return None
+    try:
+        parsed = datetime.fromisoformat(moment)
+        aware = parsed if parsed.tzinfo is not None else parsed.replace(tzinfo=UTC)
+        return int(aware.timestamp() * 1000)
+    except (ValueError, OverflowError) as error:
+        raise InvalidRequestError(
+            f"query parameter since: {moment!r} is no time such as 2026-01-31T12:00:00Z"
+        ) from error

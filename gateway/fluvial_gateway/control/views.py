@@ -1,0 +1,164 @@
+"""How values of the platform look in JSON. Times are RFC 3339 in UTC with milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, cast
+from urllib.parse import urlsplit
+
+from fluvial.events import Event
+from fluvial_gateway.control.schemas import Schema, array, nullable, obj, text
+from fluvial_queue.contract import RunRecord
+from fluvial_queue.records import AppRecord, DeploymentRecord
+
+TIME: Final[Schema] = {"type": "string", "format": "date-time"}
+APP: Final = obj(
+    {
+        "app": text(),
+        "url": text(),
+        "production": nullable(text()),
+        "previous": nullable(text()),
+        "created_at": TIME,
+    }
+)
+DEPLOYMENT: Final = obj(
+    {
+        "deployment": text(),
+        "app": text(),
+        "url": text(),
+        "created_at": TIME,
+        "bundle": text(),
+        "layer": text(),
+        "source_digest": text(),
+        "entrypoint": nullable(text()),
+        "interface": nullable(text()),
+        "workflows": array(text()),
+        "steps": array(text()),
+        "instance": {"type": "object"},
+        "environment": array(text("the name of a variable")),
+    }
+)
+RUN: Final = obj(
+    {
+        "run_id": text(),
+        "app": text(),
+        "workflow": text(),
+        "deployment": text(),
+        "status": text(),
+        "key": nullable(text()),
+        "created_at": TIME,
+        "finished_at": nullable(TIME),
+        "events": {"type": "integer"},
+        "input": {"description": "only with data=true"},
+        "result": {"description": "only with data=true"},
+        "error": {"description": "only with data=true"},
+    }
+)
+EVENT: Final = obj(
+    {
+        "position": {"type": "integer"},
+        "type": text(),
+        "at": TIME,
+        "id": {"type": "integer"},
+        "meta": {"type": "object"},
+        "bytes": {"type": "integer"},
+        "data": {"description": "only with data=true, where the event has a payload"},
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Makes the URLs under which apps and deployments answer."""
+
+    http_url: str
+    domain: str
+
+    def of_app(self, app: str) -> str:
+        return self._of(app)
+
+    def of_deployment(self, deployment: str) -> str:
+        return self._of(deployment.replace("_", "-"))
+
+    def _of(self, name: str) -> str:
+        parts = urlsplit(self.http_url)
+        port = f":{parts.port}" if parts.port is not None else ""
+        return f"{parts.scheme}://{name}.{self.domain}{port}"
+
+
+def time_text(milliseconds: int) -> str:
+    """Return a Unix time in milliseconds as RFC 3339."""
+    moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def app_view(app: AppRecord, addresses: Addresses) -> dict[str, Any]:
+    return {
+        "app": app.app,
+        "url": addresses.of_app(app.app),
+        "production": app.production,
+        "previous": app.previous,
+        "created_at": time_text(app.created_ms),
+    }
+
+
+def deployment_view(deployment: DeploymentRecord, addresses: Addresses) -> dict[str, Any]:
+    spec, functions = deployment.spec, deployment.functions
+    return {
+        "deployment": spec.deployment,
+        "app": spec.app,
+        "url": addresses.of_deployment(spec.deployment),
+        "created_at": time_text(deployment.created_ms),
+        "bundle": spec.bundle,
+        "layer": spec.layer,
+        "source_digest": deployment.source_digest,
+        "entrypoint": functions.entrypoint,
+        "interface": functions.interface,
+        "workflows": list(functions.workflows),
+        "steps": list(functions.steps),
+        "instance": asdict(spec.instance),
+        # Values may be secrets; who deployed knows them.
+        "environment": sorted(spec.environment),
+    }
+
+
+def run_view(record: RunRecord) -> dict[str, Any]:
+    finished = record.finished_ms
+    return {
+        "run_id": record.run_id,
+        "app": record.app,
+        "workflow": record.workflow,
+        "deployment": record.deployment,
+        "status": record.status.value,
+        "key": record.key or None,
+        "created_at": time_text(record.created_ms),
+        "finished_at": None if finished is None else time_text(finished),
+        "events": record.events,
+    }
+
+
+def event_view(position: int, event: Event) -> dict[str, Any]:
+    return {
+        "position": position,
+        "type": event.type.name.lower(),
+        "at": time_text(event.at_ms),
+        "id": event.id,
+        "meta": _plain(event.meta),
+        "bytes": len(event.payload),
+    }
+
+
+def _plain(value: object) -> Any:
+    """Return a msgpack value as JSON has it: bytes as hex, other keys than text as text."""
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, Mapping):
+        items = cast("Mapping[object, object]", value)
+        return {str(key): _plain(item) for key, item in items.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in cast("list[object]", value)]
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    return str(value)

@@ -1,0 +1,223 @@
+"""Deployments: from an archive to a registered deployment, and to a moved alias if wanted.
+
+Invariants:
+
+* Order: build, archive, keys, deployment record, app record. The app record's compare-and-set is
+  the one moment in which a deploy happens; what fails before it leaves no record.
+* Registering is not cancelled by a client that goes away: it ends, one way or the other.
+* A deploy that would change nothing about production makes no record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+from fluvial.errors import FluvialError
+from fluvial.ids import new_id
+from fluvial.manifest import APP_NAME, DeploymentSpec
+from fluvial_gateway.aliases import Aliases, promoted
+from fluvial_gateway.builder_client import BuildReport, BuildRequest
+from fluvial_gateway.catalogue import Catalogue
+from fluvial_gateway.invoker_client import AppPublicKey, RefusedError
+from fluvial_gateway.problems import ProblemError
+from fluvial_gateway.uploads import Upload, Uploads
+from fluvial_queue.contract import OutcomeUnknownError
+from fluvial_queue.records import AppRecord, DeploymentRecord
+
+_LOG = logging.getLogger(__name__)
+
+# The builder builds one at a time; these wait for it with an open connection each.
+_CONCURRENT: Final = 16
+# `dpl-….<domain>` is a deployment's own host, so no app may be called like one.
+_RESERVED_PREFIX: Final = "dpl-"
+
+
+class Builder(Protocol):
+    """Builds archives."""
+
+    def build(self, request: BuildRequest) -> AsyncGenerator[str | BuildReport, None]:
+        """Yield log texts, then the report."""
+        ...
+
+
+class AppKeys(Protocol):
+    """Knows apps' public keys; makes them for a new app."""
+
+    async def keys(self, app: str) -> AppPublicKey: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """The end of a deploy that went well."""
+
+    deployment: DeploymentRecord
+    app: AppRecord
+    created: bool
+
+
+class Deployments:
+    """Makes deployments."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        aliases: Aliases,
+        uploads: Uploads,
+        *,
+        builder: Builder,
+        keys: AppKeys,
+    ) -> None:
+        self._catalogue = catalogue
+        self._aliases = aliases
+        self._uploads = uploads
+        self._builder = builder
+        self._keys = keys
+        self._under_way = 0
+        self._registering: set[asyncio.Task[Deployed]] = set()
+
+    async def deploy(
+        self, upload: Upload, *, name: str | None, promote: bool
+    ) -> AsyncGenerator[str | Deployed, None]:
+        """Build and register an upload; yield the build's log, then the result.
+
+        Raises:
+            FluvialError: nothing was changed.
+        """
+        report: BuildReport | None = None
+        try:
+            async with self._slot():
+                request = BuildRequest(archive=upload.path, digest=upload.digest, name=name)
+                async with aclosing(self._builder.build(request)) as answers:
+                    async for answer in answers:
+                        if isinstance(answer, BuildReport):
+                            report = answer
+                        else:
+                            yield answer
+                if report is None:
+                    raise ProblemError("build_failed", "the builder ended without a report")
+                _check_name(report.app)
+                self._uploads.keep(upload)
+                deployed = await self._register_uncancelled(report, upload.digest, promote)
+        finally:
+            self._uploads.discard(upload)
+        yield deployed
+
+    async def close(self) -> None:
+        """Wait for registrations under way."""
+        await asyncio.gather(*self._registering, return_exceptions=True)
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncGenerator[None, None]:
+        if self._under_way >= _CONCURRENT:
+            raise ProblemError("too_many_waits", f"{_CONCURRENT} deploys are under way already")
+        self._under_way += 1
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+
+    async def _register_uncancelled(
+        self, report: BuildReport, source_digest: str, promote: bool
+    ) -> Deployed:
+        task = asyncio.get_running_loop().create_task(
+            self._register(report, source_digest, promote), name=f"register {report.app}"
+        )
+        self._registering.add(task)
+        task.add_done_callback(self._registering.discard)
+        return await asyncio.shield(task)
+
+    async def _register(self, report: BuildReport, source_digest: str, promote: bool) -> Deployed:
+        key = await self._key(report.app)
+        deployment = DeploymentRecord(
+            spec=_spec(report),
+            created_ms=await self._catalogue.now_ms(),
+            functions=report.functions,
+            source_digest=source_digest,
+        )
+        current = await self._current(report.app)
+        if current is not None and _is_same(current[1], deployment):
+            return Deployed(current[1], current[0], created=False)
+        app = await self._add(deployment, key, promote)
+        _LOG.info(
+            "deployed",
+            extra={
+                "app": report.app,
+                "deployment": deployment.spec.deployment,
+                "promoted": promote,
+            },
+        )
+        await self._aliases.published(app)
+        return Deployed(deployment, app, created=True)
+
+    async def _key(self, app: str) -> AppPublicKey:
+        try:
+            return await self._keys.keys(app)
+        except RefusedError as error:
+            raise ProblemError("unavailable", f"no key for app {app!r}: {error}") from error
+
+    async def _current(self, app_name: str) -> tuple[AppRecord, DeploymentRecord] | None:
+        found = await self._catalogue.find_app(app_name)
+        if found is None or found.app.production is None:
+            return None
+        return found.app, await self._catalogue.deployment(found.app.production)
+
+    async def _add(
+        self, deployment: DeploymentRecord, key: AppPublicKey, promote: bool
+    ) -> AppRecord:
+        await self._catalogue.add_deployment(deployment)
+        try:
+            return await self._aliases.change(
+                deployment.spec.app, lambda app: _app_after(app, deployment, key, promote)
+            )
+        except OutcomeUnknownError:
+            raise  # the alias may have moved to it: an unused record is the lesser harm
+        except FluvialError:
+            await self._undo(deployment.spec.deployment)
+            raise
+
+    async def _undo(self, deployment_id: str) -> None:
+        try:
+            await self._catalogue.remove_deployment(deployment_id)
+        except FluvialError:
+            _LOG.warning("an unused deployment is left", extra={"deployment": deployment_id})
+
+
+def _check_name(app: str) -> None:
+    if not APP_NAME.fullmatch(app) or app.startswith(_RESERVED_PREFIX):
+        raise ProblemError(
+            "manifest_invalid",
+            f"an app cannot be called {app!r}: 1 to 40 of a-z, 0-9 and '-', beginning with a "
+            f"letter, not ending with '-', not beginning with {_RESERVED_PREFIX!r}",
+        )
+
+
+def _spec(report: BuildReport) -> DeploymentSpec:
+    return DeploymentSpec(
+        deployment=new_id("dpl"),
+        app=report.app,
+        bundle=report.bundle,
+        layer=report.layer,
+        entrypoint=report.functions.entrypoint,
+        workflows=report.modules,
+        instance=report.instance,
+    )
+
+
+def _is_same(one: DeploymentRecord, other: DeploymentRecord) -> bool:
+    specs = replace(one.spec, deployment="") == replace(other.spec, deployment="")
+    return specs and one.functions == other.functions
+
+
+def _app_after(
+    app: AppRecord | None, deployment: DeploymentRecord, key: AppPublicKey, promote: bool
+) -> AppRecord:
+    if app is None:
+        app = AppRecord(app=deployment.spec.app, created_ms=deployment.created_ms)
+    # The keyring may have a newer key by now.
+    app = replace(app, key_id=key.key_id, public_key=key.public_key)
+    return promoted(app, deployment.spec.deployment) if promote else app

@@ -1,0 +1,164 @@
+"""Problems: every error that leaves the control API, as problem+json (RFC 9457).
+
+A problem has a stable `type` and `code`, a `status`, a `title` that belongs to the code, and a
+`detail` that says what is wrong here. Errors of `fluvial.errors` become problems by their code, so
+a new error class needs one line in `_KINDS`, and an unknown one is an honest 500.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fluvial.errors import FluvialError, UnavailableError
+
+MEDIA_TYPE: Final = "application/problem+json"
+_TYPE_PREFIX: Final = "urn:fluvial:problem:"
+# A hook opens when its run gets there, a store comes back: seconds, not minutes.
+_RETRY_AFTER_SECONDS: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    status: int
+    title: str
+    retry: bool = False
+
+
+_KINDS: Final[Mapping[str, _Kind]] = {
+    "invalid_request": _Kind(400, "The request is wrong"),
+    "invalid_json": _Kind(400, "The body is not valid JSON"),
+    "digest_mismatch": _Kind(400, "The body does not have the stated digest"),
+    "unauthenticated": _Kind(401, "A valid bearer token is needed"),
+    "access_denied": _Kind(403, "The token lacks the scope"),
+    "not_found": _Kind(404, "There is no such resource"),
+    "app_not_found": _Kind(404, "There is no such app"),
+    "deployment_not_found": _Kind(404, "There is no such deployment"),
+    "workflow_not_found": _Kind(404, "The deployment has no such workflow"),
+    "run_not_found": _Kind(404, "There is no such run"),
+    "hook_not_found": _Kind(404, "There is no such open hook", retry=True),
+    "method_not_allowed": _Kind(405, "The resource does not have this method"),
+    "request_timeout": _Kind(408, "The request did not arrive in time"),
+    "start_conflict": _Kind(409, "The key was used with another input"),
+    "hook_conflict": _Kind(409, "Another run holds the hook's token"),
+    "run_closed": _Kind(409, "The run has ended"),
+    "alias_conflict": _Kind(409, "The alias was moved by somebody else"),
+    "nothing_deployed": _Kind(409, "The app has no production deployment"),
+    "no_previous_deployment": _Kind(409, "There is no deployment to go back to"),
+    "not_decryptable": _Kind(409, "The data cannot be decrypted"),
+    "too_large": _Kind(413, "The body is too large"),
+    "unsupported_media_type": _Kind(415, "The body has the wrong media type"),
+    "manifest_invalid": _Kind(422, "The manifest is wrong"),
+    "bundle_invalid": _Kind(422, "The bundle is wrong"),
+    "no_entrypoint": _Kind(422, "The bundle has nothing to execute"),
+    "build_failed": _Kind(422, "The bundle could not be built"),
+    "import_failed": _Kind(422, "The bundle could not be imported"),
+    "dependencies_failed": _Kind(422, "The bundle's dependencies could not be installed"),
+    "not_serializable": _Kind(422, "A value cannot be stored"),
+    "too_many_waits": _Kind(429, "Too many requests are waiting", retry=True),
+    "internal": _Kind(500, "The gateway failed"),
+    "not_revealed": _Kind(502, "The deployment did not decrypt the data"),
+    "unavailable": _Kind(503, "The platform cannot answer now", retry=True),
+    "builder_unavailable": _Kind(503, "The builder cannot answer now", retry=True),
+    "store_unavailable": _Kind(503, "The store cannot answer now", retry=True),
+    "store_outcome_unknown": _Kind(503, "The store's answer was lost", retry=True),
+}
+
+
+class ProblemError(FluvialError):
+    """A request is refused, for a reason that has no class of its own in `fluvial.errors`.
+
+    Args:
+        code: a key of the table above; names status and title.
+        detail: what is wrong here, and what to do.
+        extra: further members of the problem document.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        detail: str,
+        *,
+        extra: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.problem_code = code
+        self.extra = dict(extra or {})
+        self.headers = dict(headers or {})
+
+
+class WorkflowNotFoundError(FluvialError, LookupError):
+    """The pinned deployment has no workflow of this name; the message lists those it has."""
+
+    code = "workflow_not_found"
+
+    def __init__(self, workflow: str, deployment: str, known: list[str]) -> None:
+        names = ", ".join(known) or "none"
+        super().__init__(f"{deployment} has no workflow {workflow!r}; its workflows: {names}")
+        self.known = known
+
+
+class RunClosedError(FluvialError):
+    """The run has ended, so nothing can be sent to it."""
+
+    code = "run_closed"
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"{run_id} has ended: a terminal state is final")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One problem document with its status and headers."""
+
+    status: int
+    members: dict[str, Any]
+    headers: dict[str, str]
+
+    def body(self) -> bytes:
+        return json.dumps(self.members, ensure_ascii=False).encode("utf-8", "replace")
+
+
+def problem_of(error: FluvialError) -> Problem:
+    """Return the problem that `error` is told as."""
+    if isinstance(error, ProblemError):
+        return _problem(error.problem_code, str(error), error.extra, error.headers)
+    extra: dict[str, Any] = {}
+    if isinstance(error, WorkflowNotFoundError):
+        extra["workflows"] = error.known
+    if error.code not in _KINDS and isinstance(error, UnavailableError):
+        return _problem("unavailable", str(error), extra, {})
+    # Where the table does not know the code, its text may hold anything: it is not told.
+    if error.code not in _KINDS:
+        return _problem("internal", "an error without a public description", extra, {})
+    return _problem(error.code, str(error), extra, {})
+
+
+def internal_problem() -> Problem:
+    """Return the problem for a defect; its details stand in the log only."""
+    return _problem("internal", "the gateway's log has the traceback", {}, {})
+
+
+def is_known(code: str) -> bool:
+    """Tell whether `code` has a status and a title."""
+    return code in _KINDS
+
+
+def _problem(code: str, detail: str, extra: dict[str, Any], headers: dict[str, str]) -> Problem:
+    kind = _KINDS[code]
+    members = {
+        "type": _TYPE_PREFIX + code,
+        "title": kind.title,
+        "status": kind.status,
+        "detail": detail,
+        "code": code,
+        **extra,
+    }
+    if kind.retry:
+        headers = {"retry-after": str(_RETRY_AFTER_SECONDS), **headers}
+    if kind.status == 401:
+        headers = {"www-authenticate": 'Bearer realm="fluvial"', **headers}
+    return Problem(kind.status, members, headers)

@@ -1,0 +1,133 @@
+"""Revealing: decrypting a run's data for a person who may read it.
+
+The gateway cannot decrypt; an instance of the run's own deployment can. Each reveal is one
+invocation, bounded in events, bytes, time and number, and leaves one line in the audit log that
+says who read what of which run, and nothing of the data.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Sequence
+from typing import Any, Final
+
+from fluvial.invocations import RevealRequest
+from fluvial_gateway.auth import Principal, Scope
+from fluvial_gateway.invocations import Answered, Invocations, Lost, Outcome, Unavailable
+from fluvial_gateway.problems import ProblemError
+from fluvial_queue.contract import RunRecord
+
+_LOG = logging.getLogger(__name__)
+_AUDIT = logging.getLogger("fluvial_gateway.audit")
+
+MAX_EVENTS: Final = 1000
+MAX_BYTES: Final = 32 * 1024 * 1024  # half of what one frame may hold: texts are longer
+_DEADLINE_SECONDS: Final = 30.0  # a cold start with heavy imports, and some
+_CONCURRENT: Final = 8
+
+
+class Revealer:
+    """Asks deployments to decrypt."""
+
+    def __init__(
+        self, invocations: Invocations, *, deadline_seconds: float = _DEADLINE_SECONDS
+    ) -> None:
+        self._invocations = invocations
+        self._deadline_seconds = deadline_seconds
+        self._under_way = 0
+
+    async def reveal(
+        self, principal: Principal, run: RunRecord, events: Sequence[bytes]
+    ) -> Sequence[str | None]:
+        """Return one text per event; None where an event carries no data.
+
+        Raises:
+            AccessDeniedError: the principal lacks `data:read`.
+            ProblemError: too much at once, or the deployment did not do it.
+        """
+        principal.require(Scope.DATA_READ)
+        _check_size(events)
+        if not events:
+            return []
+        if self._under_way >= _CONCURRENT:
+            raise ProblemError("too_many_waits", f"{_CONCURRENT} reveals are under way")
+        _AUDIT.info(
+            "data revealed",
+            extra={
+                "token_id": principal.token_id,
+                "token_name": principal.name,
+                "app": run.app,
+                "run_id": run.run_id,
+                "events": len(events),
+            },
+        )
+        self._under_way += 1
+        try:
+            outcome = await self._invoke(run, events)
+        finally:
+            self._under_way -= 1
+        return _texts(outcome, len(events))
+
+    async def _invoke(self, run: RunRecord, events: Sequence[bytes]) -> Outcome:
+        request = RevealRequest(
+            run_id=run.run_id, app=run.app, workflow=run.workflow, events=events
+        )
+        answered: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+        def done(outcome: Outcome) -> None:
+            if not answered.done():
+                answered.set_result(outcome)
+
+        handle = self._invocations.invoke(
+            run.deployment,
+            request.to_frame_fields(),
+            prefer=None,
+            deadline_seconds=self._deadline_seconds,
+            done=done,
+        )
+        try:
+            return await answered
+        except asyncio.CancelledError:
+            handle.cancel("client_gone")
+            raise
+
+
+def readable(text: str) -> Any:
+    """Return the JSON value that a revealed text renders, or the text where it is a `repr`."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _check_size(events: Sequence[bytes]) -> None:
+    size = sum(len(event) for event in events)
+    if len(events) > MAX_EVENTS or size > MAX_BYTES:
+        raise ProblemError(
+            "too_large",
+            f"{len(events)} events of {size} bytes are too much to decrypt at once: "
+            f"ask for at most {MAX_EVENTS} events of {MAX_BYTES} bytes together",
+        )
+
+
+def _texts(outcome: Outcome, expected: int) -> Sequence[str | None]:
+    match outcome:
+        case Answered(answer=answer, texts=texts):
+            if answer.outcome == "ok" and len(texts) == expected:
+                return texts
+            _LOG.warning(
+                "an instance did not reveal",
+                extra={"instance": outcome.instance, "outcome": answer.outcome},
+            )
+            raise ProblemError(
+                "not_revealed", "the deployment answered without the data: see its log"
+            )
+        case Lost(reason=reason):
+            raise ProblemError("not_revealed", f"the instance that decrypted ended: {reason}")
+        case Unavailable(code=code, message=message, retryable=retryable):
+            raise ProblemError(
+                "unavailable" if retryable else "not_revealed",
+                f"no instance could be asked to decrypt: {code}: {message}",
+            )

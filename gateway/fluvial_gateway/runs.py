@@ -1,0 +1,259 @@
+"""Runs: starting, finding, steering and waiting for them, for the control API and for instances.
+
+A start is pinned to a deployment before the store hears of it, and an ambiguous answer of the store
+is resolved here: the same start is sent again, which the store recognises by the run's id.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Protocol, TypeVar
+
+from fluvial.errors import InvalidRequestError, RunNotFoundError, StartConflictError
+from fluvial.events import TERMINAL, Event, decode_event
+from fluvial.ids import keyed_run_id, new_run_id, partition_of
+from fluvial.sealing import Binding, seal
+from fluvial_gateway.catalogue import Catalogue
+from fluvial_gateway.fingerprints import Fingerprints, are_comparable
+from fluvial_gateway.problems import ProblemError, RunClosedError, WorkflowNotFoundError
+from fluvial_queue.contract import (
+    OutcomeUnknownError,
+    RunPage,
+    RunQuery,
+    RunRecord,
+    SendOutcome,
+    StartOutcome,
+    StartRun,
+)
+from fluvial_queue.messages import Message, MessageKind
+from fluvial_queue.records import AppRecord
+
+MAX_KEY_CHARACTERS: Final = 256
+MAX_EVENTS: Final = 1000  # in one answer
+# Each try is a round trip with the store's own deadline; what lasts longer is told as a 503.
+_TRIES: Final = 3
+_JSON: Final = b"j"
+_Value = TypeVar("_Value")
+Steering = Literal["cancel", "terminate", "resume"]
+
+
+class RunStore(Protocol):
+    """The part of a store that runs need."""
+
+    @property
+    def partitions(self) -> int: ...
+
+    async def start(self, run: StartRun) -> StartOutcome: ...
+
+    async def send(
+        self, run_id: str, body: bytes, *, token: str | None = None, resume_id: str = ""
+    ) -> SendOutcome: ...
+
+    async def token_holder(self, app: str, token: str) -> str | None: ...
+
+    async def read_run(self, run_id: str) -> RunRecord | None: ...
+
+    async def read_events(
+        self, run_id: str, *, start: int = 0, limit: int = 1000
+    ) -> list[bytes]: ...
+
+    async def query_runs(self, query: RunQuery) -> RunPage: ...
+
+
+class RunSignals(Protocol):
+    """Tells when something happened to a run; the dispatcher does.
+
+    Both return when it happened, at once if it has happened already, and in any case after
+    `seconds`. Which of these it was is for the caller to look up: a signal is a hint.
+    """
+
+    async def wait_for_events(self, run_id: str, position: int, seconds: float) -> None:
+        """Wait until the log is longer than `position` or the run is terminal."""
+        ...
+
+    async def wait_for_end(self, run_id: str, seconds: float) -> None:
+        """Wait until the run is terminal."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The answer to a start."""
+
+    run_id: str
+    outcome: Literal["accepted", "duplicate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """A workflow's arguments, as JSON values."""
+
+    args: list[Any]
+    kwargs: dict[str, Any]
+
+    def plaintext(self) -> bytes:
+        value = {"args": self.args, "kwargs": self.kwargs} if self.kwargs else self.args
+        return _JSON + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+class Runs:
+    """The runs of all apps."""
+
+    def __init__(
+        self,
+        store: RunStore,
+        catalogue: Catalogue,
+        signals: RunSignals,
+        fingerprints: Fingerprints,
+    ) -> None:
+        self._store = store
+        self._catalogue = catalogue
+        self._signals = signals
+        self._fingerprints = fingerprints
+
+    @property
+    def partitions(self) -> int:
+        return self._store.partitions
+
+    async def start(
+        self, app_name: str, workflow: str, arguments: Arguments, *, key: str = ""
+    ) -> Started:
+        """Start a run of the app's production deployment, from JSON.
+
+        Raises:
+            ProblemError, WorkflowNotFoundError, StartConflictError
+        """
+        app = await self._catalogue.app(app_name)
+        if app.production is None:
+            raise ProblemError("nothing_deployed", f"app {app_name!r}: promote a deployment first")
+        run_id = self._run_id(app_name, workflow, key)
+        fingerprint = (
+            self._fingerprints.of(app_name, workflow, [arguments.args, arguments.kwargs])
+            if key
+            else b""
+        )
+        return await self.start_sealed(
+            StartRun(
+                run_id=run_id,
+                app=app_name,
+                workflow=workflow,
+                deployment=app.production,
+                input=sealed_for(app, arguments.plaintext(), Binding(app_name, run_id, "input")),
+                key=key,
+                fingerprint=fingerprint,
+            )
+        )
+
+    async def start_sealed(self, run: StartRun) -> Started:
+        """Start a run whose input is sealed already.
+
+        Raises:
+            WorkflowNotFoundError, StartConflictError
+        """
+        deployment = await self._catalogue.deployment(run.deployment)
+        known = deployment.functions.workflows
+        if run.workflow not in known:
+            raise WorkflowNotFoundError(run.workflow, deployment.spec.deployment, sorted(known))
+        outcome = await definite(lambda: self._store.start(run))
+        if outcome is StartOutcome.ACCEPTED:
+            return Started(run.run_id, "accepted")
+        await self._check_same(run, outcome)
+        # An unkeyed id is random: a duplicate of it is this very start, sent twice.
+        return Started(run.run_id, "duplicate" if run.key else "accepted")
+
+    async def get(self, run_id: str, *, app: str | None = None) -> RunRecord:
+        """Return a run; with `app`, only if it is that app's.
+
+        Raises:
+            RunNotFoundError, InvalidRequestError
+        """
+        record = None
+        if partition_of(run_id) < self._store.partitions:
+            record = await self._store.read_run(run_id)
+        if record is None or (app is not None and record.app != app):
+            raise RunNotFoundError(run_id)
+        return record
+
+    async def page(self, query: RunQuery) -> RunPage:
+        return await self._store.query_runs(query)
+
+    async def events(self, run_id: str, *, start: int, limit: int = MAX_EVENTS) -> list[bytes]:
+        return await self._store.read_events(run_id, start=start, limit=min(limit, MAX_EVENTS))
+
+    async def steer(self, record: RunRecord, how: Steering, *, reason: str = "") -> None:
+        """Ask a run to cancel, terminate or resume; it happens soon after.
+
+        Raises:
+            RunNotFoundError, RunClosedError
+        """
+        meta = {"reason": reason} if reason else {}
+        body = Message(MessageKind(how), record.run_id, meta=meta).encode()
+        outcome = await definite(lambda: self._store.send(record.run_id, body))
+        if outcome is SendOutcome.UNKNOWN:
+            raise RunNotFoundError(record.run_id)
+        if outcome is SendOutcome.CLOSED:
+            raise RunClosedError(record.run_id)
+
+    async def wait_for_end(self, record: RunRecord, seconds: float) -> RunRecord:
+        """Return the run as it is once it is terminal or `seconds` have passed."""
+        if record.status.is_terminal or seconds <= 0:
+            return record
+        await self._signals.wait_for_end(record.run_id, seconds)
+        return await self.get(record.run_id)
+
+    async def wait_for_events(self, run_id: str, position: int, seconds: float) -> RunRecord:
+        """Return the run as it is once its log is longer than `position`, it is terminal, or
+        `seconds` have passed."""
+        record = await self.get(run_id)
+        if record.events > position or record.status.is_terminal or seconds <= 0:
+            return record
+        await self._signals.wait_for_events(run_id, position, seconds)
+        return await self.get(run_id)
+
+    async def last_event(self, record: RunRecord) -> tuple[Event, bytes] | None:
+        """Return the event that ended a terminal run; None while it goes on."""
+        if not record.status.is_terminal or record.events == 0:
+            return None
+        encoded = await self._store.read_events(record.run_id, start=record.events - 1, limit=1)
+        if not encoded:
+            return None
+        event = decode_event(encoded[0])
+        return (event, encoded[0]) if event.type in TERMINAL else None
+
+    def _run_id(self, app: str, workflow: str, key: str) -> str:
+        if key:
+            return keyed_run_id(app, workflow, key, self._store.partitions)
+        return new_run_id(self._store.partitions)
+
+    async def _check_same(self, run: StartRun, outcome: StartOutcome) -> None:
+        """The id exists. It must be the same start: the id may be one that an instance invented."""
+        existing = await self._store.read_run(run.run_id)
+        if existing is None:
+            return  # its retention ended just now
+        if (existing.app, existing.workflow, existing.key) != (run.app, run.workflow, run.key):
+            raise InvalidRequestError(f"the id {run.run_id} is taken")
+        if outcome is StartOutcome.CONFLICT and are_comparable(
+            existing.fingerprint, run.fingerprint
+        ):
+            raise StartConflictError(run.key, run.run_id)
+
+
+def sealed_for(app: AppRecord, plaintext: bytes, binding: Binding) -> bytes:
+    """Return `plaintext` so that only instances of `app` can open it, and only in this place."""
+    return seal(app.public_key, app.key_id, plaintext, binding)
+
+
+async def definite(operation: Callable[[], Awaitable[_Value]]) -> _Value:
+    """Carry out an idempotent operation of the store until its outcome is known.
+
+    Raises:
+        OutcomeUnknownError: it still is not known after some tries.
+    """
+    for _ in range(_TRIES - 1):
+        try:
+            return await operation()
+        except OutcomeUnknownError:
+            continue
+    return await operation()
