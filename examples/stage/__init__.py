@@ -1,0 +1,1 @@
+"""What the tour stands on: a platform of its own, plain HTTP, and a screen."""
