@@ -31,6 +31,7 @@ class PayloadReader:
     """Opens the payloads of one run's events, given in log order.
 
     A hook's payload is bound to its token, which stands in an earlier event: the reader remembers.
+    A reader that did not see that event goes by the payload's own meta.
     """
 
     def __init__(self, keys: RunKeys) -> None:
@@ -49,7 +50,8 @@ class PayloadReader:
         if kind is None or not event.payload:
             return None
         if kind == "hook":
-            return self._keys.open(event.payload, kind, self._tokens.get(event.id, ""))
+            token = self._tokens.get(event.id) or str(event.meta.get("token", ""))
+            return self._keys.open(event.payload, kind, token)
         index = int(event.meta.get("attempt", 1)) if kind == "step_error" else 0
         return self._keys.open(event.payload, kind, event.id, index)
 
