@@ -43,7 +43,9 @@ class BellQueue:
         return self._bells.popleft() if self._bells else None
 
     async def wait(self, seconds: float | None = None) -> None:
-        """Wait until something happens, at most for `seconds`."""
+        """Wait until something happens, at most for `seconds`; not at all if something has."""
+        if self.is_closed or self._bells:
+            return
         self._woken.clear()
         try:
             async with asyncio.timeout(seconds):

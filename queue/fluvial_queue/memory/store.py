@@ -61,6 +61,7 @@ class MemoryStore:
         """With `backend`, the other arguments are not used: they are the backend's."""
         self.backend = backend or Backend(now_ms, partitions, retention_ms)
         self._listeners: list[BellQueue] = []
+        self._is_closed = False
 
     def view(self) -> MemoryStore:
         """Return another client of the same data."""
@@ -75,9 +76,10 @@ class MemoryStore:
         return "memory"
 
     async def open(self) -> None:
-        return
+        self._is_closed = False
 
     async def close(self) -> None:
+        self._is_closed = True
         for listener in self._listeners:
             listener.close()
 
@@ -257,6 +259,7 @@ class MemoryStore:
 
     async def bells(self) -> AsyncGenerator[Bell, None]:
         queue = BellQueue()
+        queue.is_closed = self._is_closed
         queue.ring(LOST)
         self._listeners.append(queue)
         self.backend.listeners.append(queue)

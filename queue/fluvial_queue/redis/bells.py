@@ -43,13 +43,16 @@ class Subscription:
         try:
             while await self._subscribe():
                 queue.ring(LOST)
-                while self._wire is not None and not queue.is_closed:
+                while self._is_listening():
                     while (bell := queue.take()) is not None:
                         yield bell
-                    if self._wire is not None and not queue.is_closed:
+                    if self._is_listening():
                         await queue.wait()
         finally:
             self.close()
+
+    def _is_listening(self) -> bool:
+        return self._wire is not None and not self._queue.is_closed
 
     async def _subscribe(self) -> bool:
         """Connect, however long it takes; False once closed."""

@@ -202,11 +202,12 @@ class EmbeddedValkey:
         ends = asyncio.ensure_future(_ended(process.pid, START_SECONDS))
         try:
             await asyncio.wait({answers, ends}, return_when=asyncio.FIRST_COMPLETED)
-            if not answers.done() or answers.exception() is not None:
+            cause = answers.exception() if answers.done() else None
+            if cause is not None or not answers.done():
                 raise StoreUnavailableError(
                     f"the embedded store did not start; its log {self._log_path} ends with: "
                     f"{self._log_tail()}"
-                )
+                ) from cause
         except BaseException:
             await self.stop()
             raise

@@ -68,6 +68,7 @@ class RedisStore:
         self._partitions = 0
         self._durability: Durability = "memory"
         self._subscriptions: set[Subscription] = set()
+        self._is_closed = False
         self._set_partitions(address.partitions)
 
     def _set_partitions(self, partitions: int) -> None:
@@ -86,6 +87,7 @@ class RedisStore:
         return self._durability
 
     async def open(self) -> None:
+        self._is_closed = False
         await self._link.open(patience_seconds=self._patience_seconds)
         try:
             self._durability = await check_server(self._link, self._address)
@@ -102,6 +104,7 @@ class RedisStore:
             raise
 
     async def close(self) -> None:
+        self._is_closed = True
         for subscription in self._subscriptions:
             subscription.close()
         await self._link.close()
@@ -216,6 +219,8 @@ class RedisStore:
 
     async def bells(self) -> AsyncGenerator[Bell, None]:
         subscription = Subscription(self._address, self._keys.bell)
+        if self._is_closed:
+            return
         self._subscriptions.add(subscription)
         try:
             async for bell in subscription.listen():

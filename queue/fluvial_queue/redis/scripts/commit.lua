@@ -137,26 +137,30 @@ local function apply(entry, key, now, was, app)
 end
 
 local now = clock()
-local answers = { now }
 local current = is_current(KEYS[1], epoch, ARGV[2], now)
+local entries = {}
+for i = 5, current and #ARGV or 0 do
+  entries[i - 4] = cmsgpack.unpack(ARGV[i]) -- all of them before the first write
+end
+
+local answers = { now }
 local refused = {}
 local key = 5
-for i = 5, #ARGV do
+for i = 1, #ARGV - 4 do
   local answer = EPOCH
   if current then
-    local entry = cmsgpack.unpack(ARGV[i])
-    local run_id, was, app = entry[1], nil, nil
-    answer = refused[run_id]
+    local entry, was, app = entries[i], nil, nil
+    answer = refused[entry[1]]
     if not answer then
       answer, was, app = refusal(KEYS[key], KEYS[key + 1], entry[3], entry[4])
       if answer then
-        refused[run_id] = answer
+        refused[entry[1]] = answer
       else
         answer = apply(entry, key, now, was, app)
       end
     end
     key = key + (entry[2] and 5 or 2)
   end
-  answers[#answers + 1] = answer
+  answers[i + 1] = answer
 end
 return answers

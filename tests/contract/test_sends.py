@@ -1,0 +1,211 @@
+"""Sending messages to runs, hooks, and claims of their tokens."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from fluvial.ids import new_run_id
+from fluvial_queue import Store
+from fluvial_queue.contract import RunStatus, SendOutcome
+
+if TYPE_CHECKING:
+    from tests.contract.conftest import Backend, OwnedRun
+
+ACCEPTED, DUPLICATE = SendOutcome.ACCEPTED, SendOutcome.DUPLICATE
+UNKNOWN, CLOSED = SendOutcome.UNKNOWN, SendOutcome.CLOSED
+
+
+async def hooked_run(backend: Backend, store: Store, token: str, **changes: object) -> OwnedRun:
+    """A run with an open hook and one outstanding message."""
+    run = await backend.owned_run(store, **changes)
+    await run.commit(events=(b"e",), messages=(b"m",), open_hooks=((token, 1),))
+    return run
+
+
+def test_sent_message_is_outstanding(backend: Backend) -> None:
+    async def main(store: Store) -> None:
+        run = await backend.owned_run(store)
+        assert await store.send(run.run_id, b"cancel") is ACCEPTED
+
+        sent = (await run.messages())[-1]
+        assert (sent.epoch, sent.body) == (0, b"cancel")
+        await run.commit(handled=(run.handle, sent.id))
+        assert await run.messages() == []
+
+    backend.run(main)
+
+
+def test_unknown_run_is_answered(backend: Backend) -> None:
+    async def main(store: Store) -> None:
+        run_id = new_run_id(backend.partitions)
+
+        assert await store.send(run_id, b"m") is UNKNOWN
+        assert await store.send(run_id, b"m", token="t") is UNKNOWN
+        assert await store.depth(range(backend.partitions)) == (0, 0)
+
+    backend.run(main)
+
+
+def test_payload_is_accepted_only_while_its_hook_is_open(backend: Backend) -> None:
+    async def main(store: Store) -> None:
+        run = await backend.owned_run(store)
+        assert await store.send(run.run_id, b"early", token="t") is UNKNOWN
+        await run.commit(messages=(b"m",), open_hooks=(("t", 1),))
+        assert await store.send(run.run_id, b"p", token="t") is ACCEPTED
+        assert await store.send(run.run_id, b"p", token="other") is UNKNOWN
+        await run.commit(messages=(b"m",), close_hooks=("t",))
+
+        assert await store.send(run.run_id, b"late", token="t") is CLOSED
+        assert [m.body for m in await run.messages()] == [b"p", b"m"]
+        assert await store.open_hooks(run.run_id) == {}
+
+    backend.run(main)
+
+
+def test_resume_id_is_accepted_once_per_token(backend: Backend) -> None:
+    async def main(store: Store) -> None:
+        run = await hooked_run(backend, store, "t")
+        await run.commit(messages=(b"m",), open_hooks=(("u", 2),))
+        send = store.send
+        assert await send(run.run_id, b"p", token="t", resume_id="r") is ACCEPTED
+        assert await send(run.run_id, b"p", token="t", resume_id="r") is DUPLICATE
+        assert await send(run.run_id, b"p", token="t", resume_id="s") is ACCEPTED
+        assert await send(run.run_id, b"p", token="u", resume_id="r") is ACCEPTED
+        assert await send(run.run_id, b"p", token="t") is ACCEPTED
+        assert await send(run.run_id, b"p", token="t") is ACCEPTED
+
+        await run.commit(close_hooks=("t",), messages=(b"m",))
+        assert await send(run.run_id, b"p", token="t", resume_id="r") is DUPLICATE
+        assert await send(run.run_id, b"p", token="t", resume_id="new") is CLOSED
+
+    backend.run(main)
+
+
+def test_racing_resumes_of_one_id_are_accepted_once(backend: Backend) -> None:
+    async def main(store: Store) -> None:
+        run = await hooked_run(backend, store, "t")
+        other = await backend.view()
+        outcomes = await asyncio.gather(
+            *[view.send(run.run_id, b"p", token="t", resume_id="r") for view in (store, other) * 10]
+        )
+
+        assert outcomes.count(ACCEPTED) == 1
+        assert len(await run.messages()) == 2
+
+    backend.run(main)
+
+
+def test_entry_that_closes_and_opens_a_token_leaves_it_open(backend: Backend) -> None:
+    async def main(store: Store) -> None:
+        run = await hooked_run(backend, store, "t")
+        await run.commit(messages=(b"m",), close_hooks=("t",), open_hooks=(("t", 9),))
+
+        assert await store.open_hooks(run.run_id) == {"t": 9}
+        assert await store.send(run.run_id, b"p", token="t") is ACCEPTED
+
+    backend.run(main)
+
+
+def test_closing_a_hook_that_never_was_changes_nothing(backend: Backend) -> None:
+    async def main(store: Store) -> None:
+        run = await backend.owned_run(store)
+        await run.commit(close_hooks=("never",))
+
+        assert await store.send(run.run_id, b"p", token="never") is UNKNOWN
+
+    backend.run(main)
+
+
+# ---- claims ----
+
+
+def test_token_is_claimed_by_the_first_and_kept(backend: Backend) -> None:
+    async def main(store: Store) -> None:
+        one = await backend.owned_run(store, run_id="run_00" + "a" * 24)
+        two = await backend.owned_run(store, run_id="run_01" + "b" * 24)
+        assert await store.token_holder("shop", "order:1") is None
+        assert await store.claim_token("shop", "order:1", one.run_id) == one.run_id
+
+        assert await store.claim_token("shop", "order:1", two.run_id) == one.run_id
+        assert await store.claim_token("shop", "order:1", one.run_id) == one.run_id
+        assert await store.token_holder("shop", "order:1") == one.run_id
+        assert await store.claim_token("other app", "order:1", two.run_id) == two.run_id
+
+    backend.run(main)
+
+
+def test_claim_is_void_once_its_run_has_ended(backend: Backend) -> None:
+    async def main(store: Store) -> None:
+        one = await backend.owned_run(store, run_id="run_00" + "a" * 24)
+        two = await backend.owned_run(store, run_id="run_01" + "b" * 24)
+        await store.claim_token("shop", "t", one.run_id)
+        await one.commit(status=RunStatus.COMPLETED)
+
+        assert await store.claim_token("shop", "t", two.run_id) == two.run_id
+        assert await store.token_holder("shop", "t") == two.run_id
+
+    backend.run(main)
+
+
+def test_claim_is_void_once_its_hook_is_closed_but_not_before_it_is_open(
+    backend: Backend,
+) -> None:
+    async def main(store: Store) -> None:
+        one = await backend.owned_run(store, run_id="run_00" + "a" * 24)
+        two = await backend.owned_run(store, run_id="run_01" + "b" * 24)
+        claim = store.claim_token
+        await claim("shop", "t", one.run_id)
+        assert await claim("shop", "t", two.run_id) == one.run_id
+        await one.commit(messages=(b"m",), open_hooks=(("t", 1),))
+        assert await claim("shop", "t", two.run_id) == one.run_id
+        await one.commit(messages=(b"m",), close_hooks=("t",))
+
+        assert await claim("shop", "t", two.run_id) == two.run_id
+        assert await claim("shop", "t", one.run_id) == two.run_id
+
+    backend.run(main)
+
+
+def test_run_that_claims_its_closed_token_again_keeps_it(backend: Backend) -> None:
+    async def main(store: Store) -> None:
+        one = await hooked_run(backend, store, "t", run_id="run_00" + "a" * 24)
+        two = await backend.owned_run(store, run_id="run_01" + "b" * 24)
+        await store.claim_token("shop", "t", one.run_id)
+        await one.commit(messages=(b"m",), close_hooks=("t",))
+        assert await store.claim_token("shop", "t", one.run_id) == one.run_id
+
+        assert await store.claim_token("shop", "t", two.run_id) == one.run_id
+
+    backend.run(main)
+
+
+def test_claim_of_a_run_that_never_was_is_void(backend: Backend) -> None:
+    async def main(store: Store) -> None:
+        run = await backend.owned_run(store)
+        missing = new_run_id(backend.partitions)
+        await store.claim_token("shop", "t", missing)
+
+        assert await store.claim_token("shop", "t", run.run_id) == run.run_id
+
+    backend.run(main)
+
+
+def test_racing_claims_of_a_void_token_have_one_winner(backend: Backend) -> None:
+    async def main(store: Store) -> None:
+        gone = await backend.owned_run(store)
+        await store.claim_token("shop", "t", gone.run_id)
+        await gone.commit(status=RunStatus.FAILED)
+        rivals = [await backend.owned_run(store) for _ in range(6)]
+        views = [await backend.view() for _ in rivals]
+        winners = await asyncio.gather(
+            *[
+                view.claim_token("shop", "t", rival.run_id)
+                for view, rival in zip(views, rivals, strict=True)
+            ]
+        )
+
+        assert len(set(winners)) == 1
+        assert await store.token_holder("shop", "t") == winners[0]
+
+    backend.run(main)
