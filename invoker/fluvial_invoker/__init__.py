@@ -1,1 +1,1 @@
-"""fluvial_invoker."""
+"""The invoker: creates, watches and ends instances; never on the hot path of an invocation."""

@@ -1,0 +1,111 @@
+"""The invoker, put together.
+
+It lives while there is something to do: when no instance has existed for `idle_seconds` it ends,
+and with it the zygotes; whoever holds its listening socket starts it again for the next gateway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from collections.abc import Coroutine
+from typing import Any, Final
+
+from fluvial.manifest import DeploymentSpec
+from fluvial.runtime_path import runtime_folder
+from fluvial_invoker.config import Config
+from fluvial_invoker.fleet import Acquired, Fleet, Places
+from fluvial_invoker.gateways import Gateways
+from fluvial_invoker.keyring import Keyring
+
+_MARGIN_SECONDS: Final = 10.0  # beyond the grace of instances, for everything to end
+
+_log = logging.getLogger(__name__)
+
+
+async def run(config: Config) -> None:
+    """Serve gateways until SIGTERM or until idle for long enough."""
+    app = App(config)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, app.stop, "terminated")
+    loop.add_signal_handler(signal.SIGINT, app.stop, "interrupted")
+    await app.serve(socket.socket(fileno=config.listener_fd))
+
+
+class App:
+    """What gateways ask for, and when to stop."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._keyring = Keyring(config.home / "keyring")
+        self._gateways = Gateways(self)
+        self._fleet = Fleet(
+            Places(
+                home=config.home,
+                run_dir=config.run_dir,
+                runtime_path=runtime_folder(config.home),
+            ),
+            self._keyring,
+            grace_seconds=config.grace_seconds,
+            on_dead=self._gateways.tell_dead,
+            on_change=self._watch_idleness,
+        )
+        self._requests: set[asyncio.Task[None]] = set()
+        self._stopped: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._idle_timer: asyncio.TimerHandle | None = None
+
+    async def serve(self, listener: socket.socket) -> None:
+        """Serve until told to stop, then stop in order."""
+        (self._config.run_dir / "i").mkdir(mode=0o700, parents=True, exist_ok=True)
+        listener.setblocking(False)
+        loop = asyncio.get_running_loop()
+        server = await loop.create_unix_server(self._gateways.new_connection, sock=listener)
+        _log.info("invoker ready", extra={"pid": os.getpid()})
+        self._watch_idleness()
+        reason = await self._stopped
+        _log.info("invoker stops", extra={"reason": reason})
+        # 1. Refuse: new connections wait for the next invoker, requests here are refused.
+        server.close()
+        # 2. End the instances and the zygotes, 3. answer what is still asked, 4. close.
+        async with asyncio.timeout(self._config.grace_seconds + _MARGIN_SECONDS):
+            await self._fleet.close()
+            await asyncio.gather(*self._requests)
+        self._gateways.close()
+
+    def stop(self, reason: str) -> None:
+        """End `serve`; the first reason stands."""
+        if not self._stopped.done():
+            self._stopped.set_result(reason)
+
+    # What gateways ask for
+
+    async def acquire(self, spec: DeploymentSpec, exclude: list[str], /) -> Acquired:
+        return await self._fleet.acquire(spec, exclude)
+
+    def public_key(self, app: str, /) -> tuple[str, bytes]:
+        return self._keyring.public_key(app)
+
+    def kill(self, instance: str, grace_seconds: float, /) -> None:
+        self._fleet.kill(instance, grace_seconds)
+
+    def survey(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        return self._fleet.survey()
+
+    def own(self, request: Coroutine[Any, Any, None], /) -> None:
+        """Run a request to its end, whatever becomes of the connection it came by."""
+        task = asyncio.get_running_loop().create_task(request)
+        self._requests.add(task)
+        task.add_done_callback(self._requests.discard)
+
+    def _watch_idleness(self) -> None:
+        """The number of instances has changed: keep one deadline exactly while there is none."""
+        if len(self._fleet):
+            if self._idle_timer is not None:
+                self._idle_timer.cancel()
+                self._idle_timer = None
+        elif self._idle_timer is None:
+            loop = asyncio.get_running_loop()
+            self._idle_timer = loop.call_later(self._config.idle_seconds, self.stop, "idle")

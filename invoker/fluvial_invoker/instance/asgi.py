@@ -1,0 +1,399 @@
+"""ASGI 3 over frames: one `HttpInvocation` is the scope, `receive` and `send` of one request.
+
+The common case is lean: the whole request came in one frame, and the app answers with one body
+event, so head and body leave in one frame without waiting for anything. Everything else (chunks,
+credit, disconnects) is beside that path.
+
+Flow control: `send` waits when the gateway has not granted credit for the bytes; credit for request
+bytes is granted as the app takes them, so what is buffered here is bounded by INITIAL_CREDIT each
+way and invocation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final
+from urllib.parse import unquote
+
+from fluvial.errors import WireError
+from fluvial.wire import CHUNK_BYTES, INITIAL_CREDIT, FrameType, Framing, pack
+from fluvial_invoker.instance.invocations import (
+    OUTCOME_CANCELLED,
+    OUTCOME_ERROR,
+    OUTCOME_OK,
+    Invocation,
+    Link,
+)
+from fluvial_invoker.instance.output import report, report_exception
+from fluvial_invoker.instance.response_heads import (
+    InvalidResponseError,
+    has_no_body,
+    length_header,
+    serialise_head,
+)
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+AsgiApp = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+# How long an app that listens for the disconnect may take to end by itself.
+DISCONNECT_GRACE_SECONDS: Final = 2.0
+_GRANT_BYTES: Final = INITIAL_CREDIT // 2  # granting in halves costs a frame per 128 KiB
+
+_RESPONSE: Final = int(FrameType.RESPONSE)
+_RESPONSE_BODY: Final = int(FrameType.RESPONSE_BODY)
+_FINISHED: Final = int(FrameType.FINISHED)
+_BROKEN: Final = int(FrameType.BROKEN)
+_CREDIT: Final = int(FrameType.CREDIT)
+_LENGTH: Final = int(Framing.LENGTH)
+_STREAM: Final = int(Framing.STREAM)
+_NONE: Final = int(Framing.NONE)
+
+# How far the response has come.
+_NOTHING: Final = 0
+_STARTED: Final = 1  # `http.response.start` was given, the head has not left yet
+_STREAMING: Final = 2  # the head has left
+_COMPLETE: Final = 3
+
+_ASGI_VERSIONS: Final = {"version": "3.0", "spec_version": "2.4"}
+_SERVER_ERROR: Final = b"Internal Server Error"
+
+
+class ClientGoneError(OSError):
+    """The client does not want the rest of the response."""
+
+
+class HttpInvocation(Invocation):
+    """One HTTP request, as an ASGI app sees it."""
+
+    __slots__ = (
+        "_allowed",
+        "_app",
+        "_chunks",
+        "_credit",
+        "_gone",
+        "_head",
+        "_is_listening",
+        "_left",
+        "_length",
+        "_loop",
+        "_method",
+        "_more",
+        "_no_body",
+        "_owed",
+        "_read_changed",
+        "_received",
+        "_request",
+        "_response",
+        "_state",
+        "_status",
+        "_write_changed",
+    )
+
+    def __init__(
+        self,
+        header: list[Any],
+        body: bytes,
+        link: Link,
+        *,
+        app: AsgiApp,
+        state: dict[str, Any] | None,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        super().__init__(header[1], link, id=header[2])
+        self._app = app
+        self._state = state
+        self._loop = loop
+        self._request = header
+        self._method: str = header[3]
+        self._more: bool = header[10]
+        self._chunks: deque[bytes] = deque((body,)) if body or not self._more else deque()
+        self._received = len(body)
+        self._allowed = INITIAL_CREDIT
+        self._owed = 0
+        self._credit = INITIAL_CREDIT
+        self._gone = False
+        self._is_listening = False
+        self._response = _NOTHING
+        self._status = 0
+        self._head = b""
+        self._length: int | None = None  # what Content-Length says
+        self._left: int | None = None  # of it, not sent yet
+        self._no_body = False
+        self._read_changed: asyncio.Event | None = None
+        self._write_changed: asyncio.Event | None = None
+
+    async def run_body(self) -> None:
+        await self._app(self._scope(), self.receive, self.send)
+
+    def _scope(self) -> dict[str, Any]:
+        _, _, _, method, target, headers, client, scheme, http_version, *_ = self._request
+        path, _, query = target.partition(b"?")
+        text: str = path.decode("utf-8", "replace")
+        scope: dict[str, Any] = {
+            "type": "http",
+            "asgi": _ASGI_VERSIONS,
+            "http_version": http_version,
+            "method": method,
+            "scheme": scheme,
+            "path": unquote(text) if "%" in text else text,
+            "raw_path": path,
+            "query_string": query,
+            "root_path": "",
+            "headers": headers,
+            "client": tuple(client) if client else None,
+            "server": None,
+        }
+        if self._state is not None:
+            scope["state"] = self._state.copy()
+        return scope
+
+    # The request's body
+
+    def body_arrived(self, chunk: bytes, *, more: bool) -> None:
+        """Take a REQUEST_BODY frame.
+
+        Raises:
+            WireError: the gateway sent more than it had credit for.
+        """
+        if not self._more or self._gone:
+            return
+        self._received += len(chunk)
+        if self._received > self._allowed:
+            raise WireError(f"invocation {self.id}: request body above the granted credit")
+        self._more = more
+        if chunk or not more:
+            self._chunks.append(chunk)
+            self._wake_readers()
+
+    async def receive(self) -> Message:
+        """ASGI's `receive`."""
+        while True:
+            if self._gone or self._response == _COMPLETE:
+                return {"type": "http.disconnect"}
+            if self._chunks:
+                return self._next_chunk()
+            if self._read_changed is None:
+                self._read_changed = asyncio.Event()
+            self._is_listening = not self._more
+            await self._read_changed.wait()
+
+    def _next_chunk(self) -> Message:
+        chunk = self._chunks.popleft()
+        if self._more:
+            self._owed += len(chunk)
+            if self._owed >= _GRANT_BYTES:
+                self._allowed += self._owed
+                self.link.write(pack(_CREDIT, self.conversation, self._owed))
+                self._owed = 0
+        return {
+            "type": "http.request",
+            "body": chunk,
+            "more_body": self._more or bool(self._chunks),
+        }
+
+    def _wake_readers(self) -> None:
+        if self._read_changed is not None:
+            self._read_changed.set()
+            self._read_changed = None
+
+    # The response
+
+    async def send(self, message: Message) -> None:
+        """ASGI's `send`."""
+        kind = message["type"]
+        if kind == "http.response.body":
+            body: bytes = message.get("body", b"")
+            more: bool = message.get("more_body", False)
+            self._check_body(body, more=more)
+            if len(body) <= self._credit and len(body) <= CHUNK_BYTES and not self._gone:
+                self._write_chunk(body, more=more)
+                if self.link.is_congested:
+                    await self.link.wait_until_writable()
+            else:
+                await self._send_slowly(body, more=more)
+        elif kind == "http.response.start":
+            self._start(message)
+        else:
+            raise InvalidResponseError(f"unknown ASGI message {kind!r}")
+
+    def _start(self, message: Message) -> None:
+        if self._response != _NOTHING:
+            raise InvalidResponseError("http.response.start was sent twice")
+        self._status = message["status"]
+        self._head, self._length = serialise_head(self._status, message.get("headers", ()))
+        self._no_body = has_no_body(self._status, self._method)
+        self._left = None if self._no_body else self._length
+        self._response = _STARTED
+        self.pending_head = True
+
+    def _check_body(self, body: bytes, *, more: bool) -> None:
+        if self._response == _NOTHING:
+            raise InvalidResponseError("http.response.body came before http.response.start")
+        if self._response == _COMPLETE:
+            raise InvalidResponseError("http.response.body came after the end of the body")
+        if self._left is not None:
+            self._left -= len(body)
+            if self._left < 0 or (self._left and not more):
+                raise InvalidResponseError(
+                    f"the body does not have the {self._length} bytes that content-length says"
+                )
+
+    def _write_chunk(self, chunk: bytes, *, more: bool) -> None:
+        if self._no_body:
+            chunk = b""
+        if self.pending_head:
+            self._write_head(chunk, more=more)
+        elif chunk or not more:
+            self._credit -= len(chunk)
+            self.link.write(pack(_RESPONSE_BODY, self.conversation, more, body=chunk))
+        if not more:
+            self._response = _COMPLETE
+            self._wake_readers()
+
+    def _write_head(self, chunk: bytes, *, more: bool) -> None:
+        head = self._head
+        framing = _LENGTH
+        if self._no_body:
+            framing = _NONE
+        elif self._length is None:
+            if more:
+                framing = _STREAM
+            else:
+                head += length_header(len(chunk))
+        self.pending_head = False
+        self._response = _STREAMING
+        self._credit -= len(head) + len(chunk)
+        self.link.write(
+            pack(
+                _RESPONSE,
+                self.conversation,
+                self._status,
+                len(head),
+                framing,
+                more,
+                body=head + chunk,
+            )
+        )
+
+    def flush_head(self) -> None:
+        """The app started a response and waits for something: let the client see the head."""
+        if not self._gone:
+            self._write_head(b"", more=True)
+
+    async def _send_slowly(self, body: bytes, *, more: bool) -> None:
+        """Send what is larger than a frame or the credit, piece by piece."""
+        if self._no_body:
+            body = b""
+        elif self.pending_head and not more and self._length is None:
+            # All of the body is known, so its length is too.
+            self._head += length_header(len(body))
+            self._length = len(body)
+        offset = 0
+        while True:
+            await self._wait_for_credit()
+            chunk = body[offset : offset + min(CHUNK_BYTES, self._credit)]
+            offset += len(chunk)
+            self._write_chunk(chunk, more=more or offset < len(body))
+            if offset >= len(body):
+                return
+
+    async def _wait_for_credit(self) -> None:
+        while True:
+            if self._gone:
+                raise ClientGoneError("the client is gone")
+            if self.link.is_congested:
+                await self.link.wait_until_writable()
+            elif self._credit > 0:
+                return
+            else:
+                if self._write_changed is None:
+                    self._write_changed = asyncio.Event()
+                await self._write_changed.wait()
+
+    def credit_arrived(self, granted: int) -> None:
+        """Take a CREDIT frame."""
+        self._credit += granted
+        self._wake_writers()
+
+    def _wake_writers(self) -> None:
+        if self._write_changed is not None:
+            self._write_changed.set()
+            self._write_changed = None
+
+    # The end
+
+    def cancel(self) -> None:
+        """Give an app that listens for the disconnect a moment; cancel any other now."""
+        task = self.task
+        if self._is_listening and not self._gone and task is not None:
+            self.stopped = self.stopped or OUTCOME_CANCELLED
+            self.disconnect()
+            self._loop.call_later(DISCONNECT_GRACE_SECONDS, task.cancel)
+        else:
+            self.stop(OUTCOME_CANCELLED)
+
+    def stop(self, outcome: str) -> None:
+        self.disconnect()
+        super().stop(outcome)
+
+    def disconnect(self) -> None:
+        """Nobody reads the response any more."""
+        self._gone = True
+        self._chunks.clear()
+        self._wake_readers()
+        self._wake_writers()
+
+    def answer(self, error: BaseException | None) -> None:
+        outcome = OUTCOME_OK if self._response == _COMPLETE and error is None else OUTCOME_ERROR
+        if self.stopped is not None and self._response != _COMPLETE:
+            outcome = self.stopped
+        elif error is not None:
+            report_exception(error, self, f"{self._method} failed")
+        elif self._response != _COMPLETE:
+            report("the app returned without completing its response", self)
+        if self._response != _COMPLETE and self.stopped != OUTCOME_CANCELLED:
+            self._give_up(outcome)
+        self.finish(outcome)
+
+    def finish(self, outcome: str) -> None:
+        """Write this invocation's last frame."""
+        self.link.write(pack(_FINISHED, self.conversation, self.cpu_us, outcome))
+
+    def _give_up(self, outcome: str) -> None:
+        """Answer for an app that did not: a 500, or a broken connection if it is too late."""
+        if self._response == _STREAMING:
+            self.link.write(pack(_BROKEN, self.conversation, outcome))
+        elif outcome == OUTCOME_ERROR:
+            self._status = 500
+            self._no_body = self._method == "HEAD"
+            self._length = None
+            headers = ((b"content-type", b"text/plain; charset=utf-8"),)
+            self._head, _ = serialise_head(500, headers)
+            self._write_head(b"" if self._no_body else _SERVER_ERROR, more=False)
+
+
+class ThreadedInvocation(HttpInvocation):
+    """An HTTP invocation whose code runs in a thread, which nothing can stop.
+
+    Told to stop, it says at once that it is finished, reads and writes nothing any more, and holds
+    its place here until the thread has ended by itself.
+    """
+
+    __slots__ = ()
+
+    def cancel(self) -> None:
+        self.stop(OUTCOME_CANCELLED)
+
+    def stop(self, outcome: str) -> None:
+        if self.stopped is None:
+            self.stopped = outcome
+            self.disconnect()
+            super().answer(None)
+
+    def answer(self, error: BaseException | None) -> None:
+        if self.stopped is None:
+            super().answer(error)

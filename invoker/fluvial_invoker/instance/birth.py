@@ -1,0 +1,60 @@
+"""From a fresh process to an instance: the same steps for a fork and for a spawned interpreter."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import traceback
+from typing import Final, NoReturn
+
+from fluvial_invoker.instance.certificate import BirthCertificate
+from fluvial_invoker.instance.confinement import (
+    CONTROL_FD,
+    LISTENER_FD,
+    LOG_FD,
+    confine,
+    die_with_parent,
+    reseed,
+    set_environment,
+    take_descriptors,
+)
+from fluvial_invoker.instance.control import Control
+from fluvial_invoker.instance.main import run_instance
+from fluvial_invoker.instance.output import capture_output
+
+EXIT_CRASHED: Final = 72
+
+
+def be_born(listener_fd: int, log_fd: int, control_fd: int, *, parent_pid: int) -> NoReturn:
+    """Become an instance; ends the process."""
+    status = EXIT_CRASHED
+    try:
+        die_with_parent(parent_pid)
+        take_descriptors(listener_fd, log_fd, control_fd)
+        status = _live()
+    except BaseException:  # noqa: BLE001 - the process's last word; it must not unwind into the zygote
+        os.write(2, traceback.format_exc().encode("utf-8", "replace"))
+    # No interpreter shutdown: a fork would tear down, and copy, all that the zygote has loaded.
+    os._exit(status)
+
+
+def _live() -> int:
+    control = Control(socket.socket(fileno=CONTROL_FD))
+    listener = socket.socket(fileno=LISTENER_FD)
+    certificate = control.wait_for_certificate()
+    confine(certificate.deployment)
+    set_environment(certificate.deployment)
+    reseed()
+    os.chdir(certificate.bundle_path)
+    _set_import_path(certificate)
+    capture_output(LOG_FD)
+    return run_instance(certificate, control, listener)
+
+
+def _set_import_path(certificate: BirthCertificate) -> None:
+    """The standard library, then the user's own, then what the platform lends."""
+    own = [certificate.bundle_path, certificate.layer_path, certificate.runtime_path]
+    standard = [entry for entry in sys.path if entry not in own]
+    sys.path[:] = standard + [entry for entry in own if entry]
+    sys.argv = [certificate.deployment.entrypoint or ""]

@@ -1,0 +1,47 @@
+"""The birth certificate: everything that a new instance is told about itself.
+
+It travels over the control descriptor, straight from the invoker to the instance, so an app's keys
+and environment never enter the memory of the zygote that instances of other apps are forked from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+
+from fluvial.manifest import DeploymentSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BirthCertificate:
+    """What an instance must know before it can load its deployment."""
+
+    instance: str  # ins_…
+    deployment: DeploymentSpec
+    bundle_path: str
+    layer_path: str  # "": the deployment has no dependencies
+    runtime_path: str
+    key_id: str  # the current key of the app
+    roots: dict[str, bytes]
+    grace_seconds: float  # how long invocations may go on after SIGTERM
+
+    def encode(self) -> bytes:
+        plain = {
+            "instance": self.instance,
+            "deployment": self.deployment.to_dict(),
+            "bundle_path": self.bundle_path,
+            "layer_path": self.layer_path,
+            "runtime_path": self.runtime_path,
+            "key_id": self.key_id,
+            "roots": self.roots,
+            "grace_seconds": self.grace_seconds,
+        }
+        return msgpack.packb(plain)
+
+    @classmethod
+    def decode(cls, data: bytes) -> BirthCertificate:
+        plain: dict[str, Any] = msgpack.unpackb(data)
+        plain["deployment"] = DeploymentSpec.from_dict(plain["deployment"])
+        return cls(**plain)

@@ -1,0 +1,119 @@
+"""What a new process does to itself before any user code runs (isolation tier `process`).
+
+Own session and process group (so that everything it starts can be killed with it), death with its
+parent, no new privileges, resource limits, nothing open but its own three descriptors, an
+environment from an allow-list, memory closed to processes of other users.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import random
+import resource
+import signal
+import sys
+from collections.abc import Mapping
+from typing import Any, Final
+
+from fluvial.manifest import DeploymentSpec
+
+LISTENER_FD: Final = 3
+CONTROL_FD: Final = 4
+LOG_FD: Final = 5  # beside 1 and 2, which user code may redirect
+_FIRST_FOREIGN_FD: Final = 6
+_MAX_FILES: Final = 1024
+_THREAD_STACK_BYTES: Final = 8 * 1024 * 1024  # glibc's default: counted by RLIMIT_DATA at once
+_OWN_THREADS: Final = 64
+
+_PR_SET_PDEATHSIG: Final = 1
+_PR_SET_DUMPABLE: Final = 4
+_PR_SET_NO_NEW_PRIVS: Final = 38
+
+# What an instance may see of the environment that the platform itself was started with.
+INHERITED_VARIABLES: Final = (
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "PATH",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+    "TMPDIR",
+    "TZ",
+)
+
+# Looked up once, in the zygote: a fork then needs no dynamic loading.
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+
+
+def inherited_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the part of the platform's environment that its restricted processes get."""
+    return {name: environment[name] for name in INHERITED_VARIABLES if name in environment}
+
+
+def die_with_parent(parent_pid: int) -> None:
+    """Be killed when the thread that started this process ends."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:
+        # The parent died before the line above: no signal will come.
+        os._exit(0)
+
+
+def take_descriptors(listener_fd: int, log_fd: int, control_fd: int) -> None:
+    """Move the three descriptors to their places and close everything else."""
+    # First out of the way: they may lie at each other's places.
+    listener, log, control = (_lift(fd) for fd in (listener_fd, log_fd, control_fd))
+    null = _lift(os.open(os.devnull, os.O_RDONLY))
+    places = ((null, 0), (log, 1), (log, 2), (listener, LISTENER_FD), (control, CONTROL_FD))
+    for source, place in (*places, (log, LOG_FD)):
+        os.dup2(source, place, inheritable=place < LISTENER_FD)
+    os.closerange(_FIRST_FOREIGN_FD, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+
+
+def _lift(fd: int) -> int:
+    """Return a copy of `fd` above the places; closing the rest closes the original too."""
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_FOREIGN_FD)
+
+
+def confine(spec: DeploymentSpec) -> None:
+    """Give up what user code must not have. Irreversible."""
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    _prctl(_PR_SET_DUMPABLE, 0)
+    settings = spec.instance
+    stacks = (settings.max_concurrency + _OWN_THREADS) * _THREAD_STACK_BYTES
+    _limit(resource.RLIMIT_CORE, 0)
+    _limit(resource.RLIMIT_NOFILE, _MAX_FILES)
+    _limit(resource.RLIMIT_DATA, settings.memory_bytes + stacks)
+
+
+def _limit(kind: int, value: int) -> None:
+    hard = resource.getrlimit(kind)[1]
+    if hard != resource.RLIM_INFINITY:
+        value = min(value, hard)
+    resource.setrlimit(kind, (value, value))
+
+
+def set_environment(spec: DeploymentSpec) -> None:
+    """Replace the environment by the allow-list, the deployment's own, and who it is."""
+    environment = inherited_environment(os.environ)
+    environment.update(spec.environment)
+    environment["FLUVIAL_APP"] = spec.app
+    environment["FLUVIAL_DEPLOYMENT"] = spec.deployment
+    os.environ.clear()
+    os.environ.update(environment)
+
+
+def reseed() -> None:
+    """Give this process random numbers of its own; a fork inherits its parent's state."""
+    random.seed()
+    numpy_random: Any = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
+
+
+def _prctl(option: int, value: int) -> None:
+    if _libc.prctl(option, value, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"prctl({option}): {os.strerror(number)}")

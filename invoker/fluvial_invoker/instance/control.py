@@ -1,0 +1,129 @@
+"""The control descriptor: how an invoker and one of its instances speak.
+
+A stream socket that carries frames of `fluvial.wire` with types of its own. Order matters twice:
+
+* A credential is written before the gateway hears of it, so an instance that meets an unknown
+  credential reads this socket first and only then refuses.
+* After RELEASED no further credential comes: an instance that wants to retire asks, and waits for
+  this answer before it decides that nobody will dial any more.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from asyncio import AbstractEventLoop
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any, Final
+
+from fluvial import wire
+from fluvial.errors import WireError
+from fluvial_invoker.instance.certificate import BirthCertificate
+
+_READ_BYTES: Final = 64 * 1024
+_EXIT_INVOKER_GONE: Final = 70
+
+
+class ControlType(IntEnum):
+    """The frames of the control descriptor; v invoker, i instance. The id is always 0."""
+
+    BIRTH = 1  # v→i body: the birth certificate
+    CREDENTIAL = 2  # v→i credential:bytes; good for one HELLO
+    RELEASED = 3  # v→i no credential follows; answer to RETIRING
+    READY = 10  # i→v phases_ms:map; the deployment is loaded and serves
+    FAILED = 11  # i→v reason:str; the deployment cannot be loaded
+    RETIRING = 12  # i→v reason:str; hand this instance out no more
+
+
+class Control:
+    """The instance's end."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._reader = wire.FrameReader()
+        self._credentials: set[bytes] = set()
+        self._certificate: BirthCertificate | None = None
+        self._on_credential: Callable[[], None] = _nothing
+        self._on_released: Callable[[], None] = _nothing
+
+    def wait_for_certificate(self) -> BirthCertificate:
+        """Block until the invoker has sent the certificate (it does before the fork)."""
+        while self._certificate is None:
+            data = self._socket.recv(_READ_BYTES)
+            if not data:
+                os._exit(_EXIT_INVOKER_GONE)
+            self._take(data)
+        return self._certificate
+
+    def attach(
+        self,
+        loop: AbstractEventLoop,
+        *,
+        on_credential: Callable[[], None],
+        on_released: Callable[[], None],
+    ) -> None:
+        """Go on reading in the background."""
+        self._on_credential = on_credential
+        self._on_released = on_released
+        self._socket.setblocking(False)
+        loop.add_reader(self._socket.fileno(), self._read)
+        self._read()
+
+    def redeem(self, credential: bytes) -> bool:
+        """Use up a credential; false when it was never issued or was used before."""
+        if credential not in self._credentials:
+            self._read()
+        if credential not in self._credentials:
+            return False
+        self._credentials.remove(credential)
+        return True
+
+    @property
+    def has_unused_credentials(self) -> bool:
+        """Whether a gateway was given this instance and has not dialled yet."""
+        return bool(self._credentials)
+
+    def tell_ready(self, phases_ms: dict[str, float]) -> None:
+        self._tell(ControlType.READY, phases_ms)
+
+    def tell_failed(self, reason: str) -> None:
+        self._tell(ControlType.FAILED, reason)
+
+    def tell_retiring(self, reason: str) -> None:
+        self._tell(ControlType.RETIRING, reason)
+
+    def _tell(self, kind: ControlType, field: object) -> None:
+        # A handful of small frames in a life: they always fit into the socket's buffer.
+        self._socket.sendall(wire.pack(kind, 0, field))
+
+    def _read(self) -> None:
+        while True:
+            try:
+                data = self._socket.recv(_READ_BYTES)
+            except BlockingIOError:
+                return
+            if not data:
+                # The invoker is gone, and with it everything that watches over this process.
+                os._exit(_EXIT_INVOKER_GONE)
+            self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        for header, body in self._reader.feed(data):
+            self._frame(header, body)
+
+    def _frame(self, header: list[Any], body: bytes) -> None:
+        match header[0]:
+            case ControlType.BIRTH:
+                self._certificate = BirthCertificate.decode(body)
+            case ControlType.CREDENTIAL:
+                self._credentials.add(header[2])
+                self._on_credential()
+            case ControlType.RELEASED:
+                self._on_released()
+            case other:
+                raise WireError(f"unknown control frame {other}")
+
+
+def _nothing() -> None:
+    return None

@@ -1,0 +1,210 @@
+"""Invocations under way in this instance: admission, one owned task each, one end each.
+
+* An invocation is admitted or refused (NACK) before any of its code runs: when the instance drains,
+  or when `max_concurrency` are under way.
+* Each has exactly one task, held by the invocation and ended exactly once (`ended`), whatever the
+  code in it raises. Nothing that one invocation raises reaches another.
+* A cancelled invocation counts until its code has really stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, ClassVar, Final, Protocol
+
+from fluvial.context import InvocationKind, activate
+from fluvial_invoker.instance.deadlines import Deadlines
+from fluvial_invoker.instance.idle import IdleWatch
+from fluvial_invoker.instance.metering import Meter, Metered, current, ended_by_exit
+from fluvial_invoker.instance.output import end_output
+from fluvial_invoker.instance.platform import LinkPlatform
+
+OUTCOME_OK: Final = "ok"
+OUTCOME_ERROR: Final = "error"
+OUTCOME_CANCELLED: Final = "cancelled"
+OUTCOME_TIMEOUT: Final = "timeout"
+
+
+class Link(Protocol):
+    """What an invocation needs of the connection that it came over."""
+
+    platform: LinkPlatform
+    is_congested: bool  # more is waiting to be written than the connection takes
+
+    def write(self, frame: bytes, /) -> None: ...
+    async def wait_until_writable(self) -> None: ...
+
+
+class Invocation(Meter):
+    """One invocation; the base of HTTP invocations and steps."""
+
+    kind: ClassVar[InvocationKind] = "http"
+
+    __slots__ = ("attempt", "conversation", "deadline", "link", "on_end", "stopped", "task")
+
+    def __init__(
+        self,
+        conversation: int,
+        link: Link,
+        *,
+        id: str | None,
+        run: str | None = None,
+    ) -> None:
+        super().__init__(id, run)
+        self.conversation = conversation
+        self.attempt = 1
+        self.link = link
+        self.deadline = 0.0  # in the loop's clock; 0: none
+        self.task: asyncio.Task[None] | None = None
+        self.stopped: str | None = None  # the outcome, once it was told to stop
+        self.on_end: Callable[[Invocation], None] = _nothing
+
+    async def run_body(self) -> None:
+        """The user's code; runs in the invocation's task and context."""
+        raise NotImplementedError
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Create the task; `on_end` is called when it is over."""
+        self.task = asyncio.Task(_Steps(self._run(), self), loop=loop)
+
+    async def _run(self) -> None:
+        current.set(self)
+        platform = self.link.platform
+        activate(platform.describe(self.id or "", self.kind, self.attempt, self.deadline), platform)
+        await self.run_body()
+
+    def cancel(self) -> None:
+        """The gateway does not want the answer any more, or is gone."""
+        self.stop(OUTCOME_CANCELLED)
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        self.stop(OUTCOME_TIMEOUT)
+
+    def stop(self, outcome: str) -> None:
+        """End the invocation early; the first reason stands."""
+        if self.stopped is None:
+            self.stopped = outcome
+        if self.task is not None:
+            self.task.cancel()
+
+    def ended(self, error: BaseException | None) -> None:
+        """The task is over: tell the gateway, then let go."""
+        try:
+            self.answer(error)
+        finally:
+            self.task = None  # breaks the cycle with the task: freed now, not by the collector
+            end_output(self)
+            self.on_end(self)
+
+    def answer(self, error: BaseException | None) -> None:
+        """Write the last frames of this invocation."""
+        raise NotImplementedError
+
+
+class _Steps(Metered):
+    """The steps of an invocation's own task: also notices the end, whatever it is."""
+
+    __slots__ = ("_invocation",)
+
+    def __init__(self, coroutine: Coroutine[Any, Any, None], invocation: Invocation) -> None:
+        super().__init__(coroutine, invocation)
+        self._invocation = invocation
+
+    def send(self, value: Any, /) -> Any:
+        return self._step(self._coroutine.send, value)
+
+    def throw(self, *arguments: Any) -> Any:
+        return self._step(self._coroutine.throw, *arguments)
+
+    def _step(self, advance: Callable[..., Any], *arguments: Any) -> Any:
+        invocation = self._invocation
+        try:
+            waited_for = advance(*arguments)
+        except StopIteration:
+            invocation.settle()
+            invocation.ended(None)
+            raise
+        except BaseException as error:  # noqa: BLE001 - the boundary between an invocation and its neighbours
+            invocation.settle()
+            if isinstance(error, SystemExit | KeyboardInterrupt):
+                error = ended_by_exit(error)
+            invocation.ended(error)
+            raise StopIteration from None
+        invocation.settle()
+        if invocation.pending_head:
+            invocation.flush_head()
+        return waited_for
+
+
+class Admission:
+    """Decides whether one more invocation may start, and knows what is under way."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        idle: IdleWatch,
+        deadlines: Deadlines,
+        *,
+        max_concurrency: int,
+    ) -> None:
+        self.max_concurrency = max_concurrency
+        self._loop = loop
+        self._idle = idle
+        self._deadlines = deadlines
+        self._in_flight: set[Invocation] = set()
+        self._draining = False
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._in_flight)
+
+    def refusal(self) -> str | None:
+        """Return why nothing can start now, or None."""
+        if self._draining:
+            return "draining"
+        if len(self._in_flight) >= self.max_concurrency:
+            return "concurrency"
+        return None
+
+    def start(self, invocation: Invocation, deadline_ms: int) -> None:
+        """Run an invocation that was not refused."""
+        self._in_flight.add(invocation)
+        self._idle.busy()
+        self._empty.clear()
+        if deadline_ms > 0:
+            invocation.deadline = self._loop.time() + deadline_ms / 1000
+            self._deadlines.add(invocation)
+        invocation.start(self._loop)
+
+    def over(self, invocation: Invocation) -> None:
+        """An invocation's code has stopped."""
+        self._deadlines.remove(invocation)
+        self._in_flight.discard(invocation)
+        if not self._in_flight:
+            self._empty.set()
+            self._idle.idle()
+
+    def touch(self) -> None:
+        """Something short was done, or is about to come: count idleness from now on."""
+        if not self._in_flight:
+            self._idle.idle()
+
+    def drain(self) -> None:
+        """Refuse everything from now on."""
+        self._draining = True
+        self._idle.stop()
+
+    async def wait_until_empty(self) -> None:
+        await self._empty.wait()
+
+    def cancel_all(self) -> None:
+        for invocation in list(self._in_flight):
+            invocation.cancel()
+
+
+def _nothing(_: Invocation) -> None:
+    return None

@@ -1,0 +1,282 @@
+"""Connections from gateways, as the instance sees them.
+
+* The first frame of a link is HELLO with a credential that the invoker issued; anything else, or a
+  credential that is unknown or used, closes the connection.
+* When a link is lost, its invocations are cancelled, and no other link is served before their code
+  has stopped: the gateway counts them as dead from then on and may send them elsewhere.
+* Frames of one loop turn leave in one write (the event loop's transport gathers them).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final, Protocol, cast
+
+from fluvial.errors import WireError
+from fluvial.wire import PROTOCOL_VERSION, FrameReader, FrameType, pack
+from fluvial_invoker.instance.asgi import HttpInvocation
+from fluvial_invoker.instance.functions import Functions
+from fluvial_invoker.instance.invocations import Admission, Invocation
+from fluvial_invoker.instance.metering import instance_meter
+from fluvial_invoker.instance.output import report, report_exception
+from fluvial_invoker.instance.platform import LinkPlatform
+
+_HELLO: Final = int(FrameType.HELLO)
+_REQUEST: Final = int(FrameType.REQUEST)
+_REQUEST_BODY: Final = int(FrameType.REQUEST_BODY)
+_CREDIT: Final = int(FrameType.CREDIT)
+_CANCEL: Final = int(FrameType.CANCEL)
+_INVOKE: Final = int(FrameType.INVOKE)
+_FORGET: Final = int(FrameType.FORGET)
+_REPLY: Final = int(FrameType.REPLY)
+_NACK: Final = int(FrameType.NACK)
+
+_MAX_LINKS: Final = 64  # a gateway has one; more dial only when something is wrong
+_HIGH_WATER_BYTES: Final = 1024 * 1024
+_STUCK_SECONDS: Final = 2.0  # for the code of a lost link's invocations to stop
+
+
+class Credentials(Protocol):
+    """What the invoker has issued for this instance."""
+
+    def redeem(self, credential: bytes, /) -> bool: ...
+    @property
+    def has_unused_credentials(self) -> bool: ...
+
+
+class Links:
+    """All links of this instance."""
+
+    def __init__(
+        self,
+        *,
+        instance: str,
+        functions: Functions,
+        admission: Admission,
+        credentials: Credentials,
+        on_stuck: Callable[[], None],
+    ) -> None:
+        self.instance = instance
+        self.functions = functions
+        self.admission = admission
+        self.credentials = credentials
+        self._on_stuck = on_stuck
+        self._is_released = False
+        self.goaway_reason: str | None = None
+        self._open: set[Link] = set()
+        self._ending: set[Invocation] = set()  # of lost links; their code has not stopped yet
+        self._waiting: list[Link] = []
+        self._changed = asyncio.Event()
+
+    def new_link(self) -> Link:
+        return Link(self)
+
+    def go_away(self, reason: str) -> None:
+        """Tell every gateway, also those that dial later, to send nothing more."""
+        self.goaway_reason = reason
+        for link in self._open:
+            link.write(pack(FrameType.GOAWAY, 0, reason))
+
+    def released(self) -> None:
+        """The invoker hands this instance out no more."""
+        self._is_released = True
+        self._changed.set()
+
+    async def wait_until_unwanted(self) -> None:
+        """Wait until no gateway is connected and none is about to dial."""
+        while self._open or not self._is_released or self.credentials.has_unused_credentials:
+            self._changed.clear()
+            await self._changed.wait()
+
+    def opened(self, link: Link) -> bool:
+        """Take a new connection; false: it must wait for those of a lost link to stop."""
+        if len(self._open) >= _MAX_LINKS:
+            raise WireError(f"more than {_MAX_LINKS} links")
+        self._open.add(link)
+        if not self._ending:
+            return True
+        self._waiting.append(link)
+        return False
+
+    def lost(self, link: Link, invocations: list[Invocation]) -> None:
+        """A connection is gone, with these invocations under way."""
+        self._open.discard(link)
+        self._changed.set()
+        self._ending.update(invocations)
+        for invocation in invocations:
+            invocation.stop("cancelled")
+        if self._ending:
+            asyncio.get_running_loop().call_later(_STUCK_SECONDS, self._check_stuck)
+
+    def _check_stuck(self) -> None:
+        """Leave, rather than keep the next gateway waiting for code that does not stop."""
+        if self._ending:
+            self._on_stuck()
+
+    def ended(self, invocation: Invocation) -> None:
+        """The code of an invocation has stopped."""
+        self.admission.over(invocation)
+        if self._ending:
+            self._ending.discard(invocation)
+            if not self._ending:
+                waiting, self._waiting = self._waiting, []
+                for link in waiting:
+                    link.resume()
+
+
+class Link(asyncio.Protocol):
+    """One gateway's connection."""
+
+    platform: LinkPlatform
+
+    def __init__(self, links: Links) -> None:
+        self._links = links
+        self._admission = links.admission
+        self._functions = links.functions
+        self._reader = FrameReader()
+        self._invocations: dict[int, Invocation] = {}
+        self._is_welcome = False
+        self._transport: asyncio.Transport | None = None
+        self._write: Callable[[bytes], None] = _drop
+        self._writable = asyncio.Event()
+        self.is_congested = False
+
+    # What asyncio calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(_HIGH_WATER_BYTES)
+        self._write = self._transport.write
+        try:
+            if not self._links.opened(self):
+                self._transport.pause_reading()
+        except WireError as error:
+            self._break(error)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for header, body in self._reader.feed(data):
+                self._frame(header, body)
+        except WireError as error:
+            self._break(error)
+        except (LookupError, TypeError, ValueError) as error:
+            report_exception(error, instance_meter, "a gateway sent a malformed frame")
+            self._break(WireError("a frame's fields are not what its type asks for"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._write = _drop
+        self._transport = None
+        self.resume_writing()
+        if self._is_welcome:
+            self.platform.close()
+        self._links.lost(self, list(self._invocations.values()))
+
+    def pause_writing(self) -> None:
+        self.is_congested = True
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self.is_congested = False
+        self._writable.set()
+
+    # What invocations call
+
+    def write(self, frame: bytes, /) -> None:
+        """Send a frame; dropped when the gateway is gone."""
+        self._write(frame)
+
+    async def wait_until_writable(self) -> None:
+        await self._writable.wait()
+
+    # What the other links cause
+
+    def resume(self) -> None:
+        """The invocations of a lost link have stopped: serve this one."""
+        if self._transport is not None:
+            self._transport.resume_reading()
+
+    # Frames
+
+    def _frame(self, header: list[Any], body: bytes) -> None:
+        kind = header[0]
+        if not self._is_welcome:
+            self._hello(kind, header)
+        elif kind == _REQUEST:
+            self._request(header, body)
+        elif kind == _INVOKE:
+            self._invoke(header, body)
+        elif kind == _REQUEST_BODY:
+            invocation = self._invocations.get(header[1])
+            if isinstance(invocation, HttpInvocation):
+                invocation.body_arrived(body, more=header[2])
+        elif kind == _CREDIT:
+            invocation = self._invocations.get(header[1])
+            if isinstance(invocation, HttpInvocation):
+                invocation.credit_arrived(header[2])
+        elif kind == _CANCEL:
+            invocation = self._invocations.get(header[1])
+            if invocation is not None:
+                invocation.cancel()
+        elif kind == _REPLY:
+            self.platform.reply_arrived(header[1], header[2], header[3], body)
+        elif kind == _FORGET:
+            self._functions.forget(header[2])
+        else:
+            raise WireError(f"frame type {kind} does not belong on a link")
+
+    def _hello(self, kind: int, header: list[Any]) -> None:
+        if kind != _HELLO:
+            raise WireError(f"a link begins with HELLO, not with frame type {kind}")
+        _, _, version, credential, _gateway, partitions, *_ = header
+        if version != PROTOCOL_VERSION:
+            raise WireError(f"protocol version {version}, this instance speaks {PROTOCOL_VERSION}")
+        if not self._links.credentials.redeem(credential):
+            raise WireError("HELLO with a credential that is unknown or was used before")
+        self._is_welcome = True
+        self.platform = self._functions.platform(self, partitions)
+        self._admission.touch()
+        welcome = (PROTOCOL_VERSION, self._links.instance, self._admission.max_concurrency)
+        self._write(pack(FrameType.WELCOME, 0, *welcome))
+        if self._links.goaway_reason is not None:
+            self._write(pack(FrameType.GOAWAY, 0, self._links.goaway_reason))
+
+    def _request(self, header: list[Any], body: bytes) -> None:
+        conversation: int = header[1]
+        refusal = self._admission.refusal()
+        if refusal is not None:
+            self._write(pack(_NACK, conversation, refusal))
+            return
+        self._run(self._functions.http(header, body, self), deadline_ms=header[9])
+
+    def _invoke(self, header: list[Any], body: bytes) -> None:
+        conversation: int = header[1]
+        refusal = self._admission.refusal()
+        if refusal is not None:
+            self._write(pack(_NACK, conversation, refusal))
+            return
+        invocation = self._functions.invoke(header, body, self)
+        if invocation is None:
+            self._admission.touch()
+        else:
+            self._run(invocation, deadline_ms=0)
+
+    def _run(self, invocation: Invocation, *, deadline_ms: int) -> None:
+        if invocation.conversation in self._invocations:
+            raise WireError(f"id {invocation.conversation} is in use")
+        self._invocations[invocation.conversation] = invocation
+        invocation.on_end = self._over
+        self._admission.start(invocation, deadline_ms)
+
+    def _over(self, invocation: Invocation) -> None:
+        self._invocations.pop(invocation.conversation, None)
+        self._links.ended(invocation)
+
+    def _break(self, error: WireError) -> None:
+        report(f"closing a gateway's connection: {error}", instance_meter)
+        if self._transport is not None:
+            self._transport.abort()
+
+
+def _drop(_: bytes) -> None:
+    return None

@@ -1,0 +1,184 @@
+"""An instance, put together: load, start up, serve, drain, leave.
+
+1. Import the deployment's modules (with the collector off: an import makes little garbage).
+2. Run the app's lifespan start-up on a new event loop.
+3. Serve gateways on the listening socket; what they sent before has been waiting in its backlog.
+4. When idle for long enough, or told by SIGTERM: refuse new invocations, let those under way
+   finish, cancel what is left at the deadline, close, run the lifespan shutdown, exit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import socket
+import time
+import traceback
+from collections.abc import Coroutine
+from typing import Any, Final
+
+import uvloop
+
+from fluvial.encryption import AppKeys
+from fluvial_invoker.instance.certificate import BirthCertificate
+from fluvial_invoker.instance.control import Control
+from fluvial_invoker.instance.deadlines import Deadlines
+from fluvial_invoker.instance.durable import install_guards, live_runs
+from fluvial_invoker.instance.functions import Functions
+from fluvial_invoker.instance.idle import IdleWatch
+from fluvial_invoker.instance.interfaces import asgi_app
+from fluvial_invoker.instance.invocations import Admission
+from fluvial_invoker.instance.lifespan import Lifespan
+from fluvial_invoker.instance.links import Links
+from fluvial_invoker.instance.loading import DeploymentError, LoadedApp, load
+from fluvial_invoker.instance.metering import (
+    MeteredExecutor,
+    instance_meter,
+    meter_anyio_threads,
+    start_metering,
+)
+from fluvial_invoker.instance.output import report
+
+EXIT_OK: Final = 0
+EXIT_NOT_LOADED: Final = 71
+MAX_REASON_CHARACTERS: Final = 4096
+_CANCEL_SECONDS: Final = 2.0  # for code to stop after it was cancelled
+_LINGER_SECONDS: Final = 1.0  # for gateways to hear GOAWAY before the socket closes
+_LIFESPAN_STOP_SECONDS: Final = 5.0
+_MAX_THREADS: Final = 256
+# Fewer, larger collections: what an import leaves behind is frozen, requests make little garbage.
+_GC_THRESHOLDS: Final = (10_000, 20, 50)
+
+
+def run_instance(certificate: BirthCertificate, control: Control, listener: socket.socket) -> int:
+    """Serve until it is time to leave; return the exit status."""
+    install_guards()
+    gc.disable()
+    try:
+        app, import_ms = load(certificate.deployment)
+        meter_anyio_threads()
+    except BaseException as error:  # noqa: BLE001 - user code at a process boundary
+        reason = describe(error)
+        report(f"the deployment cannot be loaded\n{reason}", instance_meter)
+        control.tell_failed(reason)
+        return EXIT_NOT_LOADED
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
+    gc.enable()
+    loop = uvloop.new_event_loop()
+    asyncio.set_event_loop(loop)
+    instance = Instance(certificate, control, listener, app, loop)
+    return loop.run_until_complete(instance.run(import_ms))
+
+
+def describe(error: BaseException) -> str:
+    """Return the end of a traceback, for the person who deployed."""
+    if isinstance(error, DeploymentError):
+        return str(error)[:MAX_REASON_CHARACTERS]
+    text = "".join(traceback.format_exception(error)).strip()
+    return text[-MAX_REASON_CHARACTERS:]
+
+
+class Instance:
+    """The parts of a running instance and the order in which they start and stop."""
+
+    def __init__(
+        self,
+        certificate: BirthCertificate,
+        control: Control,
+        listener: socket.socket,
+        app: LoadedApp | None,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        settings = certificate.deployment.instance
+        self._certificate = certificate
+        self._control = control
+        self._listener = listener
+        self._loop = loop
+        self._reason: asyncio.Future[str] = loop.create_future()
+        threads = min(settings.max_concurrency, _MAX_THREADS)
+        self._executor = MeteredExecutor(threads, thread_name_prefix="invocation")
+        self._app = asgi_app(app, self._executor)
+        self._in_threads = app is not None and not app.is_async
+        self._lifespan = Lifespan(self._app) if app and app.interface == "asgi" else None
+        self._admission = Admission(
+            loop,
+            IdleWatch(loop, settings.idle_seconds, lambda: self._leave("idle")),
+            Deadlines(loop),
+            max_concurrency=settings.max_concurrency,
+        )
+
+    async def run(self, import_ms: float) -> int:
+        """Start up, serve, leave; return the exit status."""
+        start_metering(self._loop)
+        self._loop.set_default_executor(MeteredExecutor(thread_name_prefix="default"))
+        self._loop.add_signal_handler(signal.SIGTERM, self._leave, "terminated")
+        started = time.monotonic()
+        try:
+            if self._lifespan is not None:
+                await self._lifespan.start()
+        except DeploymentError as error:
+            self._control.tell_failed(describe(error))
+            return EXIT_NOT_LOADED
+        startup_ms = (time.monotonic() - started) * 1000
+        await self._serve({"import": round(import_ms, 2), "startup": round(startup_ms, 2)})
+        return EXIT_OK
+
+    async def _serve(self, phases_ms: dict[str, float]) -> None:
+        spec = self._certificate.deployment
+        keys = AppKeys(spec.app, self._certificate.roots, self._certificate.key_id)
+        has_state = self._lifespan is not None and self._lifespan.is_supported
+        functions = Functions(
+            app=self._app,
+            in_threads=self._in_threads,
+            state=self._lifespan.state if self._lifespan and has_state else None,
+            runs=live_runs(keys, self._executor),
+            keys=keys,
+            deployment=spec.deployment,
+            instance=self._certificate.instance,
+            loop=self._loop,
+        )
+        links = Links(
+            instance=self._certificate.instance,
+            functions=functions,
+            admission=self._admission,
+            credentials=self._control,
+            on_stuck=lambda: self._leave("stuck"),
+        )
+        self._control.attach(
+            self._loop, on_credential=self._admission.touch, on_released=links.released
+        )
+        server = await self._loop.create_unix_server(links.new_link, sock=self._listener)
+        self._control.tell_ready(phases_ms)
+        self._admission.touch()
+        reason = await self._reason
+        await self._drain(links, reason)
+        server.close()
+        if self._lifespan is not None:
+            await self._lifespan.stop(_LIFESPAN_STOP_SECONDS)
+
+    def _leave(self, reason: str) -> None:
+        if not self._reason.done():
+            self._reason.set_result(reason)
+
+    async def _drain(self, links: Links, reason: str) -> None:
+        # 1. Refuse: gateways that hear of it send their work elsewhere, late frames get a NACK.
+        self._admission.drain()
+        links.go_away(reason)
+        self._control.tell_retiring(reason)
+        # 2. Let what is under way finish. 3. Cancel the rest.
+        if not await _within(self._certificate.grace_seconds, self._admission.wait_until_empty()):
+            self._admission.cancel_all()
+            await _within(_CANCEL_SECONDS, self._admission.wait_until_empty())
+        # 4. Nobody may be about to send: each gateway has closed its link, none is about to dial.
+        await _within(_LINGER_SECONDS, links.wait_until_unwanted())
+
+
+async def _within(seconds: float, waiting: Coroutine[Any, Any, None]) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            await waiting
+    except TimeoutError:
+        return False
+    return True

@@ -1,0 +1,39 @@
+"""WSGI apps, through a2wsgi over the ASGI path, in a bounded pool of threads.
+
+a2wsgi's thread waits for its events to be taken, so two things must never happen while it runs: the
+task is cancelled (see `ThreadedInvocation`), or `send` raises (kept from it here).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, MutableMapping
+from typing import Any
+
+from a2wsgi import WSGIMiddleware
+
+from fluvial_invoker.instance.asgi import AsgiApp, Message, Receive, Send
+from fluvial_invoker.instance.metering import MeteredExecutor
+
+
+def asgi_from_wsgi(app: Callable[..., Any], executor: MeteredExecutor) -> AsgiApp:
+    """Return an ASGI app that runs `app` in `executor`."""
+    middleware: Any = WSGIMiddleware(app, workers=1)
+    middleware.executor.shutdown(wait=False)  # never used: ours meters, and is shared
+    middleware.executor = executor
+
+    async def call(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        failures: list[Exception] = []
+
+        async def send_safely(message: Message) -> None:
+            if failures:
+                return
+            try:
+                await send(message)
+            except Exception as error:  # noqa: BLE001 - raised below, when the thread is done
+                failures.append(error)
+
+        await middleware(scope, receive, send_safely)
+        if failures:
+            raise failures[0]
+
+    return call

@@ -1,0 +1,215 @@
+"""One instance, as the invoker sees it.
+
+Its control descriptor says what it does (ready, failed, retiring); its log pipe what it writes; its
+zygote (or the invoker itself, for a spawned one) how it ended. It is over when it has ended *and*
+everything that it has written before has been read, so that the reason is complete.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import signal
+import time
+from enum import Enum
+from typing import Any, Final
+
+from fluvial.errors import WireError
+from fluvial.manifest import DeploymentSpec
+from fluvial.wire import FrameReader, pack
+from fluvial_invoker import process_stats
+from fluvial_invoker.app_logs import AppLogs, LogPipe, Origin, read_available
+from fluvial_invoker.births import Birth
+from fluvial_invoker.instance.certificate import BirthCertificate
+from fluvial_invoker.instance.control import ControlType
+
+MAX_REASON_CHARACTERS: Final = 4096
+CREDENTIAL_BYTES: Final = 16
+_READ_AT_ONCE_BYTES: Final = 256 * 1024  # of a log pipe, before others get their turn
+_LAST_WORDS_SECONDS: Final = 2.0
+
+_log = logging.getLogger(__name__)
+
+
+class State(Enum):
+    """How far an instance has come."""
+
+    STARTING = "starting"
+    READY = "ready"
+    RETIRING = "retiring"  # takes nothing new
+    ENDED = "ended"
+
+
+class Instance(asyncio.Protocol):
+    """One instance; also the protocol of its control connection."""
+
+    def __init__(self, instance_id: str, spec: DeploymentSpec, birth: Birth, logs: AppLogs) -> None:
+        self.id = instance_id
+        self.spec = spec
+        self.address = str(birth.path)
+        self.state = State.STARTING
+        self.tier = ""
+        self.pid = 0
+        self.phases_ms: dict[str, float] = {}
+        self.born: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.over = asyncio.Event()
+        self._birth = birth
+        self._logs = logs
+        origin = Origin(app=spec.app, deployment=spec.deployment, instance=instance_id)
+        self._log = LogPipe(origin, logs.take(spec.app), monotonic=time.monotonic)
+        self._reader = FrameReader()
+        self._control: asyncio.Transport | None = None
+        self._control_closed = asyncio.Event()
+        self._failure: str | None = None
+        self._was_ready = False
+        self._retiring_reason = "exit:0"
+        self._started_at = time.monotonic()
+        self._killer: asyncio.TimerHandle | None = None
+        self._pidfd: int | None = None
+
+    @property
+    def accepts(self) -> bool:
+        """Whether a gateway may be given this instance."""
+        return self.state in (State.STARTING, State.READY)
+
+    async def open(self, certificate: BirthCertificate) -> None:
+        """Start to listen to it, and write its certificate; before the process exists."""
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._birth.log_reader, self._read_log)
+        transport, _ = await loop.create_unix_connection(lambda: self, sock=self._birth.control)
+        self._control = transport
+        transport.write(pack(ControlType.BIRTH, 0, body=certificate.encode()))
+
+    def started(self, pid: int, tier: str, phases_ms: dict[str, float]) -> None:
+        """The process exists."""
+        self.pid = pid
+        self.tier = tier
+        self.phases_ms = phases_ms
+        with contextlib.suppress(ProcessLookupError):  # it has ended already
+            self._pidfd = os.pidfd_open(pid)
+        self.born.set_result(None)
+
+    def new_credential(self) -> bytes:
+        """Issue a credential; the instance knows it before the caller does."""
+        credential = secrets.token_bytes(CREDENTIAL_BYTES)
+        if self._control is not None:
+            self._control.write(pack(ControlType.CREDENTIAL, 0, credential))
+        return credential
+
+    def terminate(self, grace_seconds: float) -> None:
+        """Ask it to end, and kill it after the grace."""
+        if self.state is not State.ENDED:
+            self.state = State.RETIRING
+            self._send_signal(signal.SIGTERM)
+            self._kill_in(grace_seconds)
+
+    async def ended(self, exit_code: int | None) -> str:
+        """Close everything; return the reason. `exit_code` None: nobody saw the end."""
+        self.state = State.ENDED
+        if self._killer is not None:
+            self._killer.cancel()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORDS_SECONDS):
+                await self._control_closed.wait()
+        self._close()
+        self.over.set()
+        return self._reason(exit_code)
+
+    def survey(self) -> dict[str, Any]:
+        """Return what SURVEYED says about this instance."""
+        return {
+            "instance": self.id,
+            "deployment": self.spec.deployment,
+            "app": self.spec.app,
+            "pid": self.pid,
+            "tier": self.tier,
+            "started_ms_ago": int((time.monotonic() - self._started_at) * 1000),
+            "rss_bytes": process_stats.rss_bytes(self.pid),
+            "cpu_us": process_stats.cpu_us(self.pid),
+            "state": self.state.value,
+        }
+
+    # What its control connection says
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for header, _ in self._reader.feed(data):
+                self._frame(header)
+        except (WireError, LookupError) as error:
+            _log.warning("an instance broke the control protocol", extra={"instance": self.id})
+            self._failure = self._failure or f"control protocol: {error}"
+            self._send_signal(signal.SIGKILL)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._control = None
+        self._control_closed.set()
+        if self.state is not State.ENDED:
+            # It is ending, or its code has closed descriptors that are not its own.
+            self._kill_in(_LAST_WORDS_SECONDS)
+
+    def _kill_in(self, seconds: float) -> None:
+        if self._killer is None:
+            loop = asyncio.get_running_loop()
+            self._killer = loop.call_later(seconds, self._send_signal, signal.SIGKILL)
+
+    def _send_signal(self, number: int) -> None:
+        if self._pidfd is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, number)
+
+    def _frame(self, header: list[Any]) -> None:
+        match header[0]:
+            case ControlType.READY if self.state is State.STARTING:
+                self.state = State.READY
+                self._was_ready = True
+                _log.info("instance ready", extra={"instance": self.id, "phases_ms": header[2]})
+            case ControlType.FAILED:
+                self.state = State.RETIRING
+                self._failure = f"import_failed: {str(header[2])[-MAX_REASON_CHARACTERS:]}"
+            case ControlType.RETIRING:
+                self.state = State.RETIRING
+                self._retiring_reason = str(header[2])[:100]
+                if self._control is not None:
+                    self._control.write(pack(ControlType.RELEASED, 0))
+            case ControlType.READY:
+                pass  # told to end while it was starting
+            case other:
+                raise WireError(f"unknown control frame {other}")
+
+    # What it writes
+
+    def _read_log(self) -> None:
+        if not read_available(self._birth.log_reader, self._log.feed, at_most=_READ_AT_ONCE_BYTES):
+            asyncio.get_running_loop().remove_reader(self._birth.log_reader)
+
+    def _close(self) -> None:
+        """Read what is left in the pipe, then close all descriptors and the socket's file."""
+        read_available(self._birth.log_reader, self._log.feed, at_most=_READ_AT_ONCE_BYTES)
+        self._log.end()
+        asyncio.get_running_loop().remove_reader(self._birth.log_reader)
+        os.close(self._birth.log_reader)
+        if self._control is not None:
+            self._control.abort()
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None
+        self._birth.path.unlink(missing_ok=True)
+        self._logs.release(self.spec.app)
+
+    def _reason(self, exit_code: int | None) -> str:
+        if self._failure is not None:
+            return self._failure
+        how = _how(exit_code)
+        if not self._was_ready:
+            text = f"import_failed: {how} before it was ready\n{self._log.tail}"
+            return text[:MAX_REASON_CHARACTERS]
+        return self._retiring_reason if exit_code == 0 else how
+
+
+def _how(exit_code: int | None) -> str:
+    if exit_code is None:
+        return "signal:9"  # its zygote is gone, and the kernel killed it for that
+    return f"exit:{exit_code}" if exit_code >= 0 else f"signal:{-exit_code}"

@@ -1,0 +1,30 @@
+"""What the kernel says about a process: resident memory and CPU time."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+_TICK_US: Final = 1_000_000 // os.sysconf("SC_CLK_TCK")
+_UTIME: Final = 11  # counted after the name, which may contain anything
+_STIME: Final = 12
+
+
+def rss_bytes(pid: int) -> int:
+    """Return the resident memory; 0 when the process is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
+    except OSError:
+        return 0
+
+
+def cpu_us(pid: int) -> int:
+    """Return user plus system time; 0 when the process is gone."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0
+    fields = text.rpartition(")")[2].split()
+    return (int(fields[_UTIME]) + int(fields[_STIME])) * _TICK_US
