@@ -79,6 +79,13 @@ def context() -> Invocation:
     return invocation
 
 
+def is_replaying() -> bool:
+    """Whether workflow code runs only to be brought back to where it was: what it prints was
+    printed before."""
+    loop = current_loop()
+    return loop is not None and loop.journal.is_replaying
+
+
 def metadata() -> Metadata:
     """Return the run (and the step) that is running here.
 

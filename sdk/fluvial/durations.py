@@ -12,7 +12,7 @@ from fluvial.errors import InvalidRequestError
 Duration = str | int | float | timedelta
 """A text such as `"1h 30m"` (units w, d, h, m, s, ms), a number of seconds, or a timedelta."""
 
-MAX_SECONDS: Final = 100 * 366 * 86_400  # a hundred years: what is longer is a mistake
+MAX_SECONDS: Final = 100 * 365 * 86_400  # a hundred years: what is longer is a mistake
 _UNITS: Final = {"w": 604_800.0, "d": 86_400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _PART = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|[wdhms])\s*")
 _NUMBER = re.compile(r"\s*\d+(?:\.\d+)?\s*")

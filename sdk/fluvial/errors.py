@@ -179,7 +179,7 @@ class HookConflictError(FluvialError):
     code = "hook_conflict"
 
     def __init__(self, token: str) -> None:
-        super().__init__(f"the hook token {token!r} is held by another run")
+        super().__init__(f"the hook token {token!r} is held by another run or hook")
         self.token = token
 
 

@@ -7,7 +7,7 @@ the same events in the same order, however the dispatcher batched them.
 from __future__ import annotations
 
 import asyncio
-from contextvars import Context
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from fluvial.codec import decode, encode
@@ -110,8 +110,8 @@ class Execution:
             self._fail(error, "invalid_input")
             return
         coroutine = self._workflow.function(*args, **kwargs)
-        # An empty context: what some invocation set must not reach a run that outlives it.
-        self._task = self.loop.create_task(coroutine, name="workflow", context=Context())
+        # The context of the turn that starts or replays it: output is attributed to its run.
+        self._task = self.loop.create_task(coroutine, name="workflow", context=copy_context())
         self._task.add_done_callback(self.loop.halt)
 
     def _deliver(self, operation: Operation, given: Input, plaintext: bytes | None) -> None:

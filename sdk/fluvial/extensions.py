@@ -250,10 +250,17 @@ def _unpack_model(data: bytes) -> Any:
 
 def _pack_exception(value: BaseException) -> msgpack.ExtType:
     chain = [
-        (r.name, _portable(list(r.arguments)), _portable(r.state), r.text, r.traceback)
-        for r in describe(value)
+        [
+            record.name,
+            _portable(list(record.arguments)),
+            _portable(record.state),
+            record.text,
+            record.traceback,
+            list(record.notes),
+        ]
+        for record in describe(value)
     ]
-    return msgpack.ExtType(_EXCEPTION, pack([list(record) for record in chain]))
+    return msgpack.ExtType(_EXCEPTION, pack(chain))
 
 
 def _portable(value: Any) -> Any:
@@ -273,9 +280,14 @@ def _unpack_exception(data: bytes) -> BaseException:
     return rebuild(
         [
             FailureRecord(
-                name=name, arguments=tuple(arguments), state=state, text=text, traceback=trace
+                name=name,
+                arguments=tuple(arguments),
+                state=state,
+                text=text,
+                traceback=traceback,
+                notes=tuple(notes),
             )
-            for name, arguments, state, text, trace in unpack(data)
+            for name, arguments, state, text, traceback, notes in unpack(data)
         ]
     )
 

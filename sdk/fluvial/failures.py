@@ -19,6 +19,7 @@ from fluvial.errors import FluvialError, RemoteError
 MAX_TRACEBACK_CHARACTERS: Final = 16 * 1024
 MAX_TEXT_CHARACTERS: Final = 8 * 1024
 MAX_CHAIN: Final = 8
+MAX_NOTES: Final = 8
 _NOTE: Final = "remote traceback (most recent call last):\n"
 _HIDDEN: Final = frozenset({"__notes__"})
 
@@ -32,6 +33,7 @@ class FailureRecord:
     state: dict[str, Any]
     text: str
     traceback: str
+    notes: tuple[str, ...] = ()
 
 
 def describe(error: BaseException) -> Iterator[FailureRecord]:
@@ -53,6 +55,8 @@ def rebuild(chain: list[FailureRecord]) -> BaseException:
     for record in reversed(chain):
         error = _instance(record)
         error.__cause__ = cause
+        for note in record.notes:
+            error.add_note(note)
         if record.traceback:
             error.add_note(_NOTE + record.traceback)
         cause = error
@@ -68,6 +72,7 @@ def _record(error: BaseException) -> FailureRecord:
         state={k: v for k, v in vars(error).items() if k not in _HIDDEN} if own else {},
         text=_text(error)[:MAX_TEXT_CHARACTERS],
         traceback=_traceback(error),
+        notes=_notes(error),
     )
 
 
@@ -76,6 +81,12 @@ def _text(error: BaseException) -> str:
         return str(error)
     except Exception as broken:  # noqa: BLE001 - __str__ is the user's code
         return f"<its __str__ raised {type(broken).__name__}>"
+
+
+def _notes(error: BaseException) -> tuple[str, ...]:
+    """What was added to it, the traceback of an earlier crossing included."""
+    notes: list[Any] = getattr(error, "__notes__", [])
+    return tuple(str(note)[-MAX_TRACEBACK_CHARACTERS:] for note in notes[:MAX_NOTES])
 
 
 def _traceback(error: BaseException) -> str:

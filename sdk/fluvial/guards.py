@@ -10,17 +10,21 @@ threads, processes, sockets, files opened for writing.
 `uuid.uuid4`. Only names looked up after `install` see this, so an instance installs the guards
 before it imports a bundle. `datetime.now` cannot be replaced without breaking the type: use
 `fluvial.now()`.
+
+*Put in order*: `asyncio.as_completed` makes tasks of coroutines in the order of a set of
+coroutines, which is that of their addresses.
 """
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import os
 import random
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
 from fluvial.determinism import uuid4 as repeatable_uuid4
@@ -61,6 +65,7 @@ def install() -> None:
     uuid.uuid4 = _or_run(uuid.uuid4, lambda _: repeatable_uuid4())
     for name in _RANDOM:
         setattr(random, name, _repeatable_random(name))
+    asyncio.as_completed = asyncio.tasks.as_completed = _ordered(asyncio.as_completed)
 
 
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:
@@ -84,6 +89,16 @@ def _or_run(real: Callable[[], Any], repeatable: Callable[[Any], Any]) -> Callab
         return real() if loop is None else repeatable(loop)
 
     return ask
+
+
+def _ordered(real: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(real)
+    def as_completed(fs: Iterable[Awaitable[Any]], **options: Any) -> Any:
+        if current_loop() is not None:
+            fs = [asyncio.ensure_future(each) for each in fs]
+        return real(fs, **options)
+
+    return as_completed
 
 
 def _repeatable_random(name: str) -> Callable[..., Any]:

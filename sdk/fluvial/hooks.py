@@ -20,6 +20,7 @@ from fluvial.events import EventType
 from fluvial.extensions import is_model
 from fluvial.journal import Operation
 from fluvial.loop import WorkflowLoop, current_loop
+from fluvial.scope import MADE_TOKEN
 from fluvial.shapes import Shape, shape_of
 
 T = TypeVar("T")
@@ -94,8 +95,8 @@ class Hook(Generic[T]):
     def __init__(self, payload_type: type[T] | None = None, *, token: str | None = None) -> None:
         if token is not None and not 1 <= len(token.encode()) <= MAX_TOKEN_BYTES:
             raise InvalidRequestError(f"a hook token must have 1 to {MAX_TOKEN_BYTES} bytes")
-        if token is not None and token.startswith("run_"):
-            raise InvalidRequestError("a chosen hook token must not begin with 'run_'")
+        if token is not None and token.startswith(MADE_TOKEN):
+            raise InvalidRequestError(f"a chosen hook token must not begin with {MADE_TOKEN!r}")
         self._payload_type = payload_type
         self._token = token
         self._loop: WorkflowLoop | None = None
@@ -118,6 +119,9 @@ class Hook(Generic[T]):
             raise InvalidRequestError("a Hook opens once; make another one")
         chosen = self._token is not None
         token = self._token if self._token is not None else loop.scope.next_token()
+        if token in loop.scope.open_tokens:
+            raise HookConflictError(token)
+        loop.scope.open_tokens.add(token)
         self._loop = loop
         self._operation = HookOperation(token, chosen, self._payload_type)
         loop.journal.ask(self._operation)
@@ -130,6 +134,7 @@ class Hook(Generic[T]):
         traceback: TracebackType | None,
     ) -> None:
         if self._loop is not None and self._operation is not None:
+            self._loop.scope.open_tokens.discard(self._operation.token)
             self._loop.journal.withdraw(self._operation)
 
     def __await__(self) -> Generator[Any, Any, T]:

@@ -7,7 +7,9 @@ Invariants:
 2.  Callbacks run in the order in which they were scheduled; nothing else decides the order.
 3.  Its clock moves only with consumed inputs. A timer is a durable operation: it fires when the
     log says so, not when a clock does.
-4.  What cannot be repeated (sockets, threads, processes, signals) raises WorkflowSandboxError.
+4.  Tasks and futures hash by their number, not by their address: asyncio keeps them in sets, and
+    the order of a set decides what a task group cancels first.
+5.  What cannot be repeated (sockets, threads, processes, signals) raises WorkflowSandboxError.
 """
 
 from __future__ import annotations
@@ -122,6 +124,32 @@ class DurableTimer(asyncio.TimerHandle):
             self._context.run(self._callback, *self._args)
 
 
+class NumberedFuture(asyncio.Future[Any]):
+    """A future that goes into sets in a repeatable order."""
+
+    __slots__ = ("_number",)
+
+    def __init__(self, number: int, loop: WorkflowLoop) -> None:
+        self._number = number
+        super().__init__(loop=loop)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
+class NumberedTask(asyncio.Task[Any]):
+    """A task that goes into sets in a repeatable order."""
+
+    __slots__ = ("_number",)
+
+    def __init__(self, number: int, coroutine: Any, **options: Any) -> None:
+        self._number = number  # first: asyncio puts the new task into a set of its own
+        super().__init__(coroutine, **options)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
 class WorkflowLoop(asyncio.AbstractEventLoop):
     """One run's event loop."""
 
@@ -132,6 +160,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._ready: deque[ReadyCallback | DurableTimer] = deque()
         self._tasks: list[asyncio.Task[Any]] = []
         self._prune_at = 64
+        self._count = 0
         self._task_count = 0
         self._seconds = 0.0
         self._is_halted = False
@@ -266,7 +295,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     # asyncio: futures and tasks
 
     def create_future(self) -> asyncio.Future[Any]:
-        return asyncio.Future(loop=self)
+        self._count += 1
+        return NumberedFuture(self._count, self)
 
     def create_task(
         self,
@@ -278,7 +308,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._task_count += 1
         # Named here: asyncio would count the tasks of all runs together.
         task_name = name if name is not None else f"task-{self._task_count}"
-        task = asyncio.Task(cast("Any", coro), loop=self, name=task_name, **kwargs)
+        self._count += 1
+        task = NumberedTask(self._count, coro, loop=self, name=task_name, **kwargs)
         if len(self._tasks) >= self._prune_at:
             self._tasks = [task for task in self._tasks if not task.done()]
             self._prune_at = 2 * len(self._tasks) + 64

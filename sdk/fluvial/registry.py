@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from fluvial.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from fluvial.steps import Step
     from fluvial.workflows import Workflow
+
+
+MAX_NAME_CHARACTERS: Final = 256
 
 
 class _Named(Protocol):
@@ -46,6 +49,10 @@ class Registry:
 
 
 def _add(known: dict[str, N], new: N, kind: str) -> None:
+    if not 1 <= len(new.name) <= MAX_NAME_CHARACTERS:
+        raise InvalidRequestError(
+            f"a {kind}'s name must have 1 to {MAX_NAME_CHARACTERS} characters"
+        )
     old = known.get(new.name)
     # The same function once more (a module that is loaded again) replaces itself.
     if old is not None and old.origin != new.origin:

@@ -101,7 +101,9 @@ class Step(Generic[P, R]):
 
 
 async def _outcome(loop: WorkflowLoop, operation: StepOperation) -> Any:
-    future = operation.future = loop.create_future()
+    # Not loop.create_future(): this one is never seen by the user's code, nor put into sets.
+    future: asyncio.Future[Any] = asyncio.Future(loop=loop)
+    operation.future = future
     loop.journal.ask(operation)
     try:
         return await future

@@ -1,0 +1,340 @@
+"""Attempts of a step: retries, back-off, timeouts, and what is never repeated."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fluvial.context import metadata
+from fluvial.encryption import AppKeys
+from fluvial.errors import (
+    FatalError,
+    InvalidRequestError,
+    NotInWorkflowError,
+    RetryableError,
+    StepFailedError,
+)
+from fluvial.events import Event, EventType, decode_event
+from fluvial.invocations import StepRequest
+from fluvial.registry import registry
+from fluvial.sealing import Binding
+from fluvial.signatures import encode_call
+from fluvial.steps import Backoff, Step, step
+from fluvial.turns import LiveRuns
+from fluvial.workflows import workflow
+
+if TYPE_CHECKING:
+    from tests.unit.fluvial.conftest import Play
+
+RUN = "run_0000000000000000000000000a"
+
+
+def request_of(
+    keys: AppKeys, name: str, *args: Any, attempt: int = 1, timeout_ms: int = 0
+) -> StepRequest:
+    sealed = keys.seal(Binding("orders", RUN, "step_input", 7), encode_call(args, {}))
+    return StepRequest(
+        run_id=RUN,
+        app="orders",
+        workflow="main",
+        step=name,
+        id=7,
+        attempt=attempt,
+        invocation="inv_x",
+        timeout_ms=timeout_ms,
+        now_ms=2000,
+        carry=None,
+        input=sealed,
+    )
+
+
+def attempt(keys: AppKeys, the_step: Step[..., Any], *args: Any, **options: Any) -> Event:
+    async def main() -> Event:
+        live = LiveRuns(registry, keys)
+        answer = await live.step(request_of(keys, the_step.name, *args, **options))
+        assert answer.turn_id is None
+        (event,) = answer.events
+        return decode_event(event)
+
+    return asyncio.run(main())
+
+
+def test_a_step_is_tried_four_times_by_default(play: Play) -> None:
+    attempts: list[int] = []
+
+    @step
+    async def flaky() -> None:
+        attempts.append(metadata().attempt)
+        raise ConnectionError("no")
+
+    @workflow
+    async def main() -> int:
+        try:
+            await flaky()
+        except StepFailedError as error:
+            assert isinstance(error.__cause__, ConnectionError)
+            return error.attempts
+        return 0
+
+    outcome = play(main, before=attempts.clear)
+
+    assert outcome.result == 4
+    assert attempts == [1, 2, 3, 4]
+    assert outcome.count(EventType.STEP_RETRYING) == 3
+
+
+def test_a_step_that_recovers(play: Play) -> None:
+    failures: list[int] = []
+
+    @step(retries=2)
+    async def flaky() -> str:
+        if len(failures) < 2:
+            failures.append(1)
+            raise ConnectionError("no")
+        return "yes"
+
+    @workflow
+    async def main() -> str:
+        return await flaky()
+
+    assert play(main, before=failures.clear).result == "yes"
+
+
+def test_backoff_grows_is_capped_and_drawn(keys: AppKeys) -> None:
+    @step(retries=10, backoff=Backoff("1s", 2, "8s"))
+    async def flaky() -> None:
+        raise ValueError
+
+    delays = [attempt(keys, flaky, attempt=n).meta["delay_ms"] for n in range(1, 8)]
+
+    for delay, most in zip(delays, [1, 2, 4, 8, 8, 8, 8], strict=True):
+        assert 500 * most <= delay <= 1000 * most
+    assert len(set(delays)) > 1
+
+
+def test_a_step_chooses_its_own_delay(keys: AppKeys) -> None:
+    @step
+    async def busy() -> None:
+        raise RetryableError("later", retry_after_seconds=42)
+
+    event = attempt(keys, busy)
+
+    assert event.type is EventType.STEP_RETRYING
+    assert event.meta["delay_ms"] == 42_000
+
+
+def test_a_fatal_error_is_never_repeated(keys: AppKeys) -> None:
+    @step(retries=9)
+    async def broken() -> None:
+        raise FatalError("for good")
+
+    event = attempt(keys, broken)
+
+    assert event.type is EventType.STEP_FAILED
+    assert event.meta == {"attempt": 1, "invocation": "inv_x", "reason": "fatal"}
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+def test_a_result_that_cannot_be_stored_is_never_repeated(keys: AppKeys, is_async: bool) -> None:
+    def plain() -> object:
+        return {"client": threading.Lock()}
+
+    async def coroutine() -> object:
+        return plain()
+
+    made = step(retries=9, name="made")(coroutine if is_async else plain)
+    event = attempt(keys, made)
+
+    assert event.type is EventType.STEP_FAILED
+    assert event.meta["reason"] == "not_serializable"
+
+
+def test_a_wrong_call_is_never_repeated(keys: AppKeys) -> None:
+    @step
+    async def one(number: int) -> None: ...
+
+    event = attempt(keys, one, 1, 2, 3)
+
+    assert event.type is EventType.STEP_FAILED
+    assert event.meta["reason"] == "invalid_arguments"
+
+
+def test_an_unknown_step_fails(keys: AppKeys) -> None:
+    @step
+    async def one() -> None: ...
+
+    registry.steps.clear()
+
+    assert attempt(keys, one).meta["reason"] == "step_not_found"
+
+
+@pytest.mark.parametrize("attempt_number", [1, 4])
+def test_a_timeout_is_retried_until_the_last_attempt(keys: AppKeys, attempt_number: int) -> None:
+    @step(timeout="10ms")
+    async def slow() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    event = attempt(keys, slow, attempt=attempt_number, timeout_ms=slow.timeout_ms)
+
+    wanted = EventType.STEP_RETRYING if attempt_number == 1 else EventType.STEP_FAILED
+    assert event.type is wanted
+    assert event.meta["reason"] == "timeout"
+
+
+def test_a_timeout_error_of_the_body_is_an_ordinary_error(keys: AppKeys) -> None:
+    @step
+    async def slow() -> None:
+        raise TimeoutError("theirs")
+
+    assert attempt(keys, slow, timeout_ms=60_000).meta["reason"] == "exception"
+
+
+def test_a_cancellation_from_outside_goes_on(keys: AppKeys) -> None:
+    entered = asyncio.Event()
+
+    @step
+    async def slow() -> None:
+        entered.set()
+        await asyncio.get_running_loop().create_future()
+
+    async def main() -> None:
+        live = LiveRuns(registry, keys)
+        task = asyncio.create_task(live.step(request_of(keys, slow.name)))
+        await entered.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+
+
+def test_a_cancellation_inside_the_body_is_a_failure(keys: AppKeys) -> None:
+    @step
+    async def odd() -> None:
+        raise asyncio.CancelledError
+
+    assert attempt(keys, odd).type is EventType.STEP_RETRYING
+
+
+@pytest.mark.parametrize("error", [SystemExit(2), StopIteration(1)])
+def test_a_body_cannot_stop_its_instance(keys: AppKeys, error: BaseException) -> None:
+    @step
+    async def odd() -> None:
+        raise error
+
+    @step
+    def odd_sync() -> None:
+        raise error
+
+    assert attempt(keys, odd).type is EventType.STEP_RETRYING
+    assert attempt(keys, odd_sync).type is EventType.STEP_RETRYING
+
+
+def test_a_sync_body_runs_in_a_thread_with_its_context(keys: AppKeys) -> None:
+    seen: list[tuple[bool, int | None]] = []
+
+    @step
+    def work() -> None:
+        is_main = threading.current_thread() is threading.main_thread()
+        seen.append((is_main, metadata().step_id))
+
+    assert attempt(keys, work).type is EventType.STEP_COMPLETED
+    assert seen == [(False, 7)]
+
+
+def test_the_idempotency_key_is_stable_over_attempts(play: Play) -> None:
+    seen: list[str] = []
+
+    @step
+    async def flaky(number: int) -> None:
+        seen.append(metadata().idempotency_key)
+        if metadata().attempt == 1:
+            raise ValueError
+
+    @workflow
+    async def main() -> str:
+        await flaky(1)
+        await flaky(2)
+        return metadata().run_id
+
+    outcome = play(main, before=seen.clear)
+
+    assert outcome.result == RUN
+    assert seen == [f"{RUN}-1", f"{RUN}-1", f"{RUN}-2", f"{RUN}-2"]
+
+
+def test_a_step_that_calls_a_step_just_calls_it(play: Play) -> None:
+    @step
+    def inner(number: int) -> int:
+        return number + 1
+
+    @step
+    async def outer(number: int) -> int:
+        return inner.function(number) + await coroutine(number)
+
+    @step
+    async def coroutine(number: int) -> int:
+        return number
+
+    @workflow
+    async def main() -> int:
+        return await outer(10)
+
+    outcome = play(main)
+
+    assert outcome.result == 21
+    assert outcome.count(EventType.STEP_SCHEDULED) == 1
+
+
+def test_metadata_outside_is_refused() -> None:
+    with pytest.raises(NotInWorkflowError):
+        metadata()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"retries": -1},
+        {"retries": 10_000},
+        {"timeout": 0},
+        {"timeout": "soon"},
+        {"backoff": -1},
+        {"name": ""},
+        {"name": "x" * 257},
+    ],
+)
+def test_wrong_settings_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequestError):
+
+        @step(**options)
+        async def never() -> None: ...
+
+
+def test_backoff_is_checked() -> None:
+    with pytest.raises(InvalidRequestError):
+        Backoff("10s", most="1s")
+    with pytest.raises(InvalidRequestError):
+        Backoff(factor=0)
+
+
+def test_two_functions_cannot_share_a_name() -> None:
+    @step(name="same")
+    async def one() -> None: ...
+
+    with pytest.raises(InvalidRequestError, match="same"):
+
+        @step(name="same")
+        async def two() -> None: ...
+
+
+def test_a_generator_is_no_step_and_a_plain_function_no_workflow() -> None:
+    def numbers() -> Any:
+        yield 1
+
+    with pytest.raises(InvalidRequestError, match="not yield"):
+        step(numbers)
+    with pytest.raises(InvalidRequestError, match="async def"):
+        workflow(numbers)
