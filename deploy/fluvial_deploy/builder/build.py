@@ -62,7 +62,7 @@ class BuildReport:
             "manifest": self.manifest.to_dict(),
             "bundle": self.bundle,
             "layer": self.layer,
-            **self.functions.to_dict(),
+            "functions": self.functions.to_dict(),
         }
 
 

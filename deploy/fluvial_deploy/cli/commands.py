@@ -1,0 +1,69 @@
+"""The commands of `fluvial`, put together."""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import version as installed_version
+from typing import Annotated
+
+import typer
+
+from fluvial_deploy.cli.apps import apps, deployments, promote, rollback
+from fluvial_deploy.cli.connection import connect
+from fluvial_deploy.cli.deploy import deploy
+from fluvial_deploy.cli.doctor import doctor
+from fluvial_deploy.cli.exits import reported
+from fluvial_deploy.cli.hooks import hooks
+from fluvial_deploy.cli.invoke import invoke
+from fluvial_deploy.cli.logs import logs
+from fluvial_deploy.cli.options import Json
+from fluvial_deploy.cli.output import data, data_json
+from fluvial_deploy.cli.runs import runs
+from fluvial_deploy.cli.start import start
+from fluvial_deploy.cli.tokens import tokens
+from fluvial_deploy.cli.up import up
+
+cli = typer.Typer(
+    name="fluvial",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # help without colours imports in a third of the time
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@cli.callback()
+def root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Self-hosted serverless functions and durable workflows."""
+    if debug:
+        os.environ["FLUVIAL_DEBUG"] = "1"
+
+
+@reported
+def version(as_json: Json = False) -> None:
+    """Print the version."""
+    number = installed_version("fluvial")
+    data_json({"version": number}) if as_json else data(number)
+
+
+@reported
+def usage(as_json: Json = False) -> None:
+    """Show what was used, by app."""
+    with connect() as client:
+        found = client.usage()
+    data_json(found)
+
+
+for _command in (up, deploy, invoke, start, promote, rollback, logs, usage, doctor, version):
+    cli.command()(_command)
+for _group, _name in (
+    (runs, "runs"),
+    (hooks, "hooks"),
+    (apps, "apps"),
+    (deployments, "deployments"),
+    (tokens, "token"),
+):
+    cli.add_typer(_group, name=_name)

@@ -1,0 +1,149 @@
+"""`fluvial runs …`: what runs did, and steering them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fluvial_deploy.cli.connection import connect
+from fluvial_deploy.cli.exits import CommandError, ExitCode, reported
+from fluvial_deploy.cli.options import Data, Json, Run
+from fluvial_deploy.cli.output import data, data_json, say, show, table
+
+if TYPE_CHECKING:
+    from fluvial.client import Client, Outcome
+
+runs = typer.Typer(help="Runs of workflows.", no_args_is_help=True)
+_PARTS = ("meta", "data")
+_COLUMNS = ("run_id", "app", "workflow", "status", "created_at", "key")
+
+
+@runs.command("ls")
+@reported
+def list_runs(
+    app: Annotated[str | None, typer.Option(help="Only of this app.")] = None,
+    workflow: Annotated[str | None, typer.Option(help="Only of this workflow.")] = None,
+    status: Annotated[str | None, typer.Option(help="Only with this status.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 20,
+    cursor: Annotated[str | None, typer.Option(help="Go on after an earlier list.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List runs, newest first."""
+    with connect() as client:
+        page = client.runs(app=app, workflow=workflow, status=status, cursor=cursor, limit=limit)
+    if as_json:
+        data_json(page)
+        return
+    table(page["runs"], _COLUMNS, as_json=False)
+    if page.get("cursor"):
+        say(f"more: --cursor {page['cursor']}")
+
+
+@runs.command("show")
+@reported
+def show_run(run: Run, with_data: Data = False, as_json: Json = False) -> None:
+    """Show one run."""
+    with connect() as client:
+        show(client.run(run, data=with_data), as_json=as_json)
+
+
+@runs.command("events")
+@reported
+def events(
+    run: Run,
+    with_data: Data = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Stay until the run has ended.")
+    ] = False,
+    start: Annotated[int, typer.Option(min=0, help="From this position on.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Show the event log, one event a line."""
+    with connect() as client:
+        read = client.follow if follow else client.events
+        _print_events(read(run, data=with_data, start=start), as_json=as_json)
+
+
+@runs.command("result")
+@reported
+def result(
+    run: Run,
+    wait: Annotated[str, typer.Option(metavar="S", help="How long to wait for the end.")] = "60s",
+    as_json: Json = False,
+) -> None:
+    """Print the result as JSON, after waiting for it."""
+    from fluvial.durations import to_seconds
+
+    seconds = to_seconds(wait, "--wait")
+    with connect() as client:
+        outcome = client.result(run, wait_seconds=seconds)
+    if as_json:
+        fields = {"run_id": run, "status": outcome.status}
+        data_json({**fields, "result": outcome.result, "error": outcome.error})
+    _tell(outcome, seconds, as_json=as_json)
+
+
+@runs.command("cancel")
+@reported
+def cancel(
+    run: Run,
+    reason: Annotated[str, typer.Option(help="Goes into the log.")] = "",
+    as_json: Json = False,
+) -> None:
+    """End a run after its clean-up code."""
+    _steer(run, "cancelling", lambda client: client.cancel(run, reason), as_json=as_json)
+
+
+@runs.command("terminate")
+@reported
+def terminate(
+    run: Run,
+    reason: Annotated[str, typer.Option(help="Goes into the log.")] = "",
+    as_json: Json = False,
+) -> None:
+    """End a run at once."""
+    _steer(run, "terminating", lambda client: client.terminate(run, reason), as_json=as_json)
+
+
+@runs.command("resume")
+@reported
+def resume(run: Run, as_json: Json = False) -> None:
+    """Let a paused run go on."""
+    _steer(run, "resuming", lambda client: client.resume(run), as_json=as_json)
+
+
+def _steer(run: str, doing: str, steer: Callable[[Client], None], *, as_json: bool) -> None:
+    with connect() as client:
+        steer(client)
+    if as_json:
+        data_json({"run_id": run, "asked": doing})
+    else:
+        say(f"{doing} {run}")
+
+
+def _tell(outcome: Outcome, seconds: float, *, as_json: bool) -> None:
+    if not outcome.is_final:
+        raise CommandError(
+            f"{outcome.run_id} is {outcome.status} after {seconds:g} s: wait longer with --wait",
+            ExitCode.TIMED_OUT,
+        )
+    if outcome.withheld:
+        raise CommandError(f"the result is withheld: {outcome.withheld}", ExitCode.NOT_ALLOWED)
+    if outcome.status != "completed":
+        reason = f": {outcome.error}" if outcome.error else ""
+        raise CommandError(f"{outcome.run_id} {outcome.status}{reason}", ExitCode.FAILED)
+    if not as_json:
+        data_json(outcome.result)
+
+
+def _print_events(found: Iterable[dict[str, Any]], *, as_json: bool) -> None:
+    for event in found:
+        if as_json:
+            data_json(event)
+            continue
+        parts = [f"{event['position']:>5}", str(event["at"]), str(event["type"])]
+        parts += [json.dumps(event[part], ensure_ascii=False) for part in _PARTS if event.get(part)]
+        data("  ".join(parts))

@@ -1,0 +1,92 @@
+"""`fluvial up`: everything on this machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fluvial_deploy.cli.connection import home_path
+from fluvial_deploy.cli.exits import reported
+from fluvial_deploy.cli.options import Json
+from fluvial_deploy.cli.output import data_json, say
+from fluvial_deploy.up.settings import Address, UpSettings, check_durability, check_store
+
+if TYPE_CHECKING:
+    from fluvial_deploy.up.supervisor import Running
+
+
+@reported
+def up(
+    store: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="redis://…, rediss://…, unix://…; default: embedded."),
+    ] = None,
+    durability: Annotated[
+        str, typer.Option(help="What the embedded store survives: disk, process or memory.")
+    ] = "disk",
+    data: Annotated[
+        str | None, typer.Option(metavar="DIR", help="The home folder; default FLUVIAL_HOME.")
+    ] = None,
+    http: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where apps answer.")
+    ] = "127.0.0.1:8080",
+    control: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where the control API answers.")
+    ] = "127.0.0.1:8081",
+    domain: Annotated[str, typer.Option(help="Apps answer at NAME.DOMAIN.")] = "localhost",
+    idle: Annotated[
+        str | None,
+        typer.Option(metavar="S", help="How long an idle instance stays; a manifest may differ."),
+    ] = None,
+    invoker_idle: Annotated[
+        str, typer.Option(metavar="S", help="How long the invoker stays without instances.")
+    ] = "300s",
+    as_json: Json = False,
+) -> None:
+    """Run the platform until it is interrupted."""
+    from pathlib import Path
+
+    from fluvial.durations import to_seconds
+
+    settings = UpSettings(
+        home=Path(data).absolute() if data else home_path(),
+        store=check_store(store) if store else None,
+        durability=check_durability(durability),
+        http=Address.parse("--http", http),
+        control=Address.parse("--control", control),
+        domain=domain,
+        idle_seconds=to_seconds(idle, "--idle") if idle else None,
+        invoker_idle_seconds=to_seconds(invoker_idle, "--invoker-idle"),
+    )
+    _run(settings, as_json=as_json)
+
+
+def _run(settings: UpSettings, *, as_json: bool) -> None:
+    import asyncio
+
+    from fluvial_deploy.up.supervisor import Supervisor
+
+    def ready(running: Running) -> None:
+        if as_json:
+            data_json(running.to_dict())
+        else:
+            say(_screen(running, settings))
+
+    async def main() -> None:
+        await Supervisor(settings, tell=say, ready=ready).run()
+
+    asyncio.run(main())
+
+
+def _screen(running: Running, settings: UpSettings) -> str:
+    port = running.http.rpartition(":")[2]
+    kind = "embedded" if settings.store is None else f"{running.store}://"
+    lines = {
+        "apps": f"http://<app>.{settings.domain}:{port}",
+        "control": running.control,
+        "home": running.home,
+        "store": f"{kind}, durable: {running.durability}",
+        "next": "fluvial deploy DIR",
+    }
+    return "\n".join(["fluvial is up", *(f"  {name:<8} {text}" for name, text in lines.items())])
