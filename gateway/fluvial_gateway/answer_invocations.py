@@ -27,8 +27,6 @@ _REVEAL: Final = "reveal"
 class AnswerInvocation(PooledInvocation):
     """One INVOKE until its ANSWER; an `InvocationHandle` for the dispatcher."""
 
-    __slots__ = ("_done", "_fields")
-
     def __init__(
         self,
         pool: InstancePool,
@@ -39,7 +37,8 @@ class AnswerInvocation(PooledInvocation):
         prefer: str | None,
         deadline: float,
     ) -> None:
-        super().__init__(pool, context, prefer=prefer, deadline=deadline)
+        super().__init__(pool, context, deadline)
+        self.prefer = prefer
         self._fields = fields
         self._done = done
 

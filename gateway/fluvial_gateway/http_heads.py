@@ -15,7 +15,7 @@ cannot tell from those with a hyphen.
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Final, NamedTuple
 
 from fluvial_gateway.hosts import host_name
 from fluvial_gateway.http_limits import HttpLimits
@@ -70,8 +70,21 @@ _KINDS: Final = {
 _names: dict[bytes, tuple[bytes, int]] = {}
 
 
-class RequestHead:
-    """What a head says; `headers` are those for the instance, without x-forwarded-*."""
+class RequestLine(NamedTuple):
+    """What the first line says, and where the header block begins."""
+
+    method: str
+    target: bytes
+    is_1_1: bool
+    end: int
+
+
+class HeaderBlock:
+    """What the headers say; `headers` are those for the instance, without x-forwarded-*.
+
+    It depends on nothing but the bytes and the version, so the requests of a connection that
+    repeat their headers, as most do, share one.
+    """
 
     __slots__ = (
         "chunked",
@@ -82,13 +95,11 @@ class RequestHead:
         "host",
         "is_1_1",
         "keep_alive",
-        "method",
-        "target",
+        "raw",
     )
 
-    def __init__(self, method: str, target: bytes, is_1_1: bool) -> None:
-        self.method = method
-        self.target = target
+    def __init__(self, raw: bytes, is_1_1: bool) -> None:
+        self.raw = raw
         self.is_1_1 = is_1_1
         self.keep_alive = is_1_1
         self.host: bytes | None = None
@@ -99,8 +110,8 @@ class RequestHead:
         self.expects_continue = False
 
 
-def parse_head(data: bytes, end: int, limits: HttpLimits) -> RequestHead:
-    """Return what `data[:end]` says; it ends with the line end of the last header.
+def parse_line(data: bytes, limits: HttpLimits) -> RequestLine:
+    """Return what the request line at the start of `data` says.
 
     Raises:
         RefusedRequestError: it breaks a rule or a limit.
@@ -109,25 +120,49 @@ def parse_head(data: bytes, end: int, limits: HttpLimits) -> RequestHead:
     if line is None:
         raise _wrong_request_line(data)
     method, target, minor = line.groups()
-    start = line.end()
     if len(target) > limits.target_bytes:
         raise _refused(414, "target_too_long", f"a target has at most {limits.target_bytes} bytes")
-    if end - start > limits.header_bytes:
-        raise _headers_too_large(limits)
-    block = _BLOCK.match(data, start, end)
-    if block is None or block.end() != end:
-        raise _refused(400, "invalid_header", "a header line is malformed")
-    pairs = _HEADERS.findall(data, start, end)
-    if len(pairs) > limits.headers:
-        raise _headers_too_large(limits)
     if method in _CONNECT_OR_TRACE:
         raise _refused(405, "method_not_allowed", "CONNECT and TRACE are not served")
-    head = RequestHead(method.decode("ascii"), target, minor == b"1")
-    _read_headers(head, pairs)
-    _check_target(head)
-    if head.content_length > limits.body_bytes:
+    return RequestLine(method.decode("ascii"), target, minor == b"1", line.end())
+
+
+def parse_headers(raw: bytes, limits: HttpLimits, *, is_1_1: bool) -> HeaderBlock:
+    """Return what a header block says; it ends with the line end of its last header.
+
+    Raises:
+        RefusedRequestError: it breaks a rule or a limit.
+    """
+    if len(raw) > limits.header_bytes:
+        raise _headers_too_large(limits)
+    if _BLOCK.fullmatch(raw) is None:
+        raise _refused(400, "invalid_header", "a header line is malformed")
+    pairs = _HEADERS.findall(raw)
+    if len(pairs) > limits.headers:
+        raise _headers_too_large(limits)
+    block = HeaderBlock(raw, is_1_1)
+    _read_headers(block, pairs)
+    if block.content_length > limits.body_bytes:
         raise body_too_large(limits)
-    return head
+    return block
+
+
+def origin_target(target: bytes, host: bytes | None) -> bytes:
+    """Return the path and query of a request target.
+
+    Raises:
+        RefusedRequestError: it is neither a path nor a URL of this host.
+    """
+    if target[0] == 0x2F and b"#" not in target:
+        return target
+    absolute = _ABSOLUTE.fullmatch(target)
+    if absolute is None:
+        raise _refused(400, "invalid_target", "a target is a path, or an absolute http URL")
+    authority, path = absolute.groups()
+    if host is None or authority.lower() != host.lower():
+        raise _refused(400, "invalid_target", "the URL and the Host name different servers")
+    path = path or b"/"
+    return path if path.startswith(b"/") else b"/" + path
 
 
 def check_partial(data: bytes, scanned: int, limits: HttpLimits) -> None:
@@ -170,7 +205,7 @@ def _wrong_request_line(data: bytes) -> RefusedRequestError:
     return _refused(400, "invalid_request_line", "not METHOD, target and HTTP version")
 
 
-def _read_headers(head: RequestHead, pairs: Headers) -> None:
+def _read_headers(head: HeaderBlock, pairs: Headers) -> None:
     headers = head.headers
     length: bytes | None = None
     encoding: bytes | None = None
@@ -217,7 +252,7 @@ def _classified(name: bytes) -> tuple[bytes, int]:
     return lower, kind
 
 
-def _read_special(head: RequestHead, kind: int, name: bytes, value: bytes) -> None:
+def _read_special(head: HeaderBlock, kind: int, name: bytes, value: bytes) -> None:
     if kind == _UPGRADE:
         raise _refused(501, "upgrade_not_supported", "connections are not upgraded")
     if kind == _EXPECT:
@@ -229,7 +264,7 @@ def _read_special(head: RequestHead, kind: int, name: bytes, value: bytes) -> No
         head.forwarded[name] = value if known is None else known + b", " + value
 
 
-def _check_framing(head: RequestHead, length: bytes | None, encoding: bytes | None) -> None:
+def _check_framing(head: HeaderBlock, length: bytes | None, encoding: bytes | None) -> None:
     if encoding is not None:
         if length is not None:
             raise _refused(400, "invalid_framing", "Content-Length with Transfer-Encoding")
@@ -242,7 +277,7 @@ def _check_framing(head: RequestHead, length: bytes | None, encoding: bytes | No
         head.content_length = int(length)
 
 
-def _read_connection(head: RequestHead, value: bytes) -> None:
+def _read_connection(head: HeaderBlock, value: bytes) -> None:
     named = {token.strip().lower() for token in value.split(b",")}
     if b"close" in named:
         head.keep_alive = False
@@ -253,17 +288,3 @@ def _read_connection(head: RequestHead, value: bytes) -> None:
     named -= {b"", b"close", b"keep-alive"}
     if named:
         head.headers = [pair for pair in head.headers if pair[0] not in named]
-
-
-def _check_target(head: RequestHead) -> None:
-    target = head.target
-    if target[0] == 0x2F and b"#" not in target:
-        return
-    absolute = _ABSOLUTE.fullmatch(target)
-    if absolute is None:
-        raise _refused(400, "invalid_target", "a target is a path, or an absolute http URL")
-    authority, path = absolute.groups()
-    if head.host is None or authority.lower() != head.host.lower():
-        raise _refused(400, "invalid_target", "the URL and the Host name different servers")
-    path = path or b"/"
-    head.target = path if path.startswith(b"/") else b"/" + path

@@ -12,7 +12,6 @@ from typing import Final, Protocol
 
 from fluvial import wire
 from fluvial.manifest import DeploymentSpec
-from fluvial.wire import Framing
 from fluvial_gateway.instances import Instance
 from fluvial_gateway.invocations import Unavailable
 from fluvial_gateway.link_slots import HttpSlot, RequestFields
@@ -33,12 +32,12 @@ class HttpClient(Protocol):
         ...
 
     def response_started(
-        self, status: int, framing: Framing, head: bytes, chunk: bytes, *, more: bool
+        self, status: int, framing: int, head: bytes, chunk: bytes, more: bool
     ) -> None:
         """Write the head and the first bytes of the response."""
         ...
 
-    def response_continued(self, chunk: bytes, *, more: bool) -> None:
+    def response_continued(self, chunk: bytes, more: bool) -> None:
         """Write more of the response."""
         ...
 
@@ -54,21 +53,15 @@ class HttpClient(Protocol):
 class HttpInvocation(PooledInvocation):
     """One request until its FINISHED."""
 
-    __slots__ = (
-        "_app",
-        "_client",
-        "_complete",
-        "_fields",
-        "_http",
-        "_observer",
-        "_pending",
-        "_replay",
-        "backlog",
-        "placed_at",
-        "responded_at",
-        "submitted_at",
-        "was_cold",
-    )
+    placed_at = 0.0
+    responded_at = 0.0
+    was_cold = False
+    backlog = 0  # body bytes not sent yet
+    _complete = True
+    _http: HttpSlot | None = None
+    _pending: deque[bytes] | None = None
+    _replay: list[bytes] | None = None  # what was sent, until the handler is known to have started
+    _handler_started = False
 
     def __init__(
         self,
@@ -78,25 +71,16 @@ class HttpInvocation(PooledInvocation):
         client: HttpClient,
         app: str,
         fields: RequestFields,
-        chunk: bytes,
-        *,
-        more: bool,
         now: float,
     ) -> None:
-        super().__init__(pool, context, prefer=None, deadline=now + context.limits.queue_seconds)
+        self.deadline = now + context.limits.queue_seconds
         self.submitted_at = now
-        self.placed_at = now
-        self.responded_at = now
-        self.was_cold = False
-        self.backlog = len(chunk)  # body bytes not sent yet
+        self._pool = pool
+        self._context = context
         self._app = app
         self._client: HttpClient | None = client
-        self._complete = not more
         self._fields = fields
-        self._http: HttpSlot | None = None
         self._observer = observer
-        self._pending: deque[bytes] | None = deque((chunk,)) if chunk else None
-        self._replay: list[bytes] | None = []
 
     # For the client's connection
 
@@ -113,6 +97,14 @@ class HttpInvocation(PooledInvocation):
             return self.placed_at - self.submitted_at, None, self.responded_at - self.placed_at
         began_at = max(self.submitted_at, instance.started_at)
         return began_at - self.submitted_at, ready_at - began_at, self.responded_at - ready_at
+
+    def open(self, chunk: bytes, *, more: bool) -> None:
+        """Look for an instance; `chunk` is the beginning of the request's body."""
+        if chunk:
+            self._pending = deque((chunk,))
+            self.backlog = len(chunk)
+        self._complete = not more
+        self.start()
 
     def feed(self, chunk: bytes, *, more: bool) -> None:
         """Take more of the request's body; `more` false ends it."""
@@ -137,23 +129,22 @@ class HttpInvocation(PooledInvocation):
 
     # For the link
 
-    def response(
-        self, status: int, framing: Framing, head: bytes, chunk: bytes, *, more: bool
-    ) -> None:
+    def response(self, status: int, framing: int, head: bytes, chunk: bytes, more: bool) -> None:
+        self._handler_started = True
         self._replay = None
         if self._client is not None:
             self.responded_at = self._context.deadlines.clock()
-            self._client.response_started(status, framing, head, chunk, more=more)
+            self._client.response_started(status, framing, head, chunk, more)
 
     def response_body(self, chunk: bytes, *, more: bool) -> None:
         if self._client is not None:
-            self._client.response_continued(chunk, more=more)
+            self._client.response_continued(chunk, more)
 
     def broken(self, code: str) -> None:
-        self._replay = None
         self._fail(Unavailable("response_broken", f"the function's response broke: {code}", False))
 
     def credited(self) -> None:
+        self._handler_started = True
         self._replay = None
         self._pump(ending=False)
         if self._client is not None:
@@ -161,7 +152,9 @@ class HttpInvocation(PooledInvocation):
 
     def finished(self, cpu_us: int, outcome: str) -> None:
         self._finish()
-        self._fail(Unavailable("no_response", "the function ended without a response", False))
+        self._http = None  # it refers to this object: without the cycle nobody has to collect it
+        if self._client is not None:
+            self._fail(Unavailable("no_response", "the function ended without a response", False))
         self._observe(outcome if outcome in _OUTCOMES else "error", cpu_us)
 
     # For the base
@@ -169,11 +162,11 @@ class HttpInvocation(PooledInvocation):
     def _send(self, instance: Instance, spec: DeploymentSpec) -> HttpSlot:
         now = self.placed_at = self._context.deadlines.clock()
         self.was_cold = instance.welcomed_at is None and instance.tier != "warm"
-        self.deadline = self.submitted_at + spec.instance.max_duration_seconds
-        deadline_ms = max(1, int((self.deadline - now) * 1000))
+        seconds = spec.instance.max_duration_seconds
+        self.deadline = now + seconds
         chunk = self._next_chunk(wire.CHUNK_BYTES) if self._pending else b""
         more = not self._complete or bool(self._pending)
-        self._http = instance.link.request(self, self._fields, deadline_ms, chunk, more=more)
+        self._http = instance.link.request(self, self._fields, int(seconds * 1000), chunk, more)
         return self._http
 
     def _placed(self) -> None:
@@ -184,20 +177,18 @@ class HttpInvocation(PooledInvocation):
 
     def _sent_back(self) -> None:
         self._http = None
-        self.deadline = min(
-            self.deadline,
-            self._context.deadlines.clock() + self._context.limits.queue_seconds,
-        )
+        self.deadline = self.submitted_at + self._context.limits.queue_seconds
         if self._replay:
             self._pending = deque([*self._replay, *(self._pending or ())])
             self.backlog = sum(map(len, self._pending))
-        self._replay = []
+            self._replay = None
 
     def _refused(self, reason: Unavailable) -> None:
         self._fail(reason)
         self._observe("cancelled" if reason.code == "cancelled" else "refused", 0)
 
     def _lost(self, instance: Instance, reason: str) -> None:
+        self._http = None
         self._fail(Unavailable("instance_died", "the function's instance died", False))
         self._observe("lost", 0)
 
@@ -227,7 +218,9 @@ class HttpInvocation(PooledInvocation):
             pending.appendleft(chunk[limit:])
             chunk = chunk[:limit]
         self.backlog -= len(chunk)
-        if self._replay is not None:
+        if not self._handler_started:
+            if self._replay is None:
+                self._replay = []
             self._replay.append(chunk)
         return chunk
 

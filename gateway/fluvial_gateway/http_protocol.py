@@ -20,14 +20,26 @@ from typing import Any, cast
 import uvicorn
 
 from fluvial.errors import WireError
-from fluvial.wire import Framing
 from fluvial_gateway.deadlines import NEVER
 from fluvial_gateway.http_bodies import Body, ChunkedBody, LengthBody
 from fluvial_gateway.http_front import HttpFront
-from fluvial_gateway.http_heads import RequestHead, check_partial, parse_head
+from fluvial_gateway.http_heads import (
+    HeaderBlock,
+    RequestLine,
+    check_partial,
+    origin_target,
+    parse_headers,
+    parse_line,
+)
 from fluvial_gateway.http_invocations import BACKLOG_BYTES, HttpInvocation
 from fluvial_gateway.http_problems import Problem, RefusedRequestError, outcome_problem
-from fluvial_gateway.http_responses import CLOSE, CONTINUE, KEEP_ALIVE, problem_response
+from fluvial_gateway.http_responses import (
+    CLOSE,
+    CONTINUE,
+    KEEP_ALIVE,
+    invocation_lines,
+    problem_response,
+)
 from fluvial_gateway.http_writer import ResponseWriter
 from fluvial_gateway.invocations import Unavailable
 
@@ -46,6 +58,9 @@ _BAD_RESPONSE = Problem(
     status=502, code="bad_response", detail="the function's response breaks the rules of HTTP"
 )
 _DISCONNECTED = "the client disconnected"
+_NO_HEADERS = HeaderBlock(
+    b"-", True
+)  # equal to no block: a block ends with a line end, or is empty
 
 
 class HttpConnection(asyncio.Protocol):
@@ -59,6 +74,7 @@ class HttpConnection(asyncio.Protocol):
         self._client: tuple[str, int] | None = None
         self._forwarded_for = b""
         self._is_trusted = False
+        self._scheme = "http"  # of the request that `_headers` belong to
         self._buffer = b""  # received and not interpreted yet
         self._scanned = 0  # of the buffer, in search for the end of a head
         self._in_head = True  # the deadline of a head runs: a fresh connection has to begin at once
@@ -70,7 +86,9 @@ class HttpConnection(asyncio.Protocol):
         self._body: Body | None = None  # the request's, while it arrives
         self._body_deadline = NEVER
         self._discarded = 0
-        self._head: RequestHead | None = None  # from a request's head to its response's end
+        self._line: RequestLine | None = None  # from a request's head to its response's end
+        self._headers = _NO_HEADERS  # of this request, or of the one before
+        self._awaits_continue = False
         self._invocation: HttpInvocation | None = None
         self._invocation_id: str | None = None
         self._writer: ResponseWriter | None = None  # from a response's head to its end
@@ -124,7 +142,7 @@ class HttpConnection(asyncio.Protocol):
     def shutdown(self) -> None:
         """Close when idle; else finish what is under way and close then."""
         self._keep_alive = False
-        if self._head is None and not self._buffer and self._body is None and not self._closing:
+        if self._line is None and not self._buffer and self._body is None and not self._closing:
             self._close()
 
     def abort(self) -> None:
@@ -134,7 +152,7 @@ class HttpConnection(asyncio.Protocol):
 
     def expired(self) -> None:
         """Close because the client was too slow, with an explanation where one can be given."""
-        waits_for_head = self._head is None and self._body is None
+        waits_for_head = self._line is None and self._body is None
         if self._closing or self._writer is not None or self._write_deadline < NEVER:
             self.abort()
         elif waits_for_head and not self._buffer:
@@ -155,7 +173,7 @@ class HttpConnection(asyncio.Protocol):
             while data and not self._closing:
                 if self._body is not None:
                     rest = self._take_body(self._body, data)
-                elif self._head is not None:
+                elif self._line is not None:
                     break
                 else:
                     taken = self._take_head(data)
@@ -169,7 +187,8 @@ class HttpConnection(asyncio.Protocol):
             self._advancing = False
         if not self._closing:
             self._buffer = data
-            self._update_reading()
+            if data or self._body is not None:
+                self._update_reading()
 
     def _take_head(self, data: bytes) -> bytes | None:
         """Begin the request at the start of `data`; return what follows, None if it has no end."""
@@ -186,66 +205,76 @@ class HttpConnection(asyncio.Protocol):
             self._scanned = len(data)
             return None
         self._scanned = 0
-        head = self._head = parse_head(data, end + 2, self._limits)
-        return self._begin(head, data[end + 4 :])
+        self._keep_alive = False  # should it be refused before more is known
+        line = self._line = parse_line(data, self._limits)
+        raw = data[line.end : end + 2]
+        headers = self._headers
+        if raw != headers.raw or line.is_1_1 is not headers.is_1_1:
+            headers = self._read_headers(raw, line.is_1_1)
+        return self._begin(line, headers, data[end + 4 :])
 
-    def _begin(self, head: RequestHead, rest: bytes) -> bytes:
-        now = self._front.clock()
-        self._keep_alive = head.keep_alive and not self._front.draining
+    def _read_headers(self, raw: bytes, is_1_1: bool) -> HeaderBlock:
+        headers = parse_headers(raw, self._limits, is_1_1=is_1_1)
+        forwarded = headers.forwarded if self._is_trusted else {}
+        before = forwarded.get(b"x-forwarded-for")
+        chain = self._forwarded_for if before is None else before + b", " + self._forwarded_for
+        is_tls = forwarded.get(b"x-forwarded-proto", b"").lower() == b"https"
+        self._scheme = "https" if is_tls else "http"
+        headers.headers.append((b"x-forwarded-for", chain))
+        headers.headers.append((b"x-forwarded-proto", self._scheme.encode()))
+        host = forwarded.get(b"x-forwarded-host", headers.host)
+        if host is not None:
+            headers.headers.append((b"x-forwarded-host", host))
+        self._headers = headers
+        return headers
+
+    def _begin(self, line: RequestLine, headers: HeaderBlock, rest: bytes) -> bytes:
+        front = self._front
+        now = front.clock()
+        target = origin_target(line.target, headers.host)
+        self._keep_alive = headers.keep_alive and not front.draining
         chunk, more = b"", False
-        if head.chunked or head.content_length:
-            body = ChunkedBody(self._limits) if head.chunked else LengthBody(head.content_length)
-            chunk, after = body.feed(rest) if rest else (b"", None)
-            if after is None:
-                more = True
-                self._body = body
-                self._body_deadline = now + self._limits.body_seconds
-            rest = after or b""
-        hosts = self._front.hosts
-        destination = hosts.find(head.host) if head.host is not None else hosts.default
+        if headers.chunked or headers.content_length:
+            chunk, more, rest = self._begin_body(headers, rest, now)
+        else:
+            self._read_deadline = self.deadline = NEVER
+        hosts = front.hosts
+        destination = hosts.find(headers.host) if headers.host is not None else hosts.default
         if destination is None:
             self._respond(_UNKNOWN_HOST)
             return rest
-        self._read_deadline = NEVER
-        if more:
-            self._await_body(now)
-        else:
-            self._set_deadline()
-        invocation_id = self._invocation_id = self._front.ids.new(now)
-        invocation = self._invocation = self._front.router.http(
-            destination.deployment,
-            destination.app,
-            self,
-            (
-                invocation_id,
-                head.method,
-                head.target,
-                self._forwarded_headers(head),
-                self._client,
-                self._scheme(head),
-                "1.1" if head.is_1_1 else "1.0",
-            ),
-            chunk,
-            more=more,
-            now=now,
+        invocation_id = self._invocation_id = front.ids.new(now)
+        fields = (
+            invocation_id,
+            line.method,
+            target,
+            headers.headers,
+            self._client,
+            self._scheme,
+            "1.1" if line.is_1_1 else "1.0",
         )
-        invocation.start()
+        invocation = self._invocation = front.router.http(
+            destination.deployment, destination.app, self, fields, now
+        )
+        invocation.open(chunk, more=more)
         return rest
 
-    def _forwarded_headers(self, head: RequestHead) -> list[tuple[bytes, bytes]]:
-        headers = head.headers
-        before = head.forwarded.get(b"x-forwarded-for") if self._is_trusted else None
-        chain = self._forwarded_for if before is None else before + b", " + self._forwarded_for
-        headers.append((b"x-forwarded-for", chain))
-        headers.append((b"x-forwarded-proto", self._scheme(head).encode()))
-        host = head.forwarded.get(b"x-forwarded-host") if self._is_trusted else None
-        if host or head.host:
-            headers.append((b"x-forwarded-host", host or head.host or b""))
-        return headers
-
-    def _scheme(self, head: RequestHead) -> str:
-        told = head.forwarded.get(b"x-forwarded-proto") if self._is_trusted else None
-        return "https" if told is not None and told.lower() == b"https" else "http"
+    def _begin_body(
+        self, headers: HeaderBlock, rest: bytes, now: float
+    ) -> tuple[bytes, bool, bytes]:
+        """Return the body's first bytes, whether more are to come, and what follows the body."""
+        body: Body = (
+            ChunkedBody(self._limits) if headers.chunked else LengthBody(headers.content_length)
+        )
+        chunk, after = body.feed(rest) if rest else (b"", None)
+        if after is not None:
+            self._read_deadline = self.deadline = NEVER
+            return chunk, False, after
+        self._body = body
+        self._awaits_continue = headers.expects_continue
+        self._body_deadline = now + self._limits.body_seconds
+        self._await_body(now)
+        return chunk, True, b""
 
     def _take_body(self, body: Body, data: bytes) -> bytes:
         chunk, rest = body.feed(data)
@@ -266,41 +295,45 @@ class HttpConnection(asyncio.Protocol):
     # HttpClient: what the invocation tells
 
     def invocation_placed(self) -> None:
-        head = self._head
-        if head is not None and head.expects_continue and self._body is not None:
-            head.expects_continue = False
-            self._transport.write(CONTINUE)
-        self._update_reading()
+        if self._body is not None:
+            if self._awaits_continue:
+                self._awaits_continue = False
+                self._transport.write(CONTINUE)
+            self._update_reading()
 
     def request_credited(self) -> None:
         self._update_reading()
 
     def response_started(
-        self, status: int, framing: Framing, head: bytes, chunk: bytes, *, more: bool
+        self, status: int, framing: int, head: bytes, chunk: bytes, more: bool
     ) -> None:
-        request, invocation, front = self._head, self._invocation, self._front
-        if request is None or invocation is None:
+        line, invocation, front = self._line, self._invocation, self._front
+        if line is None or invocation is None:
             raise RuntimeError("a response came without its request")
         try:
-            writer = ResponseWriter(request, front.heads.check(head, status), framing)
-            data = writer.begin(
-                head, chunk, invocation, front.date, keep_alive=self._keep_alive, more=more
-            )
+            checked = front.heads.check(head, status)
+            writer = ResponseWriter(line, checked, framing, self._keep_alive)
+            first = writer.go_on(chunk, more)
         except WireError as error:
             logger.warning("a bad response", extra={"reason": str(error)})
             self._drop_invocation("bad response")
             self._respond(_BAD_RESPONSE)
             return
-        self._keep_alive = writer.keep_alive
         self._writer = writer
-        self._transport.write(data)
-        self._written(len(chunk), more=more)
+        self._keep_alive = writer.keep_alive
+        date = b"" if checked.has_date else front.date.line()
+        lines = invocation_lines(invocation.id, *invocation.timing())
+        self._transport.write(b"".join((head, date, writer.lines, lines, b"\r\n", first)))
+        if more:
+            self._written(len(chunk))
+        else:
+            self._response_done()
 
-    def response_continued(self, chunk: bytes, *, more: bool) -> None:
+    def response_continued(self, chunk: bytes, more: bool) -> None:
         if self._writer is None:
             raise RuntimeError("a response goes on that has not begun")
         try:
-            data = self._writer.go_on(chunk, more=more)
+            data = self._writer.go_on(chunk, more)
         except WireError as error:
             logger.warning("a bad response", extra={"reason": str(error)})
             self._drop_invocation("bad response")
@@ -308,7 +341,10 @@ class HttpConnection(asyncio.Protocol):
             return
         if data:
             self._transport.write(data)
-        self._written(len(chunk), more=more)
+        if more:
+            self._written(len(chunk))
+        else:
+            self._response_done()
 
     def response_failed(self, reason: Unavailable) -> None:
         self._invocation = None
@@ -317,10 +353,8 @@ class HttpConnection(asyncio.Protocol):
         else:
             self.abort()
 
-    def _written(self, size: int, *, more: bool) -> None:
-        if not more:
-            self._response_done()
-        elif self._write_deadline < NEVER:
+    def _written(self, size: int) -> None:
+        if self._write_deadline < NEVER:
             self._unread_by_client += size
         elif self._invocation is not None:
             self._invocation.consumed(size)
@@ -329,10 +363,10 @@ class HttpConnection(asyncio.Protocol):
 
     def _respond(self, problem: Problem) -> None:
         """Answer the request with a problem."""
-        head = self._head
-        if self._body is not None and head is not None and head.expects_continue:
+        line = self._line
+        if self._awaits_continue:
             self._keep_alive = False  # whether the body comes after this answer, nobody can know
-        is_1_1 = head is None or head.is_1_1
+        is_1_1 = line is None or line.is_1_1
         connection = CLOSE if not self._keep_alive else b"" if is_1_1 else KEEP_ALIVE
         self._transport.write(
             problem_response(
@@ -340,7 +374,7 @@ class HttpConnection(asyncio.Protocol):
                 invocation=self._invocation_id,
                 date=self._front.date.line(),
                 connection=connection,
-                head_only=head is not None and head.method == "HEAD",
+                head_only=line is not None and line.method == "HEAD",
             )
         )
         self._response_done()
@@ -363,8 +397,9 @@ class HttpConnection(asyncio.Protocol):
         invocation, self._invocation = self._invocation, None
         if invocation is not None:
             invocation.detach()
-        self._head = None
+        self._line = None
         self._writer = None
+        self._awaits_continue = False
         self._invocation_id = None
         self._unread_by_client = 0
         if not self._keep_alive:
@@ -375,7 +410,8 @@ class HttpConnection(asyncio.Protocol):
             self._await_body(self._front.clock())
         else:
             self._await_request()
-        self._update_reading()
+        if not self._reading:
+            self._update_reading()
         if self._buffer and not self._advancing:
             self._advance(self._buffer)
 
@@ -400,7 +436,8 @@ class HttpConnection(asyncio.Protocol):
 
     def _await_request(self) -> None:
         self._in_head = False
-        self._read_within(self._limits.keep_alive_seconds)
+        self._read_deadline = self._front.clock() + self._limits.keep_alive_seconds
+        self._set_deadline()
 
     def _await_body(self, now: float) -> None:
         self._read_deadline = min(now + self._limits.body_idle_seconds, self._body_deadline)
@@ -411,12 +448,15 @@ class HttpConnection(asyncio.Protocol):
         self._set_deadline()
 
     def _set_deadline(self) -> None:
-        self.deadline = min(self._read_deadline, self._write_deadline)
+        if self._write_deadline < self._read_deadline:
+            self.deadline = self._write_deadline
+        else:
+            self.deadline = self._read_deadline
 
     def _update_reading(self) -> None:
         """Read the client only while there is room for what it sends."""
         invocation = self._invocation
-        full = len(self._buffer) >= self._limits.pipelined_bytes and self._head is not None
+        full = len(self._buffer) >= self._limits.pipelined_bytes and self._line is not None
         if full or (invocation is not None and invocation.backlog >= BACKLOG_BYTES):
             if self._reading:
                 self._reading = False

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 
 from fluvial import wire
 from fluvial.errors import WireError
-from fluvial.wire import FrameType, Framing
+from fluvial.wire import FrameType
 
 # method and the rest of a REQUEST's fields up to its deadline:
 # invocation, method, target, headers, client, scheme, HTTP version
@@ -34,10 +34,8 @@ class FrameSender(Protocol):
 class HttpSink(Protocol):
     """Hears what becomes of an HTTP invocation; one of the last three is called, last, once."""
 
-    def response(
-        self, status: int, framing: Framing, head: bytes, chunk: bytes, *, more: bool
-    ) -> None:
-        """The response begins."""
+    def response(self, status: int, framing: int, head: bytes, chunk: bytes, more: bool) -> None:
+        """The response begins; `framing` is a `wire.Framing`."""
         ...
 
     def response_body(self, chunk: bytes, *, more: bool) -> None:
@@ -100,27 +98,17 @@ class AnswerSlot:
 class HttpSlot:
     """An HTTP invocation under way."""
 
-    __slots__ = (
-        "_complete",
-        "_link",
-        "_ungranted",
-        "id",
-        "may_nack",
-        "receive_credit",
-        "responded",
-        "send_credit",
-        "sink",
-    )
+    # Defaults of the class: one of these is made per request, and most never change them.
+    send_credit = wire.INITIAL_CREDIT
+    receive_credit = wire.INITIAL_CREDIT
+    may_nack = True
+    responded = False
+    _complete = False
+    _ungranted = 0
 
     def __init__(self, slot_id: int, link: FrameSender, sink: HttpSink) -> None:
         self.id = slot_id
         self.sink = sink
-        self.send_credit = wire.INITIAL_CREDIT
-        self.receive_credit = wire.INITIAL_CREDIT
-        self.may_nack = True
-        self.responded = False
-        self._complete = False
-        self._ungranted = 0
         self._link = link
 
     # What the sink asks for
@@ -154,15 +142,13 @@ class HttpSlot:
             raise WireError("a response with unknown framing or a head beyond its body")
         self.responded = True
         self.may_nack = False
-        self._take(len(body) - head_bytes, more=more)
-        self.sink.response(
-            status, Framing(framing), body[:head_bytes], body[head_bytes:], more=more
-        )
+        self._take(len(body) - head_bytes, more)
+        self.sink.response(status, framing, body[:head_bytes], body[head_bytes:], more)
 
     def on_response_body(self, more: bool, body: bytes) -> None:
         if not self.responded or self._complete:
             raise WireError(f"body of {self.id} outside its response")
-        self._take(len(body), more=more)
+        self._take(len(body), more)
         self.sink.response_body(body, more=more)
 
     def on_broken(self, code: str) -> None:
@@ -177,7 +163,7 @@ class HttpSlot:
             raise WireError(f"credit of {self.send_credit} bytes for {self.id}")
         self.sink.credited()
 
-    def _take(self, size: int, *, more: bool) -> None:
+    def _take(self, size: int, more: bool) -> None:
         self.receive_credit -= size
         self._complete = not more
         if self.receive_credit < 0:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 from fluvial import wire
 from fluvial.errors import WireError
@@ -24,6 +24,8 @@ from fluvial_gateway.link_calls import CallDesk
 from fluvial_gateway.link_slots import AnswerSink, AnswerSlot, HttpSink, HttpSlot, RequestFields
 
 logger = logging.getLogger(__name__)
+
+_REQUEST: Final = int(FrameType.REQUEST)  # members of an enumeration are looked up slowly
 
 Handler = Callable[[list[Any], bytes], None]
 
@@ -81,7 +83,7 @@ class Link(asyncio.Protocol):
         self.send(wire.pack(FrameType.HELLO, 0, version, credential, gateway, partitions))
 
     def request(
-        self, sink: HttpSink, fields: RequestFields, deadline_ms: int, chunk: bytes, *, more: bool
+        self, sink: HttpSink, fields: RequestFields, deadline_ms: int, chunk: bytes, more: bool
     ) -> HttpSlot:
         """Send an HTTP invocation with its first body bytes.
 
@@ -89,9 +91,10 @@ class Link(asyncio.Protocol):
             WireError: the fields do not fit into a frame; nothing was sent.
         """
         self._last_id = slot_id = self._last_id + 1
-        self.send(wire.pack(FrameType.REQUEST, slot_id, *fields, deadline_ms, more, body=chunk))
+        self.send(wire.pack(_REQUEST, slot_id, *fields, deadline_ms, more, body=chunk))
         self._http[slot_id] = slot = HttpSlot(slot_id, self, sink)
-        slot.send_credit -= len(chunk)
+        if chunk:
+            slot.send_credit -= len(chunk)
         return slot
 
     def invoke(self, sink: AnswerSink, fields: tuple[str, dict[str, Any], bytes]) -> AnswerSlot:
@@ -134,7 +137,10 @@ class Link(asyncio.Protocol):
             for header, body in self._reader.feed(data):
                 if self._closing is not None:
                     break
-                self._dispatch(header, body)
+                known = self._handlers.get(header[0])
+                if known is None or len(header) < known[1]:
+                    raise WireError(f"frame type {header[0]} is unknown here or lacks fields")
+                known[0](header, body)
         except WireError as error:
             logger.warning("an instance broke the protocol", extra={"reason": str(error)})
             self.close(f"protocol violation: {error}")
@@ -159,15 +165,6 @@ class Link(asyncio.Protocol):
         frames, self._outbox = self._outbox, []
         if self._transport is not None and self._closing is None:
             self._transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
-
-    def _dispatch(self, header: list[Any], body: bytes) -> None:
-        known = self._handlers.get(header[0])
-        if known is None:
-            raise WireError(f"frame type {header[0]} from an instance")
-        handler, length = known
-        if len(header) < length:
-            raise WireError(f"a frame of type {header[0]} lacks fields")
-        handler(header, body)
 
     def _on_response(self, header: list[Any], body: bytes) -> None:
         self._http_slot(header).on_response(header, body)

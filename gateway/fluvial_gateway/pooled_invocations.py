@@ -40,34 +40,21 @@ class InvocationContext:
 class PooledInvocation(ABC):
     """The common part of HTTP invocations and of turns, steps and reveals."""
 
-    __slots__ = (
-        "_context",
-        "_is_stuck",
-        "_overdue_since",
-        "_pool",
-        "_slot",
-        "cancelled",
-        "deadline",
-        "ended",
-        "instance_used",
-        "prefer",
-        "reroutes",
-    )
+    # Defaults of the class: one of these is made per request, and most never change them.
+    deadline: float
+    prefer: str | None = None
+    reroutes = 0
+    ended = False
+    cancelled: str | None = None
+    instance_used: Instance | None = None
+    _slot: HttpSlot | AnswerSlot | None = None
+    _overdue_since: float | None = None
+    _is_stuck = False
 
-    def __init__(
-        self, pool: InstancePool, context: InvocationContext, *, prefer: str | None, deadline: float
-    ) -> None:
-        self.prefer = prefer
-        self.reroutes = 0
-        self.ended = False
-        self.cancelled: str | None = None
+    def __init__(self, pool: InstancePool, context: InvocationContext, deadline: float) -> None:
         self.deadline = deadline
-        self.instance_used: Instance | None = None
         self._pool = pool
         self._context = context
-        self._slot: HttpSlot | AnswerSlot | None = None
-        self._overdue_since: float | None = None
-        self._is_stuck = False
 
     # What an invocation of each kind does in its own way
 

@@ -90,12 +90,9 @@ class Router:
         app: str,
         client: HttpClient,
         fields: RequestFields,
-        chunk: bytes,
-        *,
-        more: bool,
         now: float,
     ) -> HttpInvocation:
-        """Prepare a request whose first body bytes are `chunk`; the caller starts it."""
+        """Prepare a request; the caller opens it."""
         return HttpInvocation(
             self._pool(deployment),
             self._invocations,
@@ -103,9 +100,7 @@ class Router:
             client,
             app,
             fields,
-            chunk,
-            more=more,
-            now=now,
+            now,
         )
 
     def forget(self, instance: str, run_ids: Sequence[str]) -> None:

@@ -34,6 +34,11 @@ CHUNK_BYTES: Final = 64 * 1024  # the largest HTTP body chunk that a sender puts
 INITIAL_CREDIT: Final = 256 * 1024
 
 _LENGTHS = struct.Struct(">II")
+_LENGTHS_BYTES: Final = _LENGTHS.size
+_pack_lengths = _LENGTHS.pack
+_unpack_lengths = _LENGTHS.unpack_from
+_packb = msgpack.packb
+_unpackb = msgpack.unpackb
 
 
 class FrameType(IntEnum):
@@ -102,12 +107,13 @@ def pack(frame_type: int, conversation: int, *fields: object, body: bytes = b"")
     Raises:
         WireError: the header or the body is above its limit.
     """
-    header = msgpack.packb((frame_type, conversation, *fields))
-    if len(header) > MAX_HEADER_BYTES:
-        raise WireError(f"a frame header of {len(header)} bytes is above {MAX_HEADER_BYTES}")
-    if len(body) > MAX_BODY_BYTES:
-        raise WireError(f"a frame body of {len(body)} bytes is above {MAX_BODY_BYTES}")
-    return _LENGTHS.pack(len(header), len(body)) + header + body
+    header = _packb((frame_type, conversation, *fields))
+    header_bytes, body_bytes = len(header), len(body)
+    if header_bytes > MAX_HEADER_BYTES:
+        raise WireError(f"a frame header of {header_bytes} bytes is above {MAX_HEADER_BYTES}")
+    if body_bytes > MAX_BODY_BYTES:
+        raise WireError(f"a frame body of {body_bytes} bytes is above {MAX_BODY_BYTES}")
+    return b"".join((_pack_lengths(header_bytes, body_bytes), header, body))
 
 
 class FrameReader:
@@ -127,29 +133,35 @@ class FrameReader:
             WireError: a length is above its limit or a header is not a msgpack array.
         """
         buffer = self._buffer
-        buffer += data
-        start, end = 0, len(buffer)
-        view = memoryview(buffer)
+        source: bytes | memoryview = data  # as long as no frame was begun before: no copy
+        if buffer:
+            buffer += data
+            source = memoryview(buffer)
+        start, end = 0, len(source)
         try:
-            while end - start >= _LENGTHS.size:
-                header_bytes, body_bytes = _LENGTHS.unpack_from(buffer, start)
+            while end - start >= _LENGTHS_BYTES:
+                header_bytes, body_bytes = _unpack_lengths(source, start)
                 if header_bytes > MAX_HEADER_BYTES or body_bytes > MAX_BODY_BYTES:
                     raise WireError(f"frame lengths {header_bytes}, {body_bytes} above the limits")
-                body_start = start + _LENGTHS.size + header_bytes
+                header_start = start + _LENGTHS_BYTES
+                body_start = header_start + header_bytes
                 stop = body_start + body_bytes
                 if stop > end:
                     break
-                header = _header(bytes(view[start + _LENGTHS.size : body_start]))
+                header = _header(source[header_start:body_start])
                 start = stop
-                yield header, bytes(view[body_start:stop])
+                yield header, bytes(source[body_start:stop])
         finally:
-            view.release()
-            del buffer[:start]
+            if isinstance(source, memoryview):
+                source.release()
+                del buffer[:start]
+            elif start < end:
+                buffer += source[start:]
 
 
-def _header(data: bytes) -> list[Any]:
+def _header(data: bytes | memoryview) -> list[Any]:
     try:
-        header: Any = msgpack.unpackb(data)
+        header: Any = _unpackb(data)
     except Exception as error:
         raise WireError("a frame header is not msgpack") from error
     if not isinstance(header, list):
