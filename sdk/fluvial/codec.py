@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import Any, Final, cast
 
 from fluvial.errors import SerializationError
-from fluvial.extensions import UnsupportedValueError, is_model, pack, unpack
+from fluvial.extensions import TOO_DEEP, UnsupportedValueError, is_model, pack, unpack
 from fluvial.shapes import ANY, Shape, shape_of
 
 MAX_VALUE_BYTES: Final = 24 * 1024 * 1024  # below what a frame and the store take, sealed
@@ -147,12 +147,12 @@ def _problem(value: Any) -> str:
     except UnsupportedValueError as error:
         return str(error)
     except RecursionError:
-        return "is nested too deeply, or contains itself"
+        return TOO_DEEP
     except UnicodeError:
         return "is a text with lone surrogates, which has no UTF-8 form"
     except (ValueError, OverflowError, TypeError) as error:
         text = str(error)
-        return "is nested too deeply, or contains itself" if "recursion" in text else text
+        return TOO_DEEP if "recursion" in text else text
     return ""
 
 

@@ -12,7 +12,8 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -33,6 +34,22 @@ _FIELDS_SET: Final = "__pydantic_fields_set__"
 
 Pack = Callable[[Any], msgpack.ExtType]
 
+MAX_DEPTH: Final = 64  # of extension values: each is a call into C with some 50 KiB of stack
+TOO_DEEP: Final = "is nested too deeply, or contains itself"
+
+
+# msgpack takes lists in lists up to 511 deep, at some 350 bytes of C stack each: too much, if it may
+# do so at every level of extension values. So only the first few levels may.
+_FREE_DEPTH: Final = 8
+_MAX_PLAIN_DEPTH: Final = 32
+
+
+class _Nesting(threading.local):
+    depth = 0
+
+
+_nesting = _Nesting()
+
 
 class UnsupportedValueError(TypeError):
     """A value of a type that has no encoding; internal, becomes a SerializationError."""
@@ -40,6 +57,8 @@ class UnsupportedValueError(TypeError):
 
 def pack(value: object) -> bytes:
     """Return msgpack bytes; equal values of one type give equal bytes (sets are sorted)."""
+    if _nesting.depth > _FREE_DEPTH:
+        _check_nesting(value, _MAX_PLAIN_DEPTH)
     return msgpack.packb(value, default=pack_extension, strict_types=True)
 
 
@@ -52,18 +71,30 @@ def pack_extension(value: Any) -> msgpack.ExtType:
     """The packer's `default` hook.
 
     Raises:
-        UnsupportedValueError: the type of `value` has no encoding.
+        UnsupportedValueError: the type of `value` has no encoding, or it is nested too deeply.
     """
     cls = cast("type[Any]", type(value))
     packer = _PACKERS.get(cls)
     if packer is None:
         packer = _PACKERS[cls] = _packer_for(cls)
-    return packer(value)
+    _nesting.depth += 1
+    try:
+        if _nesting.depth > MAX_DEPTH:
+            raise UnsupportedValueError(TOO_DEEP)
+        return packer(value)
+    finally:
+        _nesting.depth -= 1
 
 
 def unpack_extension(code: int, data: bytes) -> Any:
-    """The unpacker's `ext_hook`."""
-    return _UNPACKERS[code](data)
+    """The unpacker's `ext_hook`; raises whatever the decoders raise on bad data."""
+    _nesting.depth += 1
+    try:
+        if _nesting.depth > MAX_DEPTH:
+            raise ValueError(TOO_DEEP)
+        return _UNPACKERS[code](data)
+    finally:
+        _nesting.depth -= 1
 
 
 def is_model(cls: Any) -> bool:
@@ -109,6 +140,19 @@ def _class(name: str) -> type | None:
         return None
     matches = found.__module__ == module and found.__qualname__ == qualname
     return found if matches else None
+
+
+def _check_nesting(value: object, most: int) -> None:
+    if isinstance(value, dict):
+        children = cast("Iterable[object]", value.values())
+    elif isinstance(value, list):
+        children = cast("list[object]", value)
+    else:
+        return
+    if most == 0:
+        raise UnsupportedValueError(TOO_DEEP)
+    for child in children:
+        _check_nesting(child, most - 1)
 
 
 # Simple values

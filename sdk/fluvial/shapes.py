@@ -252,8 +252,9 @@ def _to_dataclass(cls: Any, value: Any, path: str) -> Any:
     given = cast("dict[str, Any]", value)
     known = {field.name: field for field in dataclasses.fields(cls) if field.init}
     _refuse_unknown(cls, given, known, path)
+    shaped = _shape_fields(cls, given, path)
     try:
-        return cls(**_shape_fields(cls, given, path))
+        return cls(**shaped)
     except (TypeError, ValueError) as error:
         raise SerializationError(path, f"is not a {cls.__qualname__}: {error}") from error
 
@@ -266,8 +267,9 @@ def _to_fields(cls: Any, value: Any, path: str) -> Any:
         raise SerializationError(path, f"must be a {cls.__qualname__}, got {_kind(value)}")
     given = cast("dict[str, Any]", value)
     _refuse_unknown(cls, given, hints_of(cls), path)
+    shaped = _shape_fields(cls, given, path)
     try:
-        return cls(**_shape_fields(cls, given, path))
+        return cls(**shaped)
     except TypeError as error:
         raise SerializationError(path, f"is not a {cls.__qualname__}: {error}") from error
 
