@@ -30,7 +30,7 @@ from fluvial_queue.contract import (
 from fluvial_queue.messages import Message, MessageKind
 from fluvial_queue.records import AppRecord
 
-MAX_KEY_CHARACTERS: Final = 256
+MAX_KEY_CHARACTERS: Final = 512
 MAX_EVENTS: Final = 1000  # in one answer
 # Each try is a round trip with the store's own deadline; what lasts longer is told as a 503.
 _TRIES: Final = 3

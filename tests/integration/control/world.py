@@ -1,0 +1,368 @@
+"""A control plane for tests: the real application on the real memory store, with small fakes of
+what stands at its edges (instances, builder, invoker)."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+from starlette.applications import Starlette
+
+from fluvial.encryption import AppKeys
+from fluvial.events import Event, EventType, decode_event
+from fluvial.ids import partition_of
+from fluvial.invocations import Answer, RevealRequest
+from fluvial.manifest import InstanceSettings
+from fluvial.sealing import Binding
+from fluvial_gateway.aliases import Aliases
+from fluvial_gateway.auth import Scope, Tokens
+from fluvial_gateway.builder_client import BuildReport, BuildRequest
+from fluvial_gateway.calls import Calls
+from fluvial_gateway.catalogue import Catalogue
+from fluvial_gateway.control.application import control_app
+from fluvial_gateway.control.deploying import DeployingOperations
+from fluvial_gateway.control.operating import About, PlatformOperations
+from fluvial_gateway.control.operations import Operation
+from fluvial_gateway.control.reading_runs import ReadingRunsOperations
+from fluvial_gateway.control.running import RunningOperations
+from fluvial_gateway.control.views import Addresses
+from fluvial_gateway.deployments import Deployments
+from fluvial_gateway.fingerprints import Fingerprints
+from fluvial_gateway.hooks import Hooks
+from fluvial_gateway.hosts import HostTable
+from fluvial_gateway.invocations import Answered, Outcome
+from fluvial_gateway.invoker_client import AppPublicKey, Survey
+from fluvial_gateway.metrics import Metrics
+from fluvial_gateway.problems import ProblemError
+from fluvial_gateway.revealing import Revealer
+from fluvial_gateway.routes import RouteTable
+from fluvial_gateway.runs import Runs
+from fluvial_gateway.scrape import Scrape
+from fluvial_gateway.uploads import Uploads
+from fluvial_gateway.waiting import Waiters
+from fluvial_gateway.waits import LongWaits
+from fluvial_queue.contract import (
+    CommitEntry,
+    CommitOutcome,
+    Lease,
+    OutcomeUnknownError,
+    RecordKind,
+    RunStatus,
+    SendOutcome,
+    StartOutcome,
+    StartRun,
+)
+from fluvial_queue.memory import MemoryStore
+from fluvial_queue.messages import Message, decode_message
+from fluvial_queue.records import DeploymentFunctions
+
+T = TypeVar("T")
+KEY_ID = "k1"
+MAX_UPLOAD_BYTES = 64 * 1024
+
+
+class FaultyStore(MemoryStore):
+    """A memory store that can lose its answers: the operation happens, the caller does not know."""
+
+    lost_answers = 0
+
+    async def put_record(
+        self, kind: RecordKind, record_id: str, value: dict[str, Any], *, expect: int | None = None
+    ) -> int | None:
+        return self._answer(await super().put_record(kind, record_id, value, expect=expect))
+
+    async def start(self, run: StartRun) -> StartOutcome:
+        return self._answer(await super().start(run))
+
+    async def send(
+        self, run_id: str, body: bytes, *, token: str | None = None, resume_id: str = ""
+    ) -> SendOutcome:
+        return self._answer(await super().send(run_id, body, token=token, resume_id=resume_id))
+
+    def _answer(self, answer: T) -> T:
+        if self.lost_answers:
+            self.lost_answers -= 1
+            raise OutcomeUnknownError("the connection broke before the answer came")
+        return answer
+
+
+class FakeKeyring:
+    """The invoker's keyring, whose private side lets tests open what the gateway sealed."""
+
+    def __init__(self) -> None:
+        self.refusal: Exception | None = None
+
+    def of(self, app: str) -> AppKeys:
+        root = hashlib.sha256(app.encode()).digest()
+        return AppKeys(app, {KEY_ID: root}, KEY_ID)
+
+    async def keys(self, app: str) -> AppPublicKey:
+        if self.refusal is not None:
+            raise self.refusal
+        return AppPublicKey(*self.of(app).public_key())
+
+
+class FakeBuilder:
+    """Reports whatever it is told to have found in the next archive."""
+
+    def __init__(self) -> None:
+        self.workflows: tuple[str, ...] = ("fulfil",)
+        self.app = "shop"
+        self.refusal: ProblemError | None = None
+        self.go_on: asyncio.Event | None = None
+        self.building = asyncio.Event()
+        self.archives: list[bytes] = []
+
+    async def build(self, request: BuildRequest) -> AsyncGenerator[str | BuildReport, None]:
+        self.archives.append(request.archive.read_bytes())
+        self.building.set()
+        yield "installing nothing"
+        if self.go_on is not None:
+            await self.go_on.wait()
+        if self.refusal is not None:
+            raise self.refusal
+        yield BuildReport(
+            app=request.name or self.app,
+            bundle=request.digest,
+            layer="",
+            modules=("main",),
+            instance=InstanceSettings(),
+            functions=DeploymentFunctions(
+                entrypoint="main:app",
+                interface="asgi",
+                workflows=self.workflows,
+                steps=("charge",),
+            ),
+        )
+
+
+@dataclass(slots=True)
+class FakeHandle:
+    instance: str | None = "ins_1"
+    cancelled: str | None = None
+
+    def cancel(self, reason: str) -> None:
+        self.cancelled = reason
+
+
+class FakeInvocations:
+    """Instances that reveal: payloads in these tests are JSON in clear."""
+
+    def __init__(self) -> None:
+        self.outcome: Outcome | None = None
+        self.requests: list[RevealRequest] = []
+        self.is_silent = False
+        self.handle = FakeHandle()
+
+    def invoke(
+        self,
+        deployment: str,
+        fields: tuple[str, dict[str, Any], bytes],
+        *,
+        prefer: str | None,
+        deadline_seconds: float,
+        done: Callable[[Outcome], None],
+    ) -> FakeHandle:
+        kind, meta, body = fields
+        assert kind == "reveal"
+        request = RevealRequest.from_frame(meta, body)
+        self.requests.append(request)
+        if not self.is_silent:
+            asyncio.get_running_loop().call_soon(done, self.outcome or _revealed(request))
+        return self.handle
+
+    def forget(self, instance: str, run_ids: Sequence[str]) -> None: ...
+
+
+class FakeSurveyor:
+    async def survey(self) -> Survey:
+        return Survey(
+            [{"instance": "ins_1", "app": "shop", "rss_bytes": 1000, "secret": "hidden"}], []
+        )
+
+
+@dataclass(slots=True)
+class FakeDispatcherState:
+    partitions_owned: list[int]
+    is_ready: bool = True
+
+
+class World:
+    """One control plane and what tests do to it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store = FaultyStore(partitions=4)
+        self.builder = FakeBuilder()
+        self.keyring = FakeKeyring()
+        self.invocations = FakeInvocations()
+        self.dispatcher = FakeDispatcherState(list(range(4)))
+        self.hosts = HostTable()
+        self.blobs = folder / "blobs"
+        self.waits = LongWaits()
+        self.waiters = Waiters(self.store)
+        self.catalogue = Catalogue(self.store)
+        self.tokens = Tokens(self.store)
+        self.metrics = Metrics(version="0.0.0")
+        self.runs = Runs(self.store, self.catalogue, self.waiters, Fingerprints(b"k" * 32))
+        self.hooks = Hooks(self.store, self.catalogue, self.runs)
+        self.calls = Calls(self.runs, self.hooks)
+        self._leases: dict[int, Lease] = {}
+        self.operations = self._operations()
+        self.app: Starlette = control_app(self.operations, self.tokens, version="0.0.0")
+        self.token = ""
+        self.client = httpx.AsyncClient()
+
+    def _operations(self) -> list[Operation]:
+        uploads = Uploads(self.blobs, limit_bytes=MAX_UPLOAD_BYTES)
+        uploads.prepare()
+        routes = RouteTable(self.catalogue, self.hosts, "localhost")
+        aliases = Aliases(self.catalogue, routes.reload)
+        self.deployments = Deployments(
+            self.catalogue, aliases, uploads, builder=self.builder, keys=self.keyring
+        )
+        deploying = DeployingOperations(
+            self.catalogue,
+            deployments=self.deployments,
+            aliases=aliases,
+            uploads=uploads,
+            addresses=Addresses("http://127.0.0.1:8080", "localhost"),
+        )
+        self.platform = PlatformOperations(
+            about=About(
+                version="0.0.0",
+                http_url="http://127.0.0.1:8080",
+                domain="localhost",
+                store_url="redis://user:hunter2@db:6379/0?durability=disk",
+            ),
+            tokens=self.tokens,
+            store=self.store,
+            is_dispatching=lambda: self.dispatcher.is_ready,
+            surveyor=FakeSurveyor(),
+            metrics=self.metrics,
+            scrape=Scrape(self.metrics, self.store, self.dispatcher, FakeSurveyor()),
+        )
+        reading = ReadingRunsOperations(
+            self.runs, Revealer(self.invocations), self.waits, keep_alive_seconds=0.05
+        )
+        return [
+            *deploying.operations(),
+            *RunningOperations(self.runs, self.hooks).operations(),
+            *reading.operations(),
+            *self.platform.operations(),
+        ]
+
+    async def get(self, path: str, **options: Any) -> httpx.Response:
+        return await self.client.get(path, **options)
+
+    async def post(self, path: str, **options: Any) -> httpx.Response:
+        return await self.client.post(path, **options)
+
+    async def upload(self, archive: bytes = b"archive", **query: Any) -> httpx.Response:
+        return await self.client.post(
+            "/v1/deployments",
+            params=query,
+            content=archive,
+            headers={
+                "content-type": "application/zstd",
+                "x-fluvial-bundle-digest": hashlib.sha256(archive).hexdigest(),
+            },
+        )
+
+    async def deploy(self, archive: bytes = b"archive", **query: Any) -> dict[str, Any]:
+        """Deploy, and return the last line of the answer."""
+        response = await self.upload(archive, **query)
+        assert response.status_code == 200, response.text
+        return lines(response)[-1]
+
+    async def start(self, body: Any = None, **headers: str) -> str:
+        """Start a run of `fulfil`; return its id."""
+        response = await self.post(
+            "/v1/apps/shop/workflows/fulfil/runs", json=body or [], headers=headers
+        )
+        assert response.status_code == 202, response.text
+        return str(response.json()["run_id"])
+
+    async def record(
+        self, run_id: str, *events: Event, status: RunStatus, hooks: tuple[str, ...] = ()
+    ) -> None:
+        """Commit events to a run, as its owner would."""
+        partition = partition_of(run_id)
+        if partition not in self._leases:
+            lease = await self.store.acquire(partition, owner="test", ttl_ms=60_000)
+            assert lease is not None
+            self._leases[partition] = lease
+        found = await self.store.read_run(run_id)
+        assert found is not None
+        entry = CommitEntry(
+            run_id=run_id,
+            handled=tuple(message_id for message_id, _ in await self.messages(run_id)),
+            base=found.events,
+            events=tuple(event.encode() for event in events),
+            open_hooks=tuple((token, number) for number, token in enumerate(hooks, 1)),
+            status=status,
+        )
+        reply = await self.store.commit(self._leases[partition], [entry])
+        assert reply.answers[0].outcome is CommitOutcome.OK
+        self.waiters.wake(run_id)
+
+    async def messages(self, run_id: str) -> list[tuple[str, Message]]:
+        """Return the run's outstanding messages."""
+        partition = partition_of(run_id)
+        if partition not in self._leases:
+            lease = await self.store.acquire(partition, owner="test", ttl_ms=60_000)
+            assert lease is not None
+            self._leases[partition] = lease
+        stored = await self.store.window(self._leases[partition], after="", limit=1000)
+        assert stored is not None
+        decoded = [(message.id, decode_message(message.body)) for message in stored]
+        return [(found, message) for found, message in decoded if message.run_id == run_id]
+
+    async def finish(self, run_id: str, result: str = '"done"') -> None:
+        """Let a run begin and complete."""
+        await self.record(
+            run_id,
+            Event(EventType.RUN_STARTED, 1000, 0, b'["in"]', {"workflow": "fulfil"}),
+            Event(EventType.RUN_COMPLETED, 2000, 0, result.encode()),
+            status=RunStatus.COMPLETED,
+        )
+
+    def opened(self, run_id: str, kind: Any, envelope: bytes, place: int | str = 0) -> bytes:
+        """Open what the gateway sealed for app `shop`."""
+        return self.keyring.of("shop").open(Binding("shop", run_id, kind, place), envelope)
+
+
+@asynccontextmanager
+async def open_world(folder: Path, *scopes: Scope) -> AsyncIterator[World]:
+    """A control plane whose client has a token with these scopes, `admin` by default."""
+    world = World(folder)
+    await world.store.open()
+    world.token = await world.tokens.create("test", scopes or (Scope.ADMIN,))
+    async with client_of(world, world.token) as client:
+        await world.client.aclose()
+        world.client = client
+        yield world
+    await world.store.close()
+
+
+def client_of(world: World, token: str | None) -> httpx.AsyncClient:
+    headers = {} if token is None else {"authorization": f"Bearer {token}"}
+    transport = httpx.ASGITransport(world.app)
+    return httpx.AsyncClient(transport=transport, base_url="http://control", headers=headers)
+
+
+def lines(response: httpx.Response) -> list[dict[str, Any]]:
+    """The objects of a newline-delimited answer."""
+    return [json.loads(line) for line in response.text.splitlines()]
+
+
+def _revealed(request: RevealRequest) -> Outcome:
+    payloads = [decode_event(event).payload for event in request.events]
+    texts = [payload.decode() if payload else None for payload in payloads]
+    return Answered("ins_1", Answer(outcome="ok"), 10, texts)
