@@ -48,7 +48,7 @@ class Invocation(Meter):
         conversation: int,
         link: Link,
         *,
-        id: str | None,
+        id: str | None,  # noqa: A002 - the glossary's word
         run: str | None = None,
     ) -> None:
         super().__init__(id, run)

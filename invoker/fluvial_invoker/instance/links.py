@@ -3,13 +3,16 @@
 * The first frame of a link is HELLO with a credential that the invoker issued; anything else, or a
   credential that is unknown or used, closes the connection.
 * When a link is lost, its invocations are cancelled, and no other link is served before their code
-  has stopped: the gateway counts them as dead from then on and may send them elsewhere.
+  has stopped: the gateway counts them as dead from then on and may send them elsewhere. The end of
+  an old link and the beginning of a new one can become readable in the same turn of the loop, in
+  any order, so a new link first looks whether an open one has been hung up.
 * Frames of one loop turn leave in one write (the event loop's transport gathers them).
 """
 
 from __future__ import annotations
 
 import asyncio
+import select
 from collections.abc import Callable
 from typing import Any, Final, Protocol, cast
 
@@ -93,11 +96,20 @@ class Links:
         """Take a new connection; false: it must wait for those of a lost link to stop."""
         if len(self._open) >= _MAX_LINKS:
             raise WireError(f"more than {_MAX_LINKS} links")
+        self._lose_hung_up()
         self._open.add(link)
         if not self._ending:
             return True
         self._waiting.append(link)
         return False
+
+    def _lose_hung_up(self) -> None:
+        poll = select.poll()
+        by_fd = {link.fileno(): link for link in self._open}
+        for fd in by_fd:
+            poll.register(fd, select.POLLRDHUP)
+        for fd, _ in poll.poll(0):
+            by_fd[fd].lose()
 
     def lost(self, link: Link, invocations: list[Invocation]) -> None:
         """A connection is gone, with these invocations under way."""
@@ -137,6 +149,8 @@ class Link(asyncio.Protocol):
         self._reader = FrameReader()
         self._invocations: dict[int, Invocation] = {}
         self._is_welcome = False
+        self._is_waiting = False  # for the code of a lost link's invocations to stop
+        self._held = b""  # what came meanwhile
         self._transport: asyncio.Transport | None = None
         self._write: Callable[[bytes], None] = _drop
         self._writable = asyncio.Event()
@@ -149,12 +163,18 @@ class Link(asyncio.Protocol):
         self._transport.set_write_buffer_limits(_HIGH_WATER_BYTES)
         self._write = self._transport.write
         try:
-            if not self._links.opened(self):
-                self._transport.pause_reading()
+            self._is_waiting = not self._links.opened(self)
         except WireError as error:
             self._break(error)
 
     def data_received(self, data: bytes) -> None:
+        if self._transport is None:
+            return
+        if self._is_waiting:
+            # Not in `connection_made`: a transport starts to read only after that.
+            self._transport.pause_reading()
+            self._held += data
+            return
         try:
             for header, body in self._reader.feed(data):
                 self._frame(header, body)
@@ -164,13 +184,11 @@ class Link(asyncio.Protocol):
             report_exception(error, instance_meter, "a gateway sent a malformed frame")
             self._break(WireError("a frame's fields are not what its type asks for"))
 
+    def eof_received(self) -> None:
+        self.lose()
+
     def connection_lost(self, exc: Exception | None) -> None:
-        self._write = _drop
-        self._transport = None
-        self.resume_writing()
-        if self._is_welcome:
-            self.platform.close()
-        self._links.lost(self, list(self._invocations.values()))
+        self.lose()
 
     def pause_writing(self) -> None:
         self.is_congested = True
@@ -191,10 +209,30 @@ class Link(asyncio.Protocol):
 
     # What the other links cause
 
+    def fileno(self) -> int:
+        """The connection's descriptor; only while it is open."""
+        fd: int = cast("asyncio.Transport", self._transport).get_extra_info("socket").fileno()
+        return fd
+
+    def lose(self) -> None:
+        """The gateway is gone: drop what was not read, cancel what is under way."""
+        transport, self._transport = self._transport, None
+        if transport is None:
+            return
+        transport.abort()
+        self._write = _drop
+        self.resume_writing()
+        if self._is_welcome:
+            self.platform.close()
+        self._links.lost(self, list(self._invocations.values()))
+
     def resume(self) -> None:
         """The invocations of a lost link have stopped: serve this one."""
-        if self._transport is not None:
+        self._is_waiting = False
+        held, self._held = self._held, b""
+        if held and self._transport is not None:
             self._transport.resume_reading()
+            self.data_received(held)
 
     # Frames
 
@@ -274,8 +312,7 @@ class Link(asyncio.Protocol):
 
     def _break(self, error: WireError) -> None:
         report(f"closing a gateway's connection: {error}", instance_meter)
-        if self._transport is not None:
-            self._transport.abort()
+        self.lose()
 
 
 def _drop(_: bytes) -> None:

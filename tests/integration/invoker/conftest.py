@@ -82,8 +82,6 @@ class Peer:
     async def close(self) -> None:
         self._writer.close()
         await asyncio.wait_for(self._pump, SECONDS)
-        with contextlib.suppress(OSError):
-            await self._writer.wait_closed()
 
     def abort(self) -> None:
         self._writer.transport.abort()
@@ -95,10 +93,12 @@ class Peer:
                 async with self._arrived:
                     self.waiting += frames
                     self._arrived.notify_all()
+        self._writer.close()
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
         async with self._arrived:
             self.is_closed = True
             self._arrived.notify_all()
-        self._writer.close()
 
 
 @dataclass
@@ -192,7 +192,7 @@ class Handed:
     phases_ms: dict[str, float]
 
 
-class RefusedByInvoker(Exception):
+class RefusedByInvokerError(Exception):
     """REFUSED."""
 
 
@@ -206,7 +206,7 @@ class InvokerLink(Peer):
         self.send(FrameType.ACQUIRE, self._last, spec.to_dict(), exclude or [])
         frame = await self.next(self._last)
         if frame.type == FrameType.REFUSED:
-            raise RefusedByInvoker(frame.header[2], frame.header[3])
+            raise RefusedByInvokerError(frame.header[2], frame.header[3])
         return Handed(*frame.header[2:7])
 
     async def open(
@@ -234,7 +234,7 @@ class InvokerLink(Peer):
 
     async def pid_of(self, instance: str) -> int:
         instances, _ = await self.survey()
-        return next(each["pid"] for each in instances if each["instance"] == instance)
+        return int(next(each["pid"] for each in instances if each["instance"] == instance))
 
 
 class Machine:
@@ -258,6 +258,7 @@ class Machine:
             "FLUVIAL_HOME": str(self.home),
             "FLUVIAL_RUN_DIR": str(self.run_dir),
             "FLUVIAL_INVOKER_FD": str(fd),
+            "FLUVIAL_INVOKER_GRACE": "2",
             "SECRET_OF_THE_PLATFORM": "hunter2",
         }
         with (self.home / "invoker.log").open("ab") as log:
@@ -336,7 +337,7 @@ def machine() -> Iterator[Machine]:
         yield machine
     finally:
         machine.stop()
-        print(machine.invoker_log, machine.app_log())  # pytest shows it when a test fails
+        print(machine.invoker_log, machine.app_log())  # noqa: T201 - pytest shows it when a test fails
         shutil.rmtree(home)
 
 
