@@ -58,6 +58,7 @@ _KINDS: Final[Mapping[str, _Kind]] = {
     "dependencies_failed": _Kind(422, "The bundle's dependencies could not be installed"),
     "not_serializable": _Kind(422, "A value cannot be stored"),
     "too_many_waits": _Kind(429, "Too many requests are waiting", retry=True),
+    "headers_too_large": _Kind(431, "The request's headers are too large"),
     "internal": _Kind(500, "The gateway failed"),
     "not_revealed": _Kind(502, "The deployment did not decrypt the data"),
     "unavailable": _Kind(503, "The platform cannot answer now", retry=True),

@@ -31,6 +31,7 @@ from fluvial_gateway.problems import (
 )
 
 _LOG = logging.getLogger(__name__)
+MAX_HEADER_BYTES: Final = 16 * 1024
 _ANYBODY: Final = Principal("", "", frozenset())
 _HTTP_CODES: Final[Mapping[int, str]] = {404: "not_found", 405: "method_not_allowed"}
 _HEADERS: Final[Mapping[str, str]] = {
@@ -69,6 +70,7 @@ def _route(path: str, methods: Mapping[str, Operation], tokens: Tokens) -> Route
 
 async def _answer(request: Request, operation: Operation, tokens: Tokens) -> Response:
     try:
+        _check_head(request)
         principal = _ANYBODY
         if operation.scopes:
             principal = await tokens.authenticate(request.headers.get("authorization"))
@@ -88,6 +90,15 @@ async def _answer(request: Request, operation: Operation, tokens: Tokens) -> Res
     for name, value in _HEADERS.items():
         response.headers.setdefault(name, value)
     return response
+
+
+def _check_head(request: Request) -> None:
+    # The server's own limit is about what has not arrived completely, so it may see more at once.
+    size = sum(len(name) + len(value) for name, value in request.headers.raw)
+    if size > MAX_HEADER_BYTES:
+        raise ProblemError(
+            "headers_too_large", f"the headers have {size} bytes, the limit is {MAX_HEADER_BYTES}"
+        )
 
 
 def _told(request: Request, operation: Operation, error: FluvialError) -> Response:

@@ -237,7 +237,7 @@ def _milliseconds(moment: str | None) -> int | None:
     try:
         parsed = datetime.fromisoformat(moment)
         aware = parsed if parsed.tzinfo is not None else parsed.replace(tzinfo=UTC)
-        return int(aware.timestamp() * 1000)
+        return max(0, int(aware.timestamp() * 1000))
     except (ValueError, OverflowError) as error:
         raise InvalidRequestError(
             f"query parameter since: {moment!r} is no time such as 2026-01-31T12:00:00Z"

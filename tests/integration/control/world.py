@@ -54,10 +54,13 @@ from fluvial_queue.contract import (
     Lease,
     OutcomeUnknownError,
     RecordKind,
+    RunPage,
+    RunQuery,
     RunStatus,
     SendOutcome,
     StartOutcome,
     StartRun,
+    StoreError,
 )
 from fluvial_queue.memory import MemoryStore
 from fluvial_queue.messages import Message, decode_message
@@ -69,9 +72,23 @@ MAX_UPLOAD_BYTES = 64 * 1024
 
 
 class FaultyStore(MemoryStore):
-    """A memory store that can lose its answers: the operation happens, the caller does not know."""
+    """A memory store that can fail, or lose its answers: then the operation happens, and the
+    caller does not know."""
 
     lost_answers = 0
+    failure: StoreError | None = None
+
+    async def now_ms(self) -> int:
+        self._fail()
+        return await super().now_ms()
+
+    async def query_runs(self, query: RunQuery) -> RunPage:
+        self._fail()
+        return await super().query_runs(query)
+
+    async def depth(self, partitions: Sequence[int]) -> tuple[int, int]:
+        self._fail()
+        return await super().depth(partitions)
 
     async def put_record(
         self, kind: RecordKind, record_id: str, value: dict[str, Any], *, expect: int | None = None
@@ -85,6 +102,10 @@ class FaultyStore(MemoryStore):
         self, run_id: str, body: bytes, *, token: str | None = None, resume_id: str = ""
     ) -> SendOutcome:
         return self._answer(await super().send(run_id, body, token=token, resume_id=resume_id))
+
+    def _fail(self) -> None:
+        if self.failure is not None:
+            raise self.failure
 
     def _answer(self, answer: T) -> T:
         if self.lost_answers:
