@@ -168,7 +168,7 @@ def _ready_state(process: subprocess.Popen[bytes], home: Path) -> dict[str, Any]
         path = home / "run" / "up.json"
         if path.exists():
             state.update(json.loads(path.read_text()))
-        return bool(state)
+        return state.get("pid") == process.pid  # not a killed predecessor's
 
     wait_until(is_up, READY_SECONDS, "`fluvial up` is ready")
     return state
