@@ -125,7 +125,7 @@ def test_pulse_names_next_timer_and_newest_message(backend: Backend) -> None:
         (pulse,) = await store.renew([empty], ttl_ms=60_000)
         assert (pulse.next_timer_ms, pulse.last_message_id) == (None, "")
 
-        run = await backend.owned_run(store)
+        run = await backend.owned_run(store, run_id="run_01" + "a" * 24)
         entry = run.entry(messages=(b"m",), timers=((5000, run.timer(1)), (9000, run.timer(2))))
         reply = await store.commit(run.lease, [entry])
         newest = reply.answers[0].message_ids[0]
