@@ -13,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -24,6 +25,7 @@ CHESS: Final = Path(__file__).parent / "chess"
 WHITE: Final = "tactician"
 BLACK: Final = "positional"
 SEED: Final = 2
+PAUSE_SECONDS: Final = 0.06  # between moves, so that one can watch; durable like every sleep
 KILL_AT_PLY: Final = 16
 ZERO_SECONDS: Final = 60.0
 PAGE: Final = 1000
@@ -83,7 +85,9 @@ def _play(screen: Screen, app: Site, control: Site) -> str:
     """Play a match, kill its process on the way, and return the run's id."""
     screen.chapter(3, f"Play: {WHITE} against {BLACK}, every move a durable step")
     began = time.monotonic()
-    match = app.post("/matches", {"white": WHITE, "black": BLACK, "seed": SEED})
+    pause = PAUSE_SECONDS if screen.is_live else 0
+    wishes = {"white": WHITE, "black": BLACK, "seed": SEED, "pause": pause}
+    match = app.post("/matches", wishes)
     screen.fact(f"the first request, from zero, was answered after {_since(began)}")
     screen.aside(f"the match is {match['id']}")
     with screen.game(WHITE, BLACK) as game:
@@ -95,27 +99,28 @@ def _play(screen: Screen, app: Site, control: Site) -> str:
 
 
 def _follow(game: Game, app: Site, control: Site, path: str) -> dict[str, Any]:
-    killed = 0.0
+    killed: datetime | None = None
     for kind, data in app.events(path):
         if kind == "end":
             return dict(data)
-        if kind == "move":
-            game.add(data)
-            if killed:
-                game.say(f"the next move came {_since(killed)} after the kill")
-                killed = 0.0
-            if data["ply"] == KILL_AT_PLY:
-                killed = _kill(game, control)
+        game.add(data)
+        played = datetime.fromisoformat(data["at"])
+        if killed and played > killed:
+            waited = (played - killed).total_seconds() * 1000
+            game.say(f"another process goes on: the next move came {waited:.0f} ms after the kill")
+            killed = None
+        if data["ply"] == KILL_AT_PLY:
+            killed = _kill(game, control)
     raise TourError("the match has no end")
 
 
-def _kill(game: Game, control: Site) -> float:
+def _kill(game: Game, control: Site) -> datetime:
     """Kill the instance that plays; return when."""
     pids = [found["pid"] for found in control.get("/v1/instances")["instances"]]
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
     game.say(f"kill -9 {' '.join(map(str, pids))}: the process that plays is gone")
-    return time.monotonic()
+    return datetime.now(UTC)
 
 
 def _account(screen: Screen, control: Site, run: str) -> None:
@@ -126,7 +131,15 @@ def _account(screen: Screen, control: Site, run: str) -> None:
     cpu = sum(event["meta"].get("cpu_us", 0) for event in events) / 1e6
     screen.fact(f"{cpu:.2f} s of active CPU were used by the steps; waiting was free")
     lost = kinds["attempt_lost"] + kinds["turn_lost"]
-    screen.fact(f"{lost} lost with the killed process and done again; no result recorded twice")
+    screen.fact(f"{lost} attempt(s) were lost with the killed process, and made again")
+    results = [event["id"] for event in events if event["type"] == "step_completed"]
+    if len(set(results)) != kinds["step_scheduled"] or len(results) != kinds["step_scheduled"]:
+        raise TourError("a step has no result, or two")
+    screen.fact(f"each of the {len(results)} steps has exactly one result")
+    _measure(screen, control)
+
+
+def _measure(screen: Screen, control: Site) -> None:
     screen.chapter(5, "What the metrics say")
     lines = str(control.get("/metrics")).splitlines()
     shown = [line.rpartition(" ") for line in lines if SHOWN_METRICS.fullmatch(line)]

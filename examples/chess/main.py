@@ -9,7 +9,7 @@ from __future__ import annotations
 import chess
 
 from engines import ENGINES
-from fluvial import now, step, workflow
+from fluvial import now, sleep, step, workflow
 from rules import MAX_PLIES, board_after, to_pgn, verdict
 from web import make_app
 
@@ -35,13 +35,19 @@ async def match(
     black: str = "positional",
     seed: int = 0,
     max_plies: int = MAX_PLIES,
+    pause: float = 0.0,
 ) -> str:
-    """Play one game and return it as PGN. The board lives here and nowhere else."""
+    """Play one game and return it as PGN. The board lives here and nowhere else.
+
+    `pause` is how many seconds to wait between moves, for those who watch.
+    """
     board = chess.Board()
     played = now().date()
     while verdict(board, max_plies) is None:
         player = PLAYERS[white if board.turn else black]
         board.push_uci(await player([move.uci() for move in board.move_stack], seed))
+        if pause:
+            await sleep(pause)
     return to_pgn(board, white=white, black=black, played=played, max_plies=max_plies)
 
 

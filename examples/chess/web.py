@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, cast
@@ -31,6 +31,7 @@ from rules import MAX_PLIES, to_pgn
 
 PAGE: Final = Path(__file__).with_name("page.html")
 MAX_SEED: Final = 2**31 - 1
+MAX_PAUSE_SECONDS: Final = 60
 MAX_BODY_BYTES: Final = 4096
 
 
@@ -39,9 +40,7 @@ def make_app(match: Workflow[..., str], players: Sequence[str]) -> Starlette:
 
     async def start_match(request: Request) -> Response:
         wishes = await _wishes(request, players)
-        run = await start(
-            match, wishes["white"], wishes["black"], wishes["seed"], wishes["max_plies"]
-        )
+        run = await start(match, **wishes)
         links = {
             "state": f"/matches/{run.id}",
             "live": f"/matches/{run.id}/live",
@@ -195,6 +194,7 @@ async def _wishes(request: Request, players: Sequence[str]) -> dict[str, Any]:
         "black": players[0],
         "seed": secrets.randbelow(MAX_SEED),
         "max_plies": MAX_PLIES,
+        "pause": 0.0,
     } | cast("dict[str, Any]", asked)
     _check(wishes, players)
     return wishes
@@ -206,14 +206,24 @@ def _check(wishes: dict[str, Any], players: Sequence[str]) -> None:
     Raises:
         HTTPException: 422, with the field and what it may be.
     """
-    known = ("white", "black", "seed", "max_plies")
+    allowed: dict[str, tuple[Callable[[Any], bool], str]] = {
+        "white": (players.__contains__, f"one of {', '.join(players)}"),
+        "black": (players.__contains__, f"one of {', '.join(players)}"),
+        "seed": (_is_integer_up_to(MAX_SEED), f"an integer from 0 to {MAX_SEED}"),
+        "max_plies": (_is_integer_up_to(MAX_PLIES), f"an integer from 0 to {MAX_PLIES}"),
+        "pause": (_is_pause, f"seconds from 0 to {MAX_PAUSE_SECONDS}"),
+    }
     for name, value in wishes.items():
-        if name not in known:
-            raise HTTPException(422, f"{name}: unknown; known are {', '.join(known)}")
-        if name in ("white", "black"):
-            if value not in players:
-                raise HTTPException(422, f"{name}: one of {', '.join(players)}, not {value!r}")
-        else:
-            limit = MAX_SEED if name == "seed" else MAX_PLIES
-            if type(value) is not int or not 0 <= value <= limit:
-                raise HTTPException(422, f"{name}: an integer from 0 to {limit}, not {value!r}")
+        if name not in allowed:
+            raise HTTPException(422, f"{name}: unknown; known are {', '.join(allowed)}")
+        fits, description = allowed[name]
+        if not fits(value):
+            raise HTTPException(422, f"{name}: {description}, not {value!r}")
+
+
+def _is_integer_up_to(limit: int) -> Callable[[Any], bool]:
+    return lambda value: type(value) is int and 0 <= value <= limit
+
+
+def _is_pause(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value <= MAX_PAUSE_SECONDS

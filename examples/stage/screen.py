@@ -9,8 +9,6 @@ from typing import Any, Final
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 LINE_EVERY_PLIES: Final = 10  # where nothing can be redrawn, so many moves share a line
@@ -23,7 +21,12 @@ class Screen:
     """Writes to the terminal, or plainly to whatever else standard output is."""
 
     def __init__(self) -> None:
-        self.console = Console(highlight=False)
+        self.console = Console(highlight=False, soft_wrap=True)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether somebody watches on a terminal."""
+        return self.console.is_terminal
 
     def title(self, text: str, below: str) -> None:
         self.console.print(f"\n[bold]{text}[/bold]\n[dim]{below}[/dim]")
@@ -41,21 +44,20 @@ class Screen:
         self.console.print(Text(f"     {text}", style="dim"))
 
     def block(self, text: str) -> None:
-        self.console.print(Padding(Text(text), (0, 0, 0, 5)))
+        for line in text.splitlines():
+            self.console.print(Text(f"     {line}"))
 
     def rows(self, rows: Iterable[tuple[str, str]]) -> None:
-        """Show two columns: a number or name, and what it is."""
-        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-        table.add_column(justify="right", style="bold")
-        table.add_column()
-        for left, right in rows:
-            table.add_row(left, right)
-        self.console.print(Padding(table, (0, 0, 0, 4)))
+        """Show two columns: a number, and what it counts."""
+        known = list(rows)
+        width = max((len(number) for number, _ in known), default=0)
+        for number, what in known:
+            self.console.print(Text.assemble("     ", (number.rjust(width), "bold"), f"  {what}"))
 
     @contextmanager
     def working(self, text: str) -> Generator[None]:
         """Say what is going on while it goes on; a spinner on a terminal."""
-        if self.console.is_terminal:
+        if self.is_live:
             with self.console.status(text):
                 yield
         else:
@@ -66,7 +68,7 @@ class Screen:
     def game(self, white: str, black: str) -> Generator[Game]:
         """Show a game; redrawn on a terminal, otherwise a line every few moves."""
         game = Game(white, black)
-        if self.console.is_terminal:
+        if self.is_live:
             with Live(game, console=self.console, refresh_per_second=20):
                 yield game
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,7 +13,8 @@ from urllib.parse import urlsplit
 from stage.installation import TourError
 
 TIMEOUT_SECONDS: Final = 30.0
-MAX_RECONNECTS: Final = 20
+RECONNECT_SECONDS: Final = 0.1
+GIVE_UP_SECONDS: Final = 30.0  # without any event
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +38,19 @@ class Site:
         When the connection breaks, it connects again and goes on behind the last event seen.
 
         Raises:
-            TourError: it broke too often.
+            TourError: there was no event for too long.
         """
-        seen = ""
-        for _ in range(MAX_RECONNECTS):
+        seen, last = "", time.monotonic()
+        while time.monotonic() - last < GIVE_UP_SECONDS:
             try:
                 for kind, number, data in self._stream(path, seen):
-                    seen = number
+                    seen, last = number, time.monotonic()
                     yield kind, data
                     if kind == "end":
                         return
             except (http.client.HTTPException, OSError):
-                pass  # whoever served it is gone: ask again, somebody else will answer
-            yield "cut", None
-        raise TourError(f"{self.url}{path} broke {MAX_RECONNECTS} times")
+                time.sleep(RECONNECT_SECONDS)  # whoever served it is gone: somebody else will
+        raise TourError(f"{self.url}{path}: no event for {GIVE_UP_SECONDS:.0f} seconds")
 
     def _stream(self, path: str, seen: str) -> Iterator[tuple[str, str, Any]]:
         connection = self._connect()

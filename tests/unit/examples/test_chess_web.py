@@ -35,6 +35,7 @@ def test_page_is_self_contained(load_bundle: Load) -> None:
         (b'{"seed": -1}', 422, "seed"),
         (b'{"seed": true}', 422, "seed"),
         (b'{"max_plies": 161}', 422, "max_plies"),
+        (b'{"pause": 61}', 422, "pause"),
         (b'{"colour": "red"}', 422, "colour"),
     ],
 )
