@@ -1,13 +1,15 @@
-"""A real builder process on a socket, and packages to install without a network."""
+"""Real processes: a builder on a socket, a whole platform; packages to install without network."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import os
 import socket
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -153,3 +155,108 @@ def make_wheel(folder: Path, name: str, source: str, *requires: str) -> None:
 def _record_hash(text: str) -> str:
     digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=")
     return f"sha256={digest.decode()},{len(text.encode())}"
+
+
+@dataclass
+class Platform:
+    """A running `fluvial up`."""
+
+    home: Path
+    process: subprocess.Popen[str]
+    ready: dict[str, Any]
+
+    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run one command of the command line against it."""
+        return run_fluvial(self.home, *arguments, **environment)
+
+    def state(self) -> dict[str, Any]:
+        """Return what it says about itself now."""
+        found: dict[str, Any] = json.loads((self.home / "run" / "up.json").read_text())
+        return found
+
+    def children(self) -> dict[str, int]:
+        """Return the programs that it has started, by name."""
+        found: dict[str, int] = {}
+        task = f"/proc/{self.process.pid}/task/{self.process.pid}/children"
+        for pid in map(int, Path(task).read_text().split()):
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+            found[Path(command[0]).name if "-m" not in command else command[2]] = pid
+        return found
+
+    def stop(self) -> int:
+        """Ask it to end and return its exit status."""
+        self.process.terminate()
+        return self.process.wait(40)
+
+
+def run_fluvial(
+    home: Path, *arguments: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line with a clean environment."""
+    return subprocess.run(
+        [sys.executable, "-m", "fluvial_deploy", *arguments],
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(home),
+            "FLUVIAL_HOME": str(home),
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+        timeout=ANSWER_SECONDS,
+        check=False,
+    )
+
+
+def start_platform(
+    home: Path, *options: str, http: str = "127.0.0.1:0", control: str = "127.0.0.1:0"
+) -> Platform:
+    """Start `fluvial up` on free ports and wait until it is ready."""
+    command = ["up", "--json", "--data", str(home), "--http", http, "--control", control]
+    errors = (home.parent / f"{home.name}.err").open("w")
+    with errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "fluvial_deploy", *command, *options],
+            env={"PATH": os.environ["PATH"], "HOME": str(home.parent)},
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+    if process.stdout is None:
+        raise AssertionError("no pipe")
+    with process.stdout as out:
+        line = out.readline()
+    if not line:
+        raise AssertionError(f"up ended with {process.wait(10)}: {Path(errors.name).read_text()}")
+    return Platform(home, process, json.loads(line))
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder whose path leaves room for the names of sockets."""
+    with tempfile.TemporaryDirectory(prefix="fv-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def up(short_path: Path) -> Iterator[Callable[..., Platform]]:
+    """Starts platforms; ends those that a test leaves running."""
+    started: list[Platform] = []
+
+    def start(home: Path = short_path / "home", *options: str, **addresses: str) -> Platform:
+        started.append(start_platform(home, *options, **addresses))
+        return started[-1]
+
+    yield start
+    for platform in started:
+        if platform.process.poll() is None:
+            platform.stop()
+
+
+@pytest.fixture(scope="module")
+def platform() -> Iterator[Platform]:
+    """One platform for all tests of a module."""
+    with tempfile.TemporaryDirectory(prefix="fv-") as folder:
+        started = start_platform(Path(folder) / "home")
+        yield started
+        started.stop()

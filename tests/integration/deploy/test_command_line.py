@@ -1,0 +1,204 @@
+"""The command line against a real platform: data on stdout, talk on stderr, exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ECHO = """
+async def app(scope, receive, send):
+    if scope["type"] != "http":
+        return
+    body = (await receive()).get("body", b"")
+    status = 500 if scope["path"] == "/fail" else 200
+    text = f"{scope['method']} {scope['path']}?{scope['query_string'].decode()} ".encode() + body
+    await send({"type": "http.response.start", "status": status,
+                "headers": [(b"content-type", dict(scope["headers"]).get(b"content-type", b"-"))]})
+    await send({"type": "http.response.body", "body": text + MARK})
+"""
+
+
+def folder(tmp_path: Path, **files: str) -> str:
+    directory = tmp_path / "echo"
+    directory.mkdir(exist_ok=True)
+    for name, text in files.items():
+        (directory / name.replace("__", ".")).write_text(text)
+    return str(directory)
+
+
+@pytest.fixture(scope="module")
+def echo(platform: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    source = folder(tmp_path_factory.mktemp("source"), main__py=f"MARK = b''\n{ECHO}")
+    done = platform.run("deploy", source)
+    assert done.returncode == 0, done.stderr
+    return platform
+
+
+def test_deploy_prints_the_url_alone(platform: Any, tmp_path: Path) -> None:
+    source = folder(tmp_path, main__py=f"MARK = b'1'\n{ECHO}")
+    first = platform.run("deploy", source, "--name", "one")
+    second = platform.run("deploy", source, "--name", "one")
+    port = platform.ready["http"].rpartition(":")[2]
+
+    assert first.stdout == second.stdout == f"http://one.localhost:{port}\n"
+    assert "found main:app (asgi)" in first.stderr
+    assert "nothing has changed" not in first.stderr
+    assert "nothing has changed" in second.stderr
+
+
+def test_deploy_as_json(platform: Any, tmp_path: Path) -> None:
+    source = folder(tmp_path, main__py=f"MARK = b'2'\n{ECHO}")
+    done = platform.run("deploy", source, "--name", "two", "--json")
+    answer = json.loads(done.stdout)
+
+    assert (answer["created"], answer["deployment"]["interface"]) == (True, "asgi")
+    shown = platform.run("deployments", "show", answer["deployment"]["deployment"], "--json")
+    assert json.loads(shown.stdout)["app"] == "two"
+
+
+def test_promote_and_rollback_move_production(platform: Any, tmp_path: Path) -> None:
+    ids: list[str] = []
+    for mark in ("a", "b"):
+        source = folder(tmp_path, main__py=f"MARK = b' {mark}'\n{ECHO}")
+        option = ["--no-promote"] if mark == "b" else []
+        done = platform.run("deploy", source, "--name", "three", "--json", *option)
+        ids.append(json.loads(done.stdout)["deployment"]["deployment"])
+
+    assert platform.run("invoke", "three", "/").stdout == "GET /?  a"
+    assert platform.run("invoke", ids[1], "/").stdout == "GET /?  b"
+    assert platform.run("promote", "three", ids[1]).stdout.strip() == ids[1]
+    assert platform.run("invoke", "three", "/").stdout == "GET /?  b"
+    assert platform.run("rollback", "three").stdout.strip() == ids[0]
+    assert platform.run("invoke", "three", "/").stdout == "GET /?  a"
+
+
+def test_invoke_sends_what_it_is_told(echo: Any, tmp_path: Path) -> None:
+    (tmp_path / "body").write_text('{"from": "file"}')
+    run = echo.run
+
+    assert run("invoke", "echo", "/a?b=c").stdout == "GET /a?b=c "
+    assert run("invoke", "echo", "/", "-d", '{"x": 1}').stdout == 'POST /? {"x": 1}'
+    assert run("invoke", "echo", "/", "-X", "PUT", "-d", "text").stdout == "PUT /? text"
+    assert run("invoke", "echo", "/", "-d", f"@{tmp_path / 'body'}").stdout.endswith('"file"}')
+
+
+def test_invoke_includes_the_head_when_asked(echo: Any) -> None:
+    head, _, body = echo.run("invoke", "echo", "/", "-i", "-d", "1").stdout.partition("\n\n")
+
+    assert head.startswith("HTTP/1.1 200 OK\n")
+    assert "content-type: application/json" in head
+    assert body == "POST /? 1"
+
+
+def test_invoke_fails_when_the_app_does(echo: Any) -> None:
+    done = echo.run("invoke", "echo", "/fail")
+
+    assert (done.returncode, done.stdout) == (1, "GET /fail? ")
+    assert "500 Internal Server Error" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "expected"),
+    [
+        (["deployments", "show", "dpl_" + "0" * 24], 3, "fluvial deployments ls"),
+        (["apps", "show", "nonesuch"], 3, "fluvial apps ls"),
+        (["runs", "show", "run_" + "0" * 26], 3, "fluvial runs ls"),
+        (["runs", "result", "run_" + "0" * 26, "--wait", "1"], 3, "no run"),
+        (["runs", "events", "run_" + "0" * 26, "--follow"], 3, "no run"),
+        (["start", "nonesuch", "flow"], 3, "fluvial apps ls"),
+        (["promote", "nonesuch", "dpl_" + "0" * 24], 3, ""),
+        (["hooks", "resume", "token", "1", "--app", "nonesuch"], 3, ""),
+        (["start", "echo", "flow", "nope"], 2, "must be JSON"),
+        (["start", "echo", "flow", "--kwargs", "[1]"], 2, "must be a JSON object"),
+        (["runs", "result", "run_x", "--wait", "soon"], 2, "--wait"),
+        (["runs", "ls", "--limit", "0"], 2, ""),
+        (["nonesuch"], 2, ""),
+        (["invoke", "echo", "/", "-H", "nocolon"], 2, "Name: value"),
+        (["invoke", "echo", "/", "-d", "@/nonexistent"], 1, "/nonexistent"),
+        (["deploy", "/nonexistent"], 1, "is not a directory"),
+        (["logs", "../../token"], 3, "has no log"),
+        (["token", "create", "--scope", "everything"], 1, ""),
+    ],
+)
+def test_a_mistake_has_one_message_and_its_code(
+    echo: Any, arguments: list[str], code: int, expected: str
+) -> None:
+    done = echo.run(*arguments)
+
+    assert (done.returncode, expected in done.stderr) == (code, True), done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+
+
+def test_errors_are_json_for_programs(echo: Any) -> None:
+    done = echo.run("apps", "show", "nonesuch", "--json")
+
+    assert json.loads(done.stderr)["error"]["code"] == "app_not_found"
+    assert done.stdout == ""
+
+
+def test_a_debugger_gets_the_traceback(echo: Any) -> None:
+    assert "Traceback" in echo.run("--debug", "apps", "show", "nonesuch").stderr
+
+
+@pytest.mark.parametrize(
+    ("environment", "code"),
+    [
+        ({"FLUVIAL_TOKEN": "wrong" * 10}, 4),
+        ({"FLUVIAL_URL": "http://127.0.0.1:1"}, 5),
+        ({"FLUVIAL_URL": "nonsense"}, 5),
+    ],
+)
+def test_who_may_not_or_cannot_is_told(echo: Any, environment: dict[str, str], code: int) -> None:
+    done = echo.run("apps", "ls", **environment)
+
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_token_may_do_what_its_scopes_say(echo: Any) -> None:
+    created = echo.run("token", "create", "--scope", "runs:read", "--name", "reader")
+    token = created.stdout.strip()
+
+    assert "keep it" in created.stderr
+    assert echo.run("runs", "ls", FLUVIAL_TOKEN=token).returncode == 0
+    assert echo.run("rollback", "echo", FLUVIAL_TOKEN=token).returncode == 4
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"main.py": "app = 3"}, "expected an ASGI application"),
+        ({"main.py": "import nonesuch; app = 1"}, "No module named 'nonesuch'"),
+        ({"main.py": "def ("}, "is not valid Python"),
+        ({"readme.txt": ""}, "no HTTP app and no workflows"),
+        ({"main.py": "app = 1", "fluvial.toml": "nmae = 1"}, "did you mean 'name'"),
+    ],
+)
+def test_a_refused_deploy_leaves_nothing(
+    platform: Any, tmp_path: Path, files: dict[str, str], expected: str
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    before = [sorted((platform.home / kind).iterdir()) for kind in ("blobs", "bundles")]
+    done = platform.run("deploy", str(tmp_path), "--name", "refused")
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert expected in done.stderr
+    assert [sorted((platform.home / kind).iterdir()) for kind in ("blobs", "bundles")] == before
+    assert platform.run("apps", "show", "refused").returncode == 3
+
+
+def test_doctor_is_content(echo: Any) -> None:
+    done = echo.run("doctor", "--json")
+
+    assert done.returncode == 0, done.stdout
+    assert all(finding["ok"] for finding in json.loads(done.stdout))
+
+
+def test_version_and_help_need_no_platform(echo: Any) -> None:
+    assert echo.run("version", FLUVIAL_URL="http://127.0.0.1:1").stdout.count(".") == 2
+    assert "Usage" in echo.run("--help").stdout
