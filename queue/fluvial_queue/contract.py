@@ -8,7 +8,8 @@ Invariants (DESIGN calls them by number; the contract suite tests each on every 
 2.  An entry is refused, in this order of checks, with
     EPOCH     the lease's (epoch, nonce) is not the partition's current one, or it has expired by
               the store's clock;
-    GONE      one of the `handled` messages does not exist any more;
+    GONE      the run does not exist or is terminal, or one of the `handled` messages does not
+              exist any more (it was handled, or is another run's);
     SEQUENCE  the length of the run's log is not `base`.
 3.  A message exists from the moment it was added until the entry that handles it is applied. After
     any crash the stored messages are exactly the outstanding work.
@@ -133,9 +134,9 @@ class CommitEntry:
     events: tuple[bytes, ...] = ()  # appended to the log
     messages: tuple[bytes, ...] = ()  # bodies to add, with the lease's epoch
     timers: tuple[tuple[int, bytes], ...] = ()  # (delay in ms from now, body of the message)
-    drop_timers: tuple[bytes, ...] = ()
+    drop_timers: tuple[bytes, ...] = ()  # before `timers` are set
     open_hooks: tuple[tuple[str, int], ...] = ()  # (token, the hook's id)
-    close_hooks: tuple[str, ...] = ()
+    close_hooks: tuple[str, ...] = ()  # before `open_hooks` are opened
     status: RunStatus | None = None  # None: unchanged
     turn: bytes | None = None  # an opaque value kept on the run record; None: unchanged
 
@@ -242,7 +243,8 @@ class Bell:
 
     `messages`: something was added to `partition` by somebody who is not its owner.
     `finished`: the run `run_id` became terminal.
-    `lost`: the subscription broke and was made anew; whoever waits must look now.
+    `lost`: the subscription broke and was made anew; whoever waits must look now. Also the first
+    bell of every subscription: from then on nothing is missed.
     """
 
     kind: Literal["messages", "finished", "lost"]

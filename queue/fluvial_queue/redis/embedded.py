@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 START_SECONDS: Final = 60.0  # loading a large append-only file takes its time
 STOP_SECONDS: Final = 30.0
-_PREDECESSOR_SECONDS: Final = 5.0  # how long a server whose parent has just died may take to end
+PREDECESSOR_SECONDS: Final = 5.0  # how long a server whose parent has just died may take to end
 _MAX_SOCKET_PATH_BYTES: Final = 107
 _PR_SET_PDEATHSIG: Final = 1
 _LOG_TAIL_BYTES: Final = 2000
@@ -84,8 +84,11 @@ class EmbeddedValkey:
         """The server's process, while it is started."""
         return None if self._process is None else self._process.pid
 
-    async def start(self) -> None:
+    async def start(self, *, predecessor_seconds: float = PREDECESSOR_SECONDS) -> None:
         """Start the server and wait until it has loaded its data.
+
+        A server that has the directory, because its parent has only just died, is given
+        `predecessor_seconds` to end.
 
         Raises:
             StoreUnavailableError: another server has the directory, or this one did not start.
@@ -93,7 +96,7 @@ class EmbeddedValkey:
         if self._process is not None:
             raise StoreError("the embedded store is started already")
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = await self._lock()
+        lock = await self._lock(predecessor_seconds)
         try:
             self._socket_path.unlink(missing_ok=True)
             self._process = self._spawn(lock)
@@ -128,14 +131,14 @@ class EmbeddedValkey:
 
     # ---- starting ----
 
-    async def _lock(self) -> int:
+    async def _lock(self, predecessor_seconds: float) -> int:
         """Return a locked descriptor of the pid file, waiting for a server that is just ending."""
         lock = os.open(self._directory / "server.pid", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             if not _try_lock(lock):
                 pid = int(os.pread(lock, 32, 0) or b"0")
                 if pid:
-                    await _ended(pid, _PREDECESSOR_SECONDS)
+                    await _ended(pid, predecessor_seconds)
                 if not _try_lock(lock):
                     raise StoreUnavailableError(
                         f"another store server (pid {pid or 'unknown'}) uses {self._directory}: "

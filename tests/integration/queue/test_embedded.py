@@ -80,7 +80,7 @@ def test_second_server_on_one_directory_is_refused(lab: Lab) -> None:
         other = EmbeddedValkey(lab.folder, durability="disk", socket_path=lab.folder / "other")
 
         with pytest.raises(StoreUnavailableError, match=rf"pid {server.pid}\b"):
-            await other.start()
+            await other.start(predecessor_seconds=0.05)
         store = await lab.opened(open_store(server.url))
         assert await store.now_ms() > 0
 
