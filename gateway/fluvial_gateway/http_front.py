@@ -83,13 +83,14 @@ class HttpFront:
             connection.shutdown()
         try:
             async with asyncio.timeout(seconds):
-                await self._until_all_closed()
+                await self.until_closed()
         except TimeoutError:
             for connection in list(self._connections):
                 connection.abort()
-            await self._until_all_closed()
+            await self.until_closed()
         self.deadlines.close()
 
-    async def _until_all_closed(self) -> None:
+    async def until_closed(self) -> None:
+        """Wait until no client is connected."""
         if self._connections:
             await self._all_closed.wait()

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
+import struct
 from typing import Any, cast
 
 import uvicorn
@@ -57,6 +59,7 @@ _TOO_MANY = Problem(
 _BAD_RESPONSE = Problem(
     status=502, code="bad_response", detail="the function's response breaks the rules of HTTP"
 )
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # linger, for no time
 _DISCONNECTED = "the client disconnected"
 _NO_HEADERS = HeaderBlock(
     b"-", True
@@ -337,7 +340,7 @@ class HttpConnection(asyncio.Protocol):
         except WireError as error:
             logger.warning("a bad response", extra={"reason": str(error)})
             self._drop_invocation("bad response")
-            self.abort()
+            self._break()
             return
         if data:
             self._transport.write(data)
@@ -351,7 +354,7 @@ class HttpConnection(asyncio.Protocol):
         if self._writer is None:
             self._respond(outcome_problem(reason))
         else:
-            self.abort()
+            self._break()
 
     def _written(self, size: int) -> None:
         if self._write_deadline < NEVER:
@@ -384,9 +387,16 @@ class HttpConnection(asyncio.Protocol):
         self._keep_alive = False
         self._drop_invocation(problem.code)
         if self._writer is not None:
-            self.abort()
+            self._break()
         else:
             self._respond(problem)
+
+    def _break(self) -> None:
+        """End a response that cannot be completed by a reset: no client takes that for an end."""
+        peer = self._transport.get_extra_info("socket")
+        if peer is not None:
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        self.abort()
 
     def _drop_invocation(self, reason: str) -> None:
         invocation, self._invocation = self._invocation, None

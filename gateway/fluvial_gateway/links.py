@@ -188,9 +188,11 @@ class Link(asyncio.Protocol):
 
     def _on_nack(self, header: list[Any], body: bytes) -> None:
         reason = _text(header[2])
-        slot = self._answers.pop(header[1], None) or self._http.pop(header[1], None)
+        slot = self._answers.get(header[1]) or self._http.get(header[1])
         if slot is None or not slot.may_nack:
             raise WireError(f"a nack for {header[1]}, which is not awaited or was started")
+        self._answers.pop(slot.id, None)
+        self._http.pop(slot.id, None)
         slot.sink.nacked(reason)
 
     def _on_broken(self, header: list[Any], body: bytes) -> None:

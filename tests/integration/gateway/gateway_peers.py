@@ -119,10 +119,24 @@ class InstancePeer:
 
     async def next(self, kind: FrameType) -> Frame:
         """Return the next frame, which must be of this kind."""
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            header, body = await self._frames.get()
+        header, body = await self.next_any()
         assert FrameType(header[0]) is kind, f"{FrameType(header[0])!r} where {kind!r} was awaited"
         return header, body
+
+    async def next_any(self) -> Frame:
+        """Return the next frame."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            return await self._frames.get()
+
+    async def next_request(self) -> list[Any]:
+        """Return the next REQUEST's header; the frames before it stay for later."""
+        earlier: list[Frame] = []
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while (frame := await self._frames.get())[0][0] != FrameType.REQUEST:
+                earlier.append(frame)
+        for kept in earlier:
+            self._frames.put_nowait(kept)
+        return frame[0]
 
     def no_frame(self) -> bool:
         return self._frames.empty()
@@ -140,6 +154,7 @@ class PeerInvoker:
     killed: list[str] = field(default_factory=list[Any])
     tier: str = "fork"
     gate: asyncio.Event | None = None  # ACQUIRE waits for it
+    kill_asked: asyncio.Event = field(default_factory=asyncio.Event)
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     _on_dead: list[Callable[[str, str], None]] = field(default_factory=list[Any])
     _started: asyncio.Queue[InstancePeer] = field(default_factory=asyncio.Queue[Any])
@@ -173,6 +188,7 @@ class PeerInvoker:
 
     def kill(self, instance: str, grace_ms: int) -> None:
         self.killed.append(instance)
+        self.kill_asked.set()
 
     def tell_dead(self, instance: str, reason: str) -> None:
         for on_dead in self._on_dead:
@@ -219,17 +235,22 @@ class EchoCalls:
     """Carries out calls: answers with what it was asked; some operations misbehave on purpose."""
 
     def __init__(self) -> None:
-        self.gate = asyncio.Event()
-        self.cancelled = 0
+        self._gate = asyncio.Event()
+        self._cancelled: asyncio.Queue[None] = asyncio.Queue()
+
+    async def all_cancelled(self, count: int) -> None:
+        """Wait until so many waiting calls were cancelled."""
+        for _ in range(count):
+            await self._cancelled.get()
 
     async def handle(
         self, link_context: LinkContext, operation: str, arguments: dict[str, Any], body: bytes
     ) -> tuple[str, dict[str, Any], bytes]:
         if operation == "wait":
             try:
-                await self.gate.wait()
+                await self._gate.wait()
             except asyncio.CancelledError:
-                self.cancelled += 1
+                self._cancelled.put_nowait(None)
                 raise
         if operation == "fail":
             raise ValueError("secret detail")
@@ -279,6 +300,14 @@ class Client:
             body += (await self.reader.readexactly(size + 2))[:-2]
         await self.reader.readexactly(2)
         return body
+
+    async def next_bytes(self) -> bytes:
+        """Read what has come, or until something comes; nothing if the connection was broken."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            try:
+                return await self.reader.read(65536)
+            except ConnectionResetError:
+                return b""
 
     async def rest(self) -> bytes:
         """Read until the server closes; a reset counts as closing."""
@@ -336,6 +365,16 @@ class World:
         await self.recorder.next_http()
         client.close()
         return instance
+
+    async def warm_again(self, instance: InstancePeer) -> None:
+        """Pass one request through: all that was written to the gateway before has been read."""
+        client = await self.client()
+        client.send(GET)
+        header = await instance.next_request()
+        instance.link.respond(header[1])
+        await client.response()
+        await self.recorder.next_http()
+        client.close()
 
 
 GET = b"GET / HTTP/1.1\r\nHost: app.localhost\r\n\r\n"
