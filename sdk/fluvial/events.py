@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgpack
 
@@ -75,6 +75,9 @@ TERMINAL: Final = frozenset(
 )
 
 
+_FIELDS: Final = 5
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """One entry of an event log."""
@@ -99,10 +102,12 @@ def unpack_event(data: bytes) -> tuple[int, int, int, bytes, dict[str, Any]]:
         WireError: `data` is not an event.
     """
     try:
-        type_number, at_ms, correlation, payload, meta = msgpack.unpackb(data)
+        fields: Any = msgpack.unpackb(data, use_list=False)
     except Exception as error:
         raise WireError("not an event") from error
-    return type_number, at_ms, correlation, payload, meta
+    if type(fields) is not tuple or len(cast("tuple[Any, ...]", fields)) != _FIELDS:
+        raise WireError("not an event")
+    return cast("tuple[int, int, int, bytes, dict[str, Any]]", fields)
 
 
 def pack_event(

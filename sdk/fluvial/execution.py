@@ -34,6 +34,10 @@ BASE_BYTES: Final = 4096  # an estimate of an idle run: loop, task, frames
 _OPERATION_BYTES: Final = 1024
 _RECENT: Final = 0.9  # how much of the payloads seen before is assumed to be held still
 
+_RUN_STARTED: Final = int(EventType.RUN_STARTED)  # plain numbers: these are hot
+_CANCEL_REQUESTED: Final = int(EventType.CANCEL_REQUESTED)
+_STEP_COMPLETED: Final = int(EventType.STEP_COMPLETED)
+
 Input = tuple[int, int, int, bytes, dict[str, Any]]
 """An input as `unpack_event` gives it: type, at_ms, id, payload, meta."""
 
@@ -77,6 +81,8 @@ class Execution:
     def feed(self, given: Input, plaintext: bytes | None = None) -> None:
         """Let the workflow consume one input; with `plaintext`, nothing need be decrypted.
 
+        Call it inside `loop.running()`.
+
         Raises:
             NondeterminismError: the workflow does not ask for what the log recorded.
             DecryptionError: the payload was altered, or its key is gone.
@@ -84,9 +90,9 @@ class Execution:
         event_type, at_ms, operation_id, payload, _ = given
         self._payload_bytes = self._payload_bytes * _RECENT + len(payload)
         self.loop.advance(at_ms / 1000)
-        if event_type == EventType.RUN_STARTED:
+        if event_type == _RUN_STARTED:
             self._start(payload)
-        elif event_type == EventType.CANCEL_REQUESTED:
+        elif event_type == _CANCEL_REQUESTED:
             if self._task is not None:
                 self._task.cancel()
         else:
@@ -101,6 +107,10 @@ class Execution:
         if not self.journal.is_closed:
             self.journal.close()
             self.loop.discard()
+
+    def __del__(self) -> None:
+        # Left to the garbage collector, its `finally` blocks would run as if outside a workflow.
+        self.close()
 
     def _start(self, payload: bytes) -> None:
         try:
@@ -118,7 +128,7 @@ class Execution:
         event_type = given[0]
         if isinstance(operation, StepOperation):
             self.journal.finish(operation)
-            if event_type == EventType.STEP_COMPLETED:
+            if event_type == _STEP_COMPLETED:
                 self._complete_step(operation, given, plaintext)
                 return
             if event_type == EventType.STEP_FAILED:

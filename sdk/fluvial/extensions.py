@@ -38,8 +38,8 @@ MAX_DEPTH: Final = 64  # of extension values: each is a call into C with some 50
 TOO_DEEP: Final = "is nested too deeply, or contains itself"
 
 
-# msgpack takes lists in lists up to 511 deep, at some 350 bytes of C stack each: too much, if it may
-# do so at every level of extension values. So only the first few levels may.
+# msgpack takes lists in lists up to 511 deep, at some 350 bytes of C stack each: too much if it may
+# do so at every level of extension values, so only the first few levels may.
 _FREE_DEPTH: Final = 8
 _MAX_PLAIN_DEPTH: Final = 32
 

@@ -3,8 +3,8 @@
 They look at one thing, whether a workflow's loop is running in this thread, and change nothing
 anywhere else.
 
-*Refused*, by an audit hook (so an alias like `from time import sleep` is caught too): sleeping,
-threads, processes, sockets, files opened for writing.
+*Refused*, by an audit hook (so aliases are caught too): processes, sockets, files opened for
+writing; sleeping and threads by replaced functions as well, as Python 3.11 does not audit them.
 
 *Answered* from the run: `time.time`, `time.time_ns`, `random`'s module-level functions,
 `uuid.uuid4`. Only names looked up after `install` see this, so an instance installs the guards
@@ -22,6 +22,7 @@ import functools
 import os
 import random
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable
@@ -62,6 +63,10 @@ def install() -> None:
     sys.addaudithook(_audit)
     time.time = _or_run(time.time, lambda loop: loop.time())
     time.time_ns = _or_run(time.time_ns, lambda loop: round(loop.time() * 1000) * 1_000_000)
+    time.sleep = _refusing(time.sleep, "time.sleep")
+    threading.Thread.start = _refusing(  # type: ignore[method-assign]
+        threading.Thread.start, "_thread.start_new_thread"
+    )
     uuid.uuid4 = _or_run(uuid.uuid4, lambda _: repeatable_uuid4())
     for name in _RANDOM:
         setattr(random, name, _repeatable_random(name))
@@ -80,6 +85,16 @@ def _writes(arguments: tuple[Any, ...]) -> bool:
     # Reading is let through: late imports, time zones and tracebacks read files.
     flags = arguments[2] if len(arguments) > 2 else 0
     return isinstance(flags, int) and bool(flags & _WRITING)
+
+
+def _refusing(real: Callable[..., Any], event: str) -> Callable[..., Any]:
+    @functools.wraps(real)
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        if current_loop() is not None:
+            raise refusal(*_REFUSED[event])
+        return real(*args, **kwargs)
+
+    return refuse
 
 
 def _or_run(real: Callable[[], Any], repeatable: Callable[[Any], Any]) -> Callable[[], Any]:

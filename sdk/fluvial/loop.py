@@ -28,6 +28,7 @@ from asyncio.tasks import (  # in asyncio's __all__, for loops like this one
 )
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from contextlib import contextmanager
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
@@ -145,6 +146,8 @@ class NumberedTask(asyncio.Task[Any]):
     def __init__(self, number: int, coroutine: Any, **options: Any) -> None:
         self._number = number  # first: asyncio puts the new task into a set of its own
         super().__init__(coroutine, **options)
+        # To be dropped while it waits is an ordinary end here.
+        self._log_destroy_pending = False
 
     def __hash__(self) -> int:
         return self._number
@@ -180,12 +183,9 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         """Stop driving after the current callback: the workflow has returned."""
         self._is_halted = True
 
-    def run_until_idle(self) -> None:
-        """Run callbacks until none is ready, or until halted.
-
-        Raises:
-            WorkflowSandboxError: the workflow never waits.
-        """
+    @contextmanager
+    def running(self) -> Generator[None, None, None]:
+        """Make this the running loop of the thread; the one that runs, if any, is put aside."""
         outer = _get_running_loop()
         outer_task = None if outer is None else asyncio.current_task(outer)
         if outer is not None and outer_task is not None:
@@ -194,14 +194,19 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         sys.set_asyncgen_hooks(None, self._close_generator)
         _set_running_loop(self)
         try:
-            self._drain()
+            yield
         finally:
             _set_running_loop(outer)
             sys.set_asyncgen_hooks(*hooks)
             if outer is not None and outer_task is not None:
                 _enter_task(outer, outer_task)
 
-    def _drain(self) -> None:
+    def run_until_idle(self) -> None:
+        """Run callbacks until none is ready, or until halted. Call it inside `running`.
+
+        Raises:
+            WorkflowSandboxError: the workflow never waits.
+        """
         ready = self._ready
         budget = MAX_CALLBACKS
         while ready and not self._is_halted:
@@ -224,21 +229,15 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
         The journal must be closed before.
         """
-        outer = _get_running_loop()
-        _set_running_loop(self)
-        try:
+        with self.running():
             for task in self._tasks:
                 self._discard_task(task)
-        finally:
-            _set_running_loop(outer)
-            self._tasks.clear()
-            self._ready.clear()
+        self._tasks.clear()
+        self._ready.clear()
 
     def _discard_task(self, task: asyncio.Task[Any]) -> None:
         if task.done():
             return
-        # As asyncio.gather does for tasks whose end nobody will see.
-        cast("Any", task)._log_destroy_pending = False  # noqa: SLF001 - the only way to say so
         # None where a task began eagerly and ended (3.12).
         coroutine = cast("Coroutine[Any, Any, Any] | None", task.get_coro())
         try:
@@ -343,13 +342,17 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     def _close_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
         """An async generator was dropped half way. When that happens is up to the garbage
-        collector, so its clean-up may run but not wait."""
+        collector, so its clean-up may run, but not wait or ask for anything."""
+        was_closed, self.journal.is_closed = self.journal.is_closed, True
         try:
-            generator.aclose().send(None)
+            with self.running():
+                generator.aclose().send(None)
         except (StopIteration, StopAsyncIteration):
             return
         except Exception as error:
             logger.debug("a dropped async generator raised", exc_info=error)
+        finally:
+            self.journal.is_closed = was_closed
 
 
 def _forbidden(name: str) -> Callable[..., Any]:

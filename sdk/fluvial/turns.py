@@ -129,6 +129,10 @@ class LiveRuns:
         reader = PayloadReader(self._keys.for_run(request.run_id))
         return list(render(reader, map(decode_event, request.events)))
 
+    def close(self) -> None:
+        """Drop all live runs."""
+        self.forget(list(self._live))
+
     def forget(self, run_ids: Iterable[str]) -> None:
         """Drop live runs that will not be asked for again."""
         for run_id in run_ids:
@@ -141,7 +145,8 @@ class LiveRuns:
         try:
             execution.journal.at_ms = outcome[1]
             execution.loop.invocation = current_invocation()
-            execution.feed(outcome, verdict.plaintext)
+            with execution.loop.running():
+                execution.feed(outcome, verdict.plaintext)
             answer = self._conclude(request.run_id, execution)
         except (NondeterminismError, DecryptionError):
             self._drop(request.run_id)  # the result stands; the turn comes again, as a replay
@@ -188,10 +193,11 @@ class LiveRuns:
 
     def _advance(self, execution: Execution, inputs: Iterable[Input]) -> None:
         execution.loop.invocation = current_invocation()
-        for given in inputs:
-            if execution.is_over:
-                return
-            execution.feed(given)
+        with execution.loop.running():
+            for given in inputs:
+                if execution.is_over:
+                    return
+                execution.feed(given)
 
     def _conclude(self, run_id: str, execution: Execution) -> Answer:
         execution.turn_id = os.urandom(TURN_ID_BYTES)

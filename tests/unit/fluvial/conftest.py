@@ -10,9 +10,10 @@ Each workflow is played in three modes, which must write the same log:
 from __future__ import annotations
 
 import asyncio
+import functools
 import heapq
 import itertools
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -123,13 +124,15 @@ class Player:
     def events(self) -> list[Event]:
         return [decode_event(data) for data in self.log]
 
-    async def play(self, workflow: Workflow[..., Any], args: tuple[Any, ...], actions: Any) -> None:
+    async def play(
+        self, workflow: Workflow[..., Any], args: tuple[Any, ...], actions: Sequence[Action]
+    ) -> None:
         self._workflow = workflow.name
         payload = self.keys.seal(Binding(APP, RUN, "input"), encode_call(args, {}))
         meta = {"workflow": workflow.name, "deployment": "dpl_x"}
         self._record(Event(EventType.RUN_STARTED, self.now_ms, 0, payload, meta))
         for action in actions:
-            self._push(START_MS + action.at_ms, lambda a=action: self._act(a))
+            self._push(START_MS + action.at_ms, functools.partial(self._act, action))
         for _ in range(MAX_ROUNDS):
             if self.ended:
                 return
@@ -279,7 +282,7 @@ class Play:
         self,
         workflow: Workflow[..., Any],
         *args: Any,
-        actions: list[Action] | None = None,
+        actions: Sequence[Action] = (),
         before: Callable[[], object] | None = None,
         durations: dict[str, int] | None = None,
         batch: bool = False,
@@ -289,7 +292,7 @@ class Play:
             if before is not None:
                 before()
             player = Player(mode, batch, durations if durations is not None else {})
-            asyncio.run(player.play(workflow, args, actions or []))
+            asyncio.run(player.play(workflow, args, actions))
             outcomes.append(player.outcome())
         for outcome in outcomes[1:]:
             assert outcome.outline == outcomes[0].outline

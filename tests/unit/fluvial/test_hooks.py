@@ -107,7 +107,7 @@ def test_iteration_takes_payloads_in_the_order_of_the_log(play: Play) -> None:
 
     actions = [play.resume(t, v) for t, v in ((1, 5), (2, 4), (2, 3), (30, 0))]
 
-    assert play(main, actions=list(actions), durations={"note": 9}).result == [5, 4, 3, 0]
+    assert play(main, actions=actions, durations={"note": 9}).result == [5, 4, 3, 0]
 
 
 def test_a_hook_without_token_makes_one_that_carries_the_run(play: Play) -> None:

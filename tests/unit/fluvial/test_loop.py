@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -275,20 +275,21 @@ def test_async_generators(play: Play) -> None:
     assert play(main).result == [0, 2, 4]
 
 
-@pytest.mark.parametrize(
-    ("name", "attempt"),
-    [
-        ("create_connection", lambda loop: loop.create_connection(asyncio.Protocol, "h", 1)),
-        ("run_in_executor", lambda loop: loop.run_in_executor(None, print)),
-        ("add_signal_handler", lambda loop: loop.add_signal_handler(1, print)),
-        ("subprocess_exec", lambda loop: loop.subprocess_exec(asyncio.SubprocessProtocol, "ls")),
-        ("call_soon_threadsafe", lambda loop: loop.call_soon_threadsafe(print)),
-    ],
-)
-def test_what_cannot_be_repeated_names_the_line(play: Play, name: str, attempt: object) -> None:
+Attempt = Callable[[asyncio.AbstractEventLoop], Any]
+FORBIDDEN: list[tuple[str, Attempt]] = [
+    ("create_connection", lambda loop: loop.create_connection(asyncio.Protocol, "h", 1)),
+    ("run_in_executor", lambda loop: loop.run_in_executor(None, print)),
+    ("add_signal_handler", lambda loop: loop.add_signal_handler(1, print)),
+    ("subprocess_exec", lambda loop: loop.subprocess_exec(asyncio.SubprocessProtocol, "ls")),
+    ("call_soon_threadsafe", lambda loop: loop.call_soon_threadsafe(print)),
+]
+
+
+@pytest.mark.parametrize(("name", "attempt"), FORBIDDEN)
+def test_what_cannot_be_repeated_names_the_line(play: Play, name: str, attempt: Attempt) -> None:
     @workflow
     async def main() -> None:
-        await attempt(asyncio.get_running_loop())  # type: ignore[operator] # one of the lambdas
+        await attempt(asyncio.get_running_loop())
 
     outcome = play(main)
 
@@ -313,7 +314,7 @@ def test_a_workflow_that_never_waits_is_stopped(
 
     @workflow
     async def main() -> None:
-        while True:
+        while True:  # noqa: ASYNC110 - the mistake that is tested
             await asyncio.sleep(0)
 
     outcome = play(main)

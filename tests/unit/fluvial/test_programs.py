@@ -69,7 +69,7 @@ async def run(program: Any, trace: list[Any]) -> None:
     kind, content = program
     match kind:
         case "step":
-            trace.append(await registry.steps[content](len(trace)))
+            trace.append(await registry.steps[f"program.{content}"](len(trace)))
         case "sleep":
             await asyncio.sleep(content)
         case "hook":
@@ -117,7 +117,7 @@ async def run_waiting(kind: str, content: Any, trace: list[Any]) -> None:
             try:
                 await run(content, trace)
             finally:
-                trace.append(await registry.steps["quick"](-1))
+                trace.append(await registry.steps["program.quick"](-1))
         case _:
             asyncio.ensure_future(run(content, trace)).add_done_callback(lambda t: t.cancelled())
             await asyncio.sleep(0)
@@ -131,7 +131,7 @@ async def run_waiting(kind: str, content: Any, trace: list[Any]) -> None:
 @given(program=programs, what=actions, batch=st.booleans())
 def test_live_and_replay_write_one_log(play: Play, program: Any, what: Any, batch: bool) -> None:
     for function in (quick, medium, slow, broken):
-        step(retries=0, name=function.__name__)(function)
+        step(retries=0, name=f"program.{function.__name__}")(function)
 
     @workflow(name="program")
     async def main() -> list[Any]:

@@ -44,7 +44,7 @@ class Line:
 class Basket:
     lines: list[Line]
     owner: Person | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
 class Person(BaseModel):
