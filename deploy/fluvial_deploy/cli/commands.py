@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from importlib.metadata import version as installed_version
 from typing import Annotated
 
 import typer
@@ -45,6 +44,9 @@ def root(
 @reported
 def version(as_json: Json = False) -> None:
     """Print the version."""
+    # Not at the top: it takes as long to import as everything else here together.
+    from importlib.metadata import version as installed_version
+
     number = installed_version("fluvial")
     data_json({"version": number}) if as_json else data(number)
 

@@ -1,0 +1,255 @@
+"""The client against a stand-in of the control API on a real socket."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fluvial import client as client_module
+from fluvial.client import Client, Deployed, ProblemError
+from fluvial.errors import InvalidRequestError, UnavailableError
+
+Answer = tuple[int, str, bytes]
+JSON = "application/json"
+CALLS: list[tuple[Callable[[Client], Any], str, str, Any]] = [
+    (lambda c: c.app("a"), "GET", "/v1/apps/a", None),
+    (lambda c: c.deployments("a"), "GET", "/v1/deployments?app=a", None),
+    (lambda c: c.deployments(), "GET", "/v1/deployments", None),
+    (lambda c: c.deployment("dpl_1"), "GET", "/v1/deployments/dpl_1", None),
+    (lambda c: c.promote("a", "dpl_1"), "POST", "/v1/apps/a/promote", {"deployment": "dpl_1"}),
+    (lambda c: c.rollback("a"), "POST", "/v1/apps/a/rollback", {}),
+    (lambda c: c.runs(app="a", limit=3), "GET", "/v1/runs?app=a&limit=3", None),
+    (lambda c: c.run("run_1", data=True), "GET", "/v1/runs/run_1?data=true", None),
+    (lambda c: c.cancel("run_1", "late"), "POST", "/v1/runs/run_1/cancel", {"reason": "late"}),
+    (lambda c: c.terminate("run_1"), "POST", "/v1/runs/run_1/terminate", {}),
+    (lambda c: c.resume("run_1"), "POST", "/v1/runs/run_1/resume", {}),
+    (lambda c: c.resume_hook("a", "t/../x", None), "POST", "/v1/hooks/a/t%2F..%2Fx", None),
+    (lambda c: c.info(), "GET", "/v1/info", None),
+]
+
+
+class StandIn:
+    """Answers each request with the next prepared answer and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.answers: list[Answer] = []
+        self.asked: list[tuple[str, str, dict[str, str], bytes]] = []
+        stand_in = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def answer(self) -> None:
+                body = self._body()
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                stand_in.asked.append((self.command, self.path, headers, body))
+                status, media_type, data = stand_in.answers.pop(0)
+                self.send_response(status)
+                self.send_header("content-type", media_type)
+                self.send_header("connection", "close")
+                self.end_headers()
+                self.wfile.write(data)
+
+            def _body(self) -> bytes:
+                return self.rfile.read(int(self.headers.get("content-length", 0)))
+
+            do_GET = do_POST = answer  # noqa: N815 - the library's names
+
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+
+    def will(self, status: int, value: Any) -> None:
+        self.answers.append((status, JSON, json.dumps(value).encode()))
+
+    def will_stream(self, *events: tuple[int, str], status: int = 200) -> None:
+        lines = (
+            f'id: {position}\ndata: {{"position": {position}, "type": "{kind}"}}\n\n: tick\n\n'
+            for position, kind in events
+        )
+        self.answers.append((status, "text/event-stream", "".join(lines).encode()))
+
+
+@pytest.fixture
+def api() -> Iterator[StandIn]:
+    stand_in = StandIn()
+    thread = threading.Thread(target=stand_in.server.serve_forever, args=(0.01,))
+    thread.start()
+    yield stand_in
+    stand_in.server.shutdown()
+    thread.join()
+    stand_in.server.server_close()
+
+
+@pytest.fixture
+def client(api: StandIn) -> Iterator[Client]:
+    with Client(api.url, "secret-token") as made:
+        yield made
+
+
+@pytest.mark.parametrize(("call", "method", "path", "body"), CALLS)
+def test_requests(
+    api: StandIn, client: Client, call: Callable[[Client], Any], method: str, path: str, body: Any
+) -> None:
+    api.will(200, {})
+    call(client)
+
+    asked = api.asked[0]
+    assert asked[:2] == (method, path)
+    assert asked[2]["authorization"] == "Bearer secret-token"
+    assert (json.loads(asked[3]) if asked[3] else None) == body
+
+
+def test_a_start_carries_its_key(api: StandIn, client: Client) -> None:
+    api.will(202, {"run_id": "run_1", "outcome": "duplicate"})
+    started = client.start("a", "flow.<locals>.x", [1, "ä"], {"k": None}, key="k-1")
+
+    assert (started.run_id, started.outcome) == ("run_1", "duplicate")
+    _, path, headers, body = api.asked[0]
+    assert path == "/v1/apps/a/workflows/flow.%3Clocals%3E.x/runs"
+    assert headers["idempotency-key"] == "k-1"
+    assert json.loads(body) == {"args": [1, "ä"], "kwargs": {"k": None}}
+
+
+@pytest.mark.parametrize("name", ["", ".", ".."])
+def test_a_name_cannot_change_the_path(client: Client, name: str) -> None:
+    with pytest.raises(InvalidRequestError):
+        client.app(name)
+
+
+def test_a_problem_is_raised_with_its_code(api: StandIn, client: Client) -> None:
+    api.will(404, {"title": "There is no such app", "detail": "no 'x'", "code": "app_not_found"})
+    with pytest.raises(ProblemError, match="There is no such app: no 'x'") as caught:
+        client.app("x")
+
+    assert (caught.value.status, caught.value.problem_code) == (404, "app_not_found")
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[1]", b"", b'{"title": 3}'])
+def test_a_refusal_without_a_problem_has_its_status(
+    api: StandIn, client: Client, body: bytes
+) -> None:
+    api.answers.append((502, "text/html", body))
+
+    with pytest.raises(ProblemError) as caught:
+        client.info()
+    assert caught.value.status == 502
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[1]", b""])
+def test_an_answer_that_is_no_object_is_unavailable(
+    api: StandIn, client: Client, body: bytes
+) -> None:
+    api.answers.append((200, "text/html", body))
+
+    with pytest.raises(UnavailableError):
+        client.info()
+
+
+def test_nobody_there_is_unavailable() -> None:
+    with (
+        Client("http://127.0.0.1:1") as client,
+        pytest.raises(UnavailableError, match="fluvial up"),
+    ):
+        client.info()
+
+
+@pytest.mark.parametrize("url", ["", "nonsense", "http://", "ftp://x", "http://a:b"])
+def test_a_url_that_is_none_is_told(url: str) -> None:
+    with (
+        pytest.raises((InvalidRequestError, UnavailableError)),
+        Client(url) as client,
+    ):
+        client.info()
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    path = tmp_path / "archive"
+    path.write_bytes(b"x" * 200_000)
+    return path
+
+
+def lines(*values: Any) -> bytes:
+    return b"".join(json.dumps(value).encode() + b"\n" for value in values)
+
+
+def test_a_deploy_streams_its_log(api: StandIn, client: Client, archive: Path) -> None:
+    end = {"deployment": {"deployment": "dpl_1"}, "url": "http://a", "created": True}
+    api.answers.append((200, "application/x-ndjson", lines({"log": "1"}, {"log": "2"}, end)))
+    said = list(client.deploy(archive, "d" * 64, name="a", promote=False))
+
+    assert said == ["1", "2", Deployed({"deployment": "dpl_1"}, "http://a", True)]
+    _, path, headers, body = api.asked[0]
+    assert path == "/v1/deployments?promote=false&name=a"
+    assert headers["x-fluvial-bundle-digest"] == "d" * 64
+    assert (headers["content-type"], len(body)) == ("application/zstd", 200_000)
+
+
+def test_a_deploy_that_is_refused_half_way(api: StandIn, client: Client, archive: Path) -> None:
+    problem = {"problem": {"status": 422, "title": "no", "code": "import_failed"}}
+    api.answers.append((200, "application/x-ndjson", lines({"log": "1"}, problem)))
+
+    with pytest.raises(ProblemError) as caught:
+        list(client.deploy(archive, "d" * 64))
+    assert (caught.value.status, caught.value.problem_code) == (422, "import_failed")
+
+
+def test_a_deploy_whose_platform_goes_away(api: StandIn, client: Client, archive: Path) -> None:
+    api.answers.append((200, "application/x-ndjson", lines({"log": "1"})))
+
+    with pytest.raises(UnavailableError, match="deploy again"):
+        list(client.deploy(archive, "d" * 64))
+
+
+def test_events_are_read_page_by_page(api: StandIn, client: Client) -> None:
+    api.will(200, {"events": [{"position": 0}, {"position": 1}]})
+    api.will(200, {"events": [{"position": 2}]})
+    api.will(200, {"events": []})
+
+    assert [event["position"] for event in client.events("run_1")] == [0, 1, 2]
+    assert [asked[1].rpartition("=")[2] for asked in api.asked] == ["0", "2", "3"]
+
+
+def test_following_goes_on_after_a_lost_connection_and_ends_with_the_run(
+    api: StandIn, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "_RECONNECT_SECONDS", 0.0)
+    api.will_stream((0, "run_started"), (1, "step_started"))
+    api.will_stream()
+    api.will_stream((2, "run_completed"))
+    api.will_stream(status=204)
+
+    assert [event["position"] for event in client.follow("run_1")] == [0, 1, 2]
+    assert [asked[1].rpartition("=")[2] for asked in api.asked] == ["0", "2", "2", "3"]
+
+
+def test_following_gives_up_when_the_platform_stays_away(
+    api: StandIn, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "_RECONNECT_SECONDS", 0.0)
+    api.server.server_close()
+
+    with pytest.raises(UnavailableError):
+        list(client.follow("run_1"))
+
+
+def test_a_result_is_asked_for_until_it_is_there(api: StandIn, client: Client) -> None:
+    api.will(200, {"status": "running"})
+    api.will(200, {"status": "completed", "result": [1]})
+    outcome = client.result("run_1", wait_seconds=30)
+
+    assert (outcome.is_final, outcome.result) == (True, [1])
+
+
+def test_a_result_that_is_not_there_yet(api: StandIn, client: Client) -> None:
+    api.will(200, {"status": "running"})
+
+    assert not client.result("run_1").is_final
+    assert api.asked[0][1].endswith("wait=0")
