@@ -68,30 +68,32 @@ class BuilderClient:
         """
         try:
             async with asyncio.timeout(self._build_seconds):
-                for dial in range(1, _DIALS + 1):
+                for _ in range(_DIALS):
+                    heard = False
                     async with aclosing(self._converse(request)) as answers:
-                        heard = False
                         async for answer in answers:
                             heard = True
                             yield answer
-                    if heard or dial == _DIALS:
+                    if heard:
                         return
-                    _LOG.info("the builder ended before it answered; dialling again")
+                    _LOG.info("the builder ended before it answered")
         except TimeoutError as error:
             raise ProblemError(
                 "build_failed", f"the build took longer than {self._build_seconds:.0f} s"
             ) from error
+        raise ProblemError("builder_unavailable", "the builder ended before it answered")
 
     async def _converse(self, request: BuildRequest) -> AsyncGenerator[str | BuildReport, None]:
+        """Yield what one connection brings; nothing if it ends at once."""
         try:
             reader, writer = await asyncio.open_unix_connection(str(self._socket_path))
         except OSError as error:
             raise ProblemError(
                 "builder_unavailable", f"the builder cannot be reached: {error.strerror}"
             ) from error
+        heard = False
         try:
             writer.write(wire.pack(FrameType.BUILD, _BUILD_ID, _request_map(request)))
-            heard = False
             async for header in _frames(reader):
                 heard = True
                 if header[0] == FrameType.BUILT:
@@ -104,9 +106,10 @@ class BuilderClient:
             if heard:
                 raise ProblemError("builder_unavailable", "the builder ended during the build")
         except (OSError, WireError) as error:
-            raise ProblemError(
-                "builder_unavailable", f"the connection to the builder broke: {error}"
-            ) from error
+            if heard or isinstance(error, WireError):
+                raise ProblemError(
+                    "builder_unavailable", f"the connection to the builder broke: {error}"
+                ) from error
         finally:
             writer.close()
 

@@ -11,10 +11,13 @@ series and kept.
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterable
 from typing import Final, Generic, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import Metric
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
 
 from fluvial_gateway.pool_contract import InstanceState
 
@@ -55,6 +58,18 @@ class _Family(Generic[_Metric]):
                 return self._metric.labels(*(_OTHER for _ in self._labels))
             child = self._children[labels] = self._metric.labels(*labels)
         return child
+
+
+class _WithoutCreated(Collector):
+    """A registry without the time of creation of every series, which doubles an exposition."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterable[Metric]:
+        for family in self._registry.collect():
+            family.samples = [s for s in family.samples if not s.name.endswith("_created")]
+            yield family
 
 
 class Metrics:
@@ -174,6 +189,10 @@ class Metrics:
 
     def store_error(self, kind: str) -> None:
         self._store_errors.of(kind).inc()
+
+    def exposition(self) -> bytes:
+        """Return everything in the registry as Prometheus reads it."""
+        return generate_latest(_WithoutCreated(self.registry))
 
     def usage(self) -> dict[str, dict[str, dict[str, float]]]:
         """Return app → kind → {invocations, active_cpu_seconds}, since this gateway started."""

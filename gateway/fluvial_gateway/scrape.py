@@ -15,7 +15,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from prometheus_client import generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -83,7 +82,7 @@ class Scrape(Collector):
             if time.monotonic() >= self._fresh_until:
                 self._snapshot = await self._look()
                 self._fresh_until = time.monotonic() + _REFRESH_SECONDS
-        return generate_latest(self._metrics.registry)
+        return self._metrics.exposition()
 
     def describe(self) -> Iterable[Metric]:
         return []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -168,7 +168,8 @@ def _encodable(value: Any) -> Any:
     if isinstance(value, float) and (value != value or abs(value) == float("inf")):
         return 0.5
     if isinstance(value, list):
-        return [_encodable(item) for item in value]
+        return [_encodable(item) for item in cast("list[Any]", value)]
     if isinstance(value, dict):
-        return {_encodable(key): _encodable(item) for key, item in value.items()}
+        items = cast("dict[str, Any]", value).items()
+        return {_encodable(key): _encodable(item) for key, item in items}
     return value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import httpx
@@ -19,7 +19,9 @@ Control = Callable[..., None]
 
 
 @asynccontextmanager
-async def _served(world: World) -> AsyncIterator[tuple[ControlServer, httpx.AsyncClient]]:
+async def _served(
+    world: World,
+) -> AsyncGenerator[tuple[ControlServer, httpx.AsyncClient], None]:
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     server = ControlServer(world.app, world.waits, listener=listener)

@@ -107,16 +107,25 @@ def test_promote_refuses_another_apps_deployment(control: Control) -> None:
     control(scenario)
 
 
+def _bundle_that_fails(world: World) -> None:
+    world.builder.refusal = ProblemError("import_failed", "No module named 'x'")
+
+
+def _keyring_that_fails(world: World) -> None:
+    world.keyring.refusal = RefusedError("keyring", "unreadable")
+
+
+def _name_of_a_deployment(world: World) -> None:
+    world.builder.app = "dpl-x"
+
+
+def _name_that_climbs(world: World) -> None:
+    world.builder.app = "../etc"
+
+
 @pytest.mark.parametrize(
     "break_it",
-    [
-        lambda world: setattr(
-            world.builder, "refusal", ProblemError("import_failed", "No module named 'x'")
-        ),
-        lambda world: setattr(world.keyring, "refusal", RefusedError("keyring", "unreadable")),
-        lambda world: setattr(world.builder, "app", "dpl-x"),
-        lambda world: setattr(world.builder, "app", "../etc"),
-    ],
+    [_bundle_that_fails, _keyring_that_fails, _name_of_a_deployment, _name_that_climbs],
 )
 def test_failed_deploy_changes_nothing(control: Control, break_it: Callable[[World], None]) -> None:
     async def scenario(world: World) -> None:

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,7 +32,9 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _started(environment: dict[str, str]) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
+def _started(
+    environment: dict[str, str],
+) -> Generator[tuple[subprocess.Popen[str], str, str], None, None]:
     """Yield (the program, its control URL, its HTTP URL) once it is ready."""
     ready, tell = os.pipe()
     with (

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -360,7 +360,7 @@ class World:
 
 
 @asynccontextmanager
-async def open_world(folder: Path, *scopes: Scope) -> AsyncIterator[World]:
+async def open_world(folder: Path, *scopes: Scope) -> AsyncGenerator[World, None]:
     """A control plane whose client has a token with these scopes, `admin` by default."""
     world = World(folder)
     await world.store.open()
