@@ -21,7 +21,7 @@ import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -92,7 +92,7 @@ def ask(client: httpx.Client, request: Request) -> Answer:
         try:
             for chunk in response.iter_raw():
                 body += chunk
-        except httpx.RemoteProtocolError:
+        except (httpx.RemoteProtocolError, httpx.ReadError):
             is_complete = False
     return Answer(
         status=response.status_code,
@@ -104,6 +104,8 @@ def ask(client: httpx.Client, request: Request) -> Answer:
 
 def compare(request: Request, plain: Answer, fluvial: Answer) -> Iterator[Difference]:
     """Yield every difference that a client can see."""
+    if not plain.is_complete:  # how much of it arrived before the connection broke is chance
+        plain, fluvial = replace(plain, body=b""), replace(fluvial, body=b"")
     pairs: list[tuple[str, object, object]] = [
         ("status", plain.status, fluvial.status),
         ("is complete", plain.is_complete, fluvial.is_complete),
@@ -147,11 +149,14 @@ def compare_at_once(
 
 
 def client_of(port: int, host: str) -> httpx.Client:
-    """Return a client that sends no `connection` header: a proxy may not pass that on."""
+    """Return a client whose requests look the same to an app behind a proxy and without one.
+
+    It sends no `connection`, which no proxy may pass on, and the `x-forwarded-host` that one adds.
+    """
     timeout = httpx.Timeout(TIMEOUT_SECONDS)
     client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=timeout)
     del client.headers["connection"]
-    client.headers["host"] = host
+    client.headers["host"] = client.headers["x-forwarded-host"] = host
     return client
 
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,12 +114,12 @@ class Platform:
 
 
 @contextmanager
-def platform(home: Path, *options: str) -> Generator[Platform]:
-    """Run `fluvial up` on free ports with the home `home`."""
+def platform(home: Path, *options: str, command: Sequence[str] = _FLUVIAL) -> Generator[Platform]:
+    """Run `fluvial up` on free ports with the home `home`; `command` is the command line."""
     home.mkdir(parents=True, exist_ok=True)
     with (home / "up.log").open("ab") as log:
         process = subprocess.Popen(
-            [*_FLUVIAL, "up", "--http", "127.0.0.1:0", "--control", "127.0.0.1:0", *options],
+            [*command, "up", "--http", "127.0.0.1:0", "--control", "127.0.0.1:0", *options],
             env=environment(home),
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -21,6 +21,7 @@ from tests.e2e.histories import (
     wait_for_result,
 )
 from tests.e2e.installation import App, Platform, platform, wait_until
+from tests.e2e.processes import child, descendants, is_alive
 
 APPS = Path(__file__).parent / "apps"
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -33,21 +34,21 @@ def kill_instance(running: Platform, app: App) -> None:
 
 
 def kill_gateway(running: Platform, app: App) -> None:
-    os.kill(_child(running, "fluvial_gateway"), signal.SIGKILL)
+    os.kill(child(running, "fluvial_gateway"), signal.SIGKILL)
 
 
 def kill_invoker(running: Platform, app: App) -> None:
-    os.kill(_child(running, "fluvial_invoker"), signal.SIGKILL)
+    os.kill(child(running, "fluvial_invoker"), signal.SIGKILL)
 
 
 def kill_everything(running: Platform, app: App) -> None:
     """The supervisor, and with it, since children die with their parent, all programs."""
-    pids = _descendants(running.process.pid)
+    pids = descendants(running.process.pid)
     for pid in [running.process.pid, *pids]:
         if Path(f"/proc/{pid}").exists():
             os.kill(pid, signal.SIGKILL)
     running.process.wait()
-    wait_until(lambda: not any(_is_alive(pid) for pid in pids), 10, "everything is dead")
+    wait_until(lambda: not any(is_alive(pid) for pid in pids), 10, "everything is dead")
 
 
 ONE_PROGRAM = [kill_instance, kill_gateway, kill_invoker]
@@ -122,46 +123,3 @@ def _start_match(app: App) -> str:
 def _is_under_way(ledger: Path) -> bool:
     text = ledger.read_text() if ledger.exists() else ""
     return text.count("start ") > text.count("end ")
-
-
-def _child(running: Platform, module: str) -> int:
-    """Return the process id of the one program that runs `module`."""
-    found = [pid for pid in _descendants(running.process.pid) if module in _command(pid)]
-    assert len(found) >= 1, f"no {module} among {running.process.pid}'s children"
-    return min(found)
-
-
-def _command(pid: int) -> str:
-    try:
-        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except FileNotFoundError:
-        return ""
-    # `python -m fluvial_invoker`, and not an instance that was forked from a zygote
-    return arguments[2].decode() if len(arguments) > 2 and arguments[1] == b"-m" else ""
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return status.rpartition(")")[2].split()[0] != "Z"
-
-
-def _descendants(root: int) -> list[int]:
-    parents: dict[int, int] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                status = (entry / "stat").read_text()
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            parents[int(entry.name)] = int(status.rpartition(")")[2].split()[1])
-    found: list[int] = []
-    todo = [root]
-    while todo:
-        pid = todo.pop()
-        children = [child for child, parent in parents.items() if parent == pid]
-        found += children
-        todo += children
-    return found
