@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from fluvial.encryption import RunKeys
     from fluvial.workflows import Workflow
 
-BASE_BYTES: Final = 4096  # an estimate of an idle run: loop, task, frames
+BASE_BYTES: Final = (
+    7680  # measured: resident memory of a run that sleeps (loop, task, frames, keys)
+)
 _OPERATION_BYTES: Final = 1024
 _RECENT: Final = 0.9  # how much of the payloads seen before is assumed to be held still
 
