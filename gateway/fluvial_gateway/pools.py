@@ -346,6 +346,7 @@ class InstancePool:
 
     def _hold_over(self) -> None:
         self._hold_timer = None
+        self._hold.end()
         if self._queue:
             self._start_more()
         elif not self._instances and not self._starting:

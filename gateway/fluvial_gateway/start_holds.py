@@ -37,6 +37,10 @@ class StartHold:
         self._refusal = refusal
         return seconds
 
+    def end(self) -> None:
+        """The wait is over: said by its timer, which may fire a little before `until`."""
+        self._until = 0.0
+
     def clear(self) -> None:
         """An instance is ready: start as fast as asked for."""
         self._failures = 0

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
+
+import uvloop
 
 from fluvial import wire
 from fluvial.manifest import DeploymentSpec, InstanceSettings
@@ -26,6 +28,17 @@ PATIENCE_SECONDS = 10.0  # a test that waits longer has failed
 DEPLOYMENT = "dpl_one"
 Frame = tuple[list[Any], bytes]
 Answering = Callable[["PeerLink", list[Any], bytes], None]
+
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+LOOPS: dict[str, LoopFactory] = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+loops_in_use: list[LoopFactory] = []  # the test's, set by the folder's fixture
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """Run a test's coroutine on the event loop that the test is about."""
+    with asyncio.Runner(loop_factory=loops_in_use[-1]) as runner:
+        runner.run(main)
 
 
 class PeerLink(asyncio.Protocol):

@@ -6,7 +6,7 @@ import asyncio
 import json
 
 import pytest
-from gateway_peers import GET, open_world
+from gateway_peers import GET, open_world, run
 
 from fluvial.wire import CHUNK_BYTES, INITIAL_CREDIT, FrameType
 from fluvial_gateway.http_limits import HttpLimits
@@ -47,7 +47,7 @@ def test_an_upload_keeps_within_the_credit(chunked: bool) -> None:
             assert (await client.response()).status == 200
             assert b"".join(received) == data
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_an_upload_that_nobody_reads_is_not_read_from_the_client() -> None:
@@ -64,7 +64,7 @@ def test_an_upload_that_nobody_reads_is_not_read_from_the_client() -> None:
             assert not drained.done()
             drained.cancel()
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_continue_is_said_once_an_instance_has_the_request() -> None:
@@ -82,7 +82,7 @@ def test_continue_is_said_once_an_instance_has_the_request() -> None:
             assert body == b"ok"
             assert (await client.response()).status == 200
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_a_refused_expectation_closes_since_the_body_may_or_may_not_come() -> None:
@@ -98,7 +98,7 @@ def test_a_refused_expectation_closes_since_the_body_may_or_may_not_come() -> No
             assert response.status == 404
             assert response.headers["connection"] == "close"
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_a_response_before_the_end_of_the_body_leaves_the_connection_usable() -> None:
@@ -116,7 +116,7 @@ def test_a_response_before_the_end_of_the_body_leaves_the_connection_usable() ->
 
             assert (await client.response()).body == b"next"
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_a_body_that_nobody_wants_is_discarded_only_so_far() -> None:
@@ -133,7 +133,7 @@ def test_a_body_that_nobody_wants_is_discarded_only_so_far() -> None:
 
             assert await client.rest() == b""
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_a_malformed_chunk_cancels_the_invocation() -> None:
@@ -152,7 +152,7 @@ def test_a_malformed_chunk_cancels_the_invocation() -> None:
             assert cancel[1] == header[1]
             assert (response.status, json.loads(response.body)["code"]) == (400, "invalid_framing")
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_a_malformed_chunk_after_the_response_began_breaks_it() -> None:
@@ -170,7 +170,7 @@ def test_a_malformed_chunk_after_the_response_began_breaks_it() -> None:
             assert await client.was_reset()
             await instance.next(FrameType.CANCEL)
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_a_refused_request_keeps_its_body_for_the_next_instance() -> None:
@@ -197,4 +197,4 @@ def test_a_refused_request_keeps_its_body_for_the_next_instance() -> None:
             assert again == data + b"end"
             assert world.recorder.nacks == ["draining"]
 
-    asyncio.run(main())
+    run(main())

@@ -6,7 +6,7 @@ import asyncio
 import json
 
 import pytest
-from gateway_peers import GET, PATIENCE_SECONDS, open_world
+from gateway_peers import GET, PATIENCE_SECONDS, open_world, run
 
 from fluvial.wire import FrameType, Framing
 from fluvial_gateway.http_limits import HttpLimits
@@ -26,7 +26,7 @@ def test_a_head_that_does_not_end_is_a_408(begun: bytes) -> None:
             assert response.status == 408
             assert json.loads(response.body)["code"] == "request_timeout"
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_a_dripping_head_does_not_move_its_deadline() -> None:
@@ -48,7 +48,7 @@ def test_a_dripping_head_does_not_move_its_deadline() -> None:
 
             assert answered.result().status == 408
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_a_connection_that_says_nothing_is_closed_without_a_word() -> None:
@@ -59,7 +59,7 @@ def test_a_connection_that_says_nothing_is_closed_without_a_word() -> None:
 
             assert await client.rest() == b""
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_an_idle_connection_is_closed_after_keep_alive() -> None:
@@ -75,7 +75,7 @@ def test_an_idle_connection_is_closed_after_keep_alive() -> None:
 
             assert await client.rest() == b""
 
-    asyncio.run(main())
+    run(main())
 
 
 @pytest.mark.parametrize("limit", ["body_idle_seconds", "body_seconds"])
@@ -93,7 +93,7 @@ def test_a_body_that_does_not_come_is_a_408_and_a_cancel(limit: str) -> None:
             assert response.status == 408
             assert cancel[1] == header[1]
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_a_client_that_does_not_read_is_dropped() -> None:
@@ -121,7 +121,7 @@ def test_a_client_that_does_not_read_is_dropped() -> None:
 
             assert frame[1] == slot
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_a_client_that_ignores_the_last_words_is_dropped() -> None:
@@ -136,7 +136,7 @@ def test_a_client_that_ignores_the_last_words_is_dropped() -> None:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 await world.front.until_closed()  # by this side: the client still holds it
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_too_many_connections_are_refused() -> None:
@@ -155,4 +155,4 @@ def test_too_many_connections_are_refused() -> None:
             assert response.headers["retry-after"] == "1"
             assert (await first.response()).status == 200
 
-    asyncio.run(main())
+    run(main())

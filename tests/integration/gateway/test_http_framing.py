@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from gateway_peers import Client, PeerLink, World, open_world
+from gateway_peers import Client, PeerLink, World, open_world, run
 
 from fluvial.wire import FrameType
 from fluvial_gateway.http_limits import HttpLimits
@@ -301,7 +301,7 @@ def test_refused(name: str) -> None:
             assert await client.rest() == b""
             assert b"/smuggled" not in targets
 
-    asyncio.run(main())
+    run(main())
 
 
 async def _drip(client: Client, payload: bytes) -> None:
@@ -334,7 +334,7 @@ def test_accepted(name: str, pieces: str) -> None:
             assert body == expected
             assert response.status == 200
 
-    asyncio.run(main())
+    run(main())
 
 
 @pytest.mark.parametrize("name", [name for name, case in REFUSED.items() if case[1] == 400])
@@ -356,7 +356,7 @@ def test_refused_when_it_comes_byte_by_byte(name: str) -> None:
                 "invalid_request_line",
             }
 
-    asyncio.run(main())
+    run(main())
 
 
 @pytest.mark.parametrize(
@@ -374,7 +374,7 @@ def test_unknown_host_is_nobodys(host: bytes) -> None:
                 assert json.loads(response.body)["code"] == "host_not_found"
             assert not world.invoker.asked.is_set()
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_two_requests_in_one_segment_are_two() -> None:
@@ -392,4 +392,4 @@ def test_two_requests_in_one_segment_are_two() -> None:
             assert targets == [b"/a", b"/b"]
             assert bodies.get_nowait() == b"GET /"
 
-    asyncio.run(main())
+    run(main())

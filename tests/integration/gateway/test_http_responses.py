@@ -7,7 +7,7 @@ import json
 import re
 
 import pytest
-from gateway_peers import DEPLOYMENT, GET, InstancePeer, World, open_world, spec
+from gateway_peers import DEPLOYMENT, GET, InstancePeer, World, open_world, run, spec
 
 from fluvial.wire import INITIAL_CREDIT, FrameType, Framing
 
@@ -38,7 +38,7 @@ def test_a_get_takes_one_frame_each_way() -> None:
             assert instance.no_frame()
             assert await world.recorder.next_http() == ("app", "ok", 7)
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_the_gateway_adds_its_headers_and_says_cold_only_once() -> None:
@@ -69,7 +69,7 @@ def test_the_gateway_adds_its_headers_and_says_cold_only_once() -> None:
             assert "connection" not in warm
             assert world.recorder.cold_starts == [("app", "fork")]
 
-    asyncio.run(main())
+    run(main())
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_connection_persists_as_asked(
                 client.send(GET)
                 await instance.next(FrameType.REQUEST)
 
-    asyncio.run(main())
+    run(main())
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_no_body_where_http_has_none(method: str, status: int, framing: Framing)
 
             assert (await client.response()).body == b"next"
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_a_stream_is_chunked_for_http_1_1() -> None:
@@ -152,7 +152,7 @@ def test_a_stream_is_chunked_for_http_1_1() -> None:
             assert response.headers["transfer-encoding"] == "chunked"
             assert response.body == b"onetwo"
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_a_stream_ends_with_the_connection_for_http_1_0() -> None:
@@ -170,7 +170,7 @@ def test_a_stream_ends_with_the_connection_for_http_1_0() -> None:
             assert "transfer-encoding" not in response.headers
             assert response.body == b"onetwo"
 
-    asyncio.run(main())
+    run(main())
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_a_bad_response_is_a_502(head: bytes, body: bytes) -> None:
             assert json.loads(response.body)["code"] == "bad_response"
             assert "forged" not in response.headers.values()
 
-    asyncio.run(main())
+    run(main())
 
 
 @pytest.mark.parametrize(("body", "more"), [(b"toolong", True), (b"s", False)])
@@ -220,7 +220,7 @@ def test_a_body_unlike_its_length_breaks_the_connection(body: bytes, more: bool)
 
             assert await client.was_reset()
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_a_response_that_breaks_after_its_head_never_looks_complete() -> None:
@@ -238,7 +238,7 @@ def test_a_response_that_breaks_after_its_head_never_looks_complete() -> None:
             assert await client.was_reset()
             assert await world.recorder.next_http() == ("app", "error", 7)
 
-    asyncio.run(main())
+    run(main())
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_no_head_is_a_502(kind: FrameType, fields: tuple[object, ...], code: str
             assert response.status == 502
             assert json.loads(response.body)["code"] == code
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_pipelined_requests_are_answered_in_order() -> None:
@@ -279,7 +279,7 @@ def test_pipelined_requests_are_answered_in_order() -> None:
             assert [first[4], second[4]] == [b"/1", b"/2"]
             assert [(await client.response()).body for _ in range(2)] == [b"first", b"second"]
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_what_is_pipelined_is_bounded() -> None:
@@ -300,7 +300,7 @@ def test_what_is_pipelined_is_bounded() -> None:
             await client.response()
             await instance.next(FrameType.REQUEST)  # and goes on with what it holds
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_a_client_that_leaves_cancels_its_invocation() -> None:
@@ -315,7 +315,7 @@ def test_a_client_that_leaves_cancels_its_invocation() -> None:
             assert cancel[1] == slot
             assert await world.recorder.next_http() == ("app", "cancelled", 7)
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_a_client_that_leaves_after_its_response_cancels_nothing() -> None:
@@ -334,7 +334,7 @@ def test_a_client_that_leaves_after_its_response_cancels_nothing() -> None:
             assert await world.recorder.next_http() == ("app", "ok", 99)
             assert instance.no_frame()
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_a_slow_client_stalls_its_stream_and_nobody_else() -> None:
@@ -366,7 +366,7 @@ def test_a_slow_client_stalls_its_stream_and_nobody_else() -> None:
 
             assert len(response.body) == sent
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_what_goes_to_the_instance_is_rebuilt() -> None:
@@ -398,7 +398,7 @@ def test_what_goes_to_the_instance_is_rebuilt() -> None:
             assert header[7:9] == ["http", "1.1"]
             assert 0 < header[9] <= 300_000
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_repeated_and_changed_headers_are_told_apart() -> None:
@@ -419,7 +419,7 @@ def test_repeated_and_changed_headers_are_told_apart() -> None:
 
             assert tokens == [b"one", b"one", b"two", b"one"]
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_an_unknown_deployment_is_a_404() -> None:
@@ -432,7 +432,7 @@ def test_an_unknown_deployment_is_a_404() -> None:
             assert response.status == 404
             assert json.loads(response.body)["code"] == "deployment_not_found"
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_max_duration_is_a_504_and_a_cancel() -> None:
@@ -452,4 +452,4 @@ def test_max_duration_is_a_504_and_a_cancel() -> None:
             assert await world.recorder.next_http() == ("app", "timeout", 7)
             assert DEPLOYMENT not in response.body.decode()
 
-    asyncio.run(main())
+    run(main())

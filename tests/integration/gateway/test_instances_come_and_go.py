@@ -6,7 +6,7 @@ import asyncio
 import json
 
 import pytest
-from gateway_peers import GET, InstancePeer, open_world, spec
+from gateway_peers import GET, InstancePeer, open_world, run, spec
 
 from fluvial.wire import FrameType, Framing
 from fluvial_gateway.invoker_client import RefusedError
@@ -35,7 +35,7 @@ def test_an_instance_that_dies_before_it_is_ready_costs_nobody_a_request() -> No
 
             assert (await client.response()).status == 200
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_an_instance_that_dies_with_a_request_is_a_502() -> None:
@@ -52,7 +52,7 @@ def test_an_instance_that_dies_with_a_request_is_a_502() -> None:
             assert json.loads(response.body)["code"] == "instance_died"
             assert await world.recorder.next_http() == ("app", "lost", 0)
 
-    asyncio.run(main())
+    run(main())
 
 
 @pytest.mark.parametrize("version", [b"1.1", b"1.0"])
@@ -69,7 +69,7 @@ def test_an_instance_that_dies_in_a_response_breaks_it(version: bytes) -> None:
 
             assert await client.was_reset()
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_after_a_death_the_next_request_starts_another_instance() -> None:
@@ -86,7 +86,7 @@ def test_after_a_death_the_next_request_starts_another_instance() -> None:
             assert (await client.response()).status == 200
             assert world.recorder.states == {"starting": 0, "ready": 1}
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_a_goaway_finishes_what_runs_and_takes_no_more() -> None:
@@ -109,7 +109,7 @@ def test_a_goaway_finishes_what_runs_and_takes_no_more() -> None:
             assert first.no_frame()
             assert world.invoker.excluded == [[], [first.name]]
 
-    asyncio.run(main())
+    run(main())
 
 
 @pytest.mark.parametrize("reason_first", [True, False])
@@ -137,7 +137,7 @@ def test_an_import_failure_is_told_without_its_text(reason_first: bool) -> None:
                 assert b"secret_module" not in answer.body
             assert len(world.invoker.instances) == 1
 
-    asyncio.run(main())
+    run(main())
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_a_refused_start_is_told(reason: str, status: int) -> None:
             assert json.loads(response.body)["code"] == reason
             assert b"private" not in response.body
 
-    asyncio.run(main())
+    run(main())
 
 
 @pytest.mark.parametrize("reason", ["capacity", "shutting_down"])
@@ -171,7 +171,7 @@ def test_a_start_refused_for_now_is_tried_again(reason: str) -> None:
 
             assert (await client.response()).status == 200
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_a_nack_for_concurrency_waits_for_room() -> None:
@@ -192,7 +192,7 @@ def test_a_nack_for_concurrency_waits_for_room() -> None:
             assert (await second.response()).status == 200
             assert world.recorder.nacks == ["concurrency"]
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_a_nack_for_concurrency_of_an_instance_that_others_fill_is_tried_again() -> None:
@@ -208,7 +208,7 @@ def test_a_nack_for_concurrency_of_an_instance_that_others_fill_is_tried_again()
 
             assert (await client.response()).status == 200
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_work_is_spread_up_to_max_instances_and_then_waits() -> None:
@@ -230,7 +230,7 @@ def test_work_is_spread_up_to_max_instances_and_then_waits() -> None:
             assert len(world.invoker.instances) == 2
             assert world.recorder.waiting == 0
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_one_start_is_enough_for_what_one_instance_can_take() -> None:
@@ -250,7 +250,7 @@ def test_one_start_is_enough_for_what_one_instance_can_take() -> None:
             assert [(await client.response()).status for client in clients] == [200] * 10
             assert len(world.invoker.excluded) == 1
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
@@ -278,7 +278,7 @@ def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
             assert refused.result().headers["retry-after"] == "1"
             assert [task.result().status for task in waiting] == [200, 200]
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_waiting_ends_at_the_deadline() -> None:
@@ -295,7 +295,7 @@ def test_waiting_ends_at_the_deadline() -> None:
             assert await world.recorder.next_http() == ("app", "refused", 0)
             assert world.recorder.waiting == 0
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_who_leaves_the_queue_is_not_sent() -> None:
@@ -317,7 +317,7 @@ def test_who_leaves_the_queue_is_not_sent() -> None:
             assert header[4] == b"/stayer"
             assert instance.no_frame()
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_an_invocation_that_does_not_yield_costs_its_instance_the_life() -> None:
@@ -340,7 +340,7 @@ def test_an_invocation_that_does_not_yield_costs_its_instance_the_life() -> None
             assert world.invoker.killed[0] == instance.name
             assert await world.recorder.next_http() == ("app", "timeout", 0)
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_scale_to_zero_and_back_loses_nothing() -> None:
@@ -359,4 +359,4 @@ def test_scale_to_zero_and_back_loses_nothing() -> None:
 
             assert len(world.invoker.instances) == 20
 
-    asyncio.run(main())
+    run(main())

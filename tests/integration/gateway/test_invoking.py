@@ -8,7 +8,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from gateway_peers import DEPLOYMENT, PATIENCE_SECONDS, InstancePeer, World, open_world, spec
+from gateway_peers import DEPLOYMENT, PATIENCE_SECONDS, InstancePeer, World, open_world, run, spec
 
 from fluvial import wire
 from fluvial.invocations import Answer, RevealRequest, TurnRequest
@@ -74,7 +74,7 @@ def test_a_turn_is_answered() -> None:
             handle.cancel("too late")  # changes nothing
             assert instance.no_frame()
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_a_reveal_is_answered_with_texts() -> None:
@@ -92,7 +92,7 @@ def test_a_reveal_is_answered_with_texts() -> None:
             assert isinstance(outcome, Answered)
             assert list(outcome.texts) == ["one", None]
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_an_instance_that_dies_with_a_turn_is_told_as_lost() -> None:
@@ -108,7 +108,7 @@ def test_an_instance_that_dies_with_a_turn_is_told_as_lost() -> None:
             assert isinstance(outcome, Lost)
             assert outcome.instance == instance.name
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_a_turn_whose_instance_never_was_ready_goes_elsewhere() -> None:
@@ -128,7 +128,7 @@ def test_a_turn_whose_instance_never_was_ready_goes_elsewhere() -> None:
             assert isinstance(await asker.outcome(), Answered)
             assert asker.heard_nothing()
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_an_import_failure_is_told_with_its_text() -> None:
@@ -146,7 +146,7 @@ def test_an_import_failure_is_told_with_its_text() -> None:
                 "import_failed", "No module named 'x'", False
             )
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_an_unknown_deployment_is_unavailable() -> None:
@@ -159,7 +159,7 @@ def test_an_unknown_deployment_is_unavailable() -> None:
             assert isinstance(outcome, Unavailable)
             assert (outcome.code, outcome.retryable) == ("deployment_not_found", False)
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_the_preferred_instance_is_used_while_it_has_room() -> None:
@@ -180,7 +180,7 @@ def test_the_preferred_instance_is_used_while_it_has_room() -> None:
 
             await instances[1].next(FrameType.INVOKE)
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_cancelling_a_waiting_turn_refuses_it_later_and_once() -> None:
@@ -197,7 +197,7 @@ def test_cancelling_a_waiting_turn_refuses_it_later_and_once() -> None:
             assert handle.instance is None
             assert asker.heard_nothing()
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_cancelling_a_running_turn_asks_the_instance() -> None:
@@ -218,7 +218,7 @@ def test_cancelling_a_running_turn_asks_the_instance() -> None:
             assert outcome.answer.outcome == "cancelled"
             assert instance.no_frame()
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_a_cancelled_turn_that_is_refused_is_not_sent_again() -> None:
@@ -233,7 +233,7 @@ def test_a_cancelled_turn_that_is_refused_is_not_sent_again() -> None:
 
             assert await asker.outcome() == Unavailable("cancelled", "terminated", False)
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_a_turn_beyond_its_deadline_is_cancelled() -> None:
@@ -247,7 +247,7 @@ def test_a_turn_beyond_its_deadline_is_cancelled() -> None:
 
             assert cancel[1:3] == [header[1], "timeout"]
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_waiting_beyond_the_deadline_is_a_queue_timeout() -> None:
@@ -261,7 +261,7 @@ def test_waiting_beyond_the_deadline_is_a_queue_timeout() -> None:
             assert isinstance(outcome, Unavailable)
             assert (outcome.code, outcome.retryable) == ("queue_timeout", True)
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_nobody_is_refused_for_ever_by_instances_that_drain() -> None:
@@ -280,7 +280,7 @@ def test_nobody_is_refused_for_ever_by_instances_that_drain() -> None:
             assert isinstance(outcome, Unavailable)
             assert (outcome.code, outcome.retryable) == ("unavailable", True)
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_forget_reaches_the_instance() -> None:
@@ -293,7 +293,7 @@ def test_forget_reaches_the_instance() -> None:
 
             assert header[2] == ["run_1", "run_2"]
 
-    asyncio.run(main())
+    run(main())
 
 
 Violation = Callable[[InstancePeer, int], None]
@@ -335,7 +335,7 @@ def test_a_violation_costs_the_link_and_loses_its_turn(name: str) -> None:
             assert isinstance(outcome, Lost)
             assert asker.heard_nothing()
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_a_second_answer_is_a_violation() -> None:
@@ -353,7 +353,7 @@ def test_a_second_answer_is_a_violation() -> None:
             assert isinstance(await asker.outcome(), Answered)
             assert asker.heard_nothing()
 
-    asyncio.run(main())
+    run(main())
 
 
 def _respond_twice(peer: InstancePeer, slot: int) -> None:
@@ -406,7 +406,7 @@ def test_a_violation_in_a_response_costs_the_link(name: str) -> None:
             assert data.startswith((b"HTTP/1.1 502", b"HTTP/1.1 200")) or not data
             assert b"\r\n0\r\n\r\n" not in data
 
-    asyncio.run(main())
+    run(main())
 
 
 async def _call(world: World, instance: InstancePeer, call: int, operation: str) -> None:
@@ -425,7 +425,7 @@ def test_calls_are_carried_out_for_the_link_s_own_app() -> None:
             assert header[3] == {"app": "app", "operation": "run", "app_": "other"}
             assert body == b"payload"
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_a_call_that_fails_is_told_without_detail() -> None:
@@ -438,7 +438,7 @@ def test_a_call_that_fails_is_told_without_detail() -> None:
             assert header[2] == "error"
             assert "secret" not in str(header)
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_calls_are_bounded_and_end_with_their_link() -> None:
@@ -455,7 +455,7 @@ def test_calls_are_bounded_and_end_with_their_link() -> None:
 
             assert header[1:3] == [257, "unavailable"]
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_the_number_of_a_call_under_way_cannot_be_used_twice() -> None:
@@ -467,4 +467,4 @@ def test_the_number_of_a_call_under_way_cannot_be_used_twice() -> None:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 await instance.link.lost.wait()
 
-    asyncio.run(main())
+    run(main())
