@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any, Final
 
 from fluvial.manifest import DeploymentSpec
@@ -59,7 +60,7 @@ class App:
 
     async def serve(self, listener: socket.socket) -> None:
         """Serve until told to stop, then stop in order."""
-        (self._config.run_dir / "i").mkdir(mode=0o700, parents=True, exist_ok=True)
+        _prepare_sockets(self._config.run_dir / "i")
         listener.setblocking(False)
         loop = asyncio.get_running_loop()
         server = await loop.create_unix_server(self._gateways.new_connection, sock=listener)
@@ -109,3 +110,10 @@ class App:
         elif self._idle_timer is None:
             loop = asyncio.get_running_loop()
             self._idle_timer = loop.call_later(self._config.idle_seconds, self.stop, "idle")
+
+
+def _prepare_sockets(folder: Path) -> None:
+    """Make the folder, and remove what an invoker that was killed has left: its instances died."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for path in folder.glob("ins_*.sock"):
+        path.unlink(missing_ok=True)

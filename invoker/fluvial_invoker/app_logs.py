@@ -22,6 +22,7 @@ MAX_FILE_BYTES: Final = 16 * 1024 * 1024  # twice that with the rotated one
 TAIL_BYTES: Final = 4096
 RATE_BYTES_PER_SECOND: Final = 1024 * 1024
 BURST_BYTES: Final = 4 * 1024 * 1024
+RESUME_BYTES: Final = RATE_BYTES_PER_SECOND // 2
 _RECORD_SEPARATOR: Final = 0x1E
 _FIELDS: Final = 5
 _MAX_NAME_CHARACTERS: Final = 64
@@ -111,7 +112,9 @@ class LogPipe:
         for line in lines:
             if not line:
                 continue
-            if len(line) > self._allowance:
+            # Once something is dropped, drop until there is room for more than a line again.
+            needed = max(len(line), RESUME_BYTES) if self._dropped_bytes else len(line)
+            if needed > self._allowance:
                 self._dropped_bytes += len(line)
                 continue
             self._allowance -= len(line)

@@ -187,6 +187,7 @@ class Fleet:
         return instance
 
     async def _not_started(self, instance: Instance, refusal: RefusedError) -> None:
+        instance.fail(f"start_failed: {refusal}")
         if not instance.born.done():
             instance.born.set_exception(refusal)
             instance.born.exception()  # seen: maybe nobody waits

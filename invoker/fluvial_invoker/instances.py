@@ -92,6 +92,11 @@ class Instance(asyncio.Protocol):
             self._pidfd = os.pidfd_open(pid)
         self.born.set_result(None)
 
+    def fail(self, reason: str) -> None:
+        """It cannot be started; this is the reason that gateways hear."""
+        self.state = State.RETIRING
+        self._failure = reason
+
     def new_credential(self) -> bytes:
         """Issue a credential; the instance knows it before the caller does."""
         credential = secrets.token_bytes(CREDENTIAL_BYTES)

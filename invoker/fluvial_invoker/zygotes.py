@@ -96,6 +96,8 @@ class Zygote:
             socket.send_fds(self._channel, [message], fds)
             async with asyncio.timeout(_FORK_SECONDS):
                 pid: int = await answer
+        except BlockingIOError as error:
+            raise UnfitError("the zygote has too many requests waiting") from error
         except (OSError, TimeoutError) as error:
             # After a timeout it is unknown whether there is a child: closing ends both.
             self.close()

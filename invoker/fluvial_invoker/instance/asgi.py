@@ -352,7 +352,8 @@ class HttpInvocation(Invocation):
         if self.stopped is not None and self._response != _COMPLETE:
             outcome = self.stopped
         elif error is not None:
-            report_exception(error, self, f"{self._method} failed")
+            path = self._request[4].partition(b"?")[0].decode("latin-1")
+            report_exception(error, self, f"{self._method} {path} failed")
         elif self._response != _COMPLETE:
             report("the app returned without completing its response", self)
         if self._response != _COMPLETE and self.stopped != OUTCOME_CANCELLED:

@@ -100,7 +100,8 @@ def _as_response(result: Any) -> Response:
 
 def _encode_body(body: Any) -> tuple[bytes, str]:
     if isinstance(body, bytes | bytearray | memoryview):
-        return bytes(body), _BINARY if body else ""
+        raw = bytes(cast("bytes", body))
+        return raw, _BINARY if raw else ""
     if isinstance(body, str):
         return body.encode(), _TEXT
     if isinstance(body, dict | list):

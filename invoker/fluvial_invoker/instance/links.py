@@ -105,8 +105,13 @@ class Links:
 
     def _lose_hung_up(self) -> None:
         poll = select.poll()
-        by_fd = {link.fileno(): link for link in self._open}
-        for fd in by_fd:
+        by_fd: dict[int, Link] = {}
+        for link in list(self._open):
+            fd = link.fileno()
+            if fd < 0:
+                link.lose()
+                continue
+            by_fd[fd] = link
             poll.register(fd, select.POLLRDHUP)
         for fd, _ in poll.poll(0):
             by_fd[fd].lose()

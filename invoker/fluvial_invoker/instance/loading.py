@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, Final, Literal, cast
 
 from fluvial.manifest import DeploymentSpec
@@ -42,13 +42,13 @@ def load(spec: DeploymentSpec) -> tuple[LoadedApp | None, float]:
     started = time.monotonic()
     app = _entrypoint(spec.entrypoint) if spec.entrypoint else None
     for module in spec.workflows:
-        importlib.import_module(module)
+        import_module(module)
     return app, (time.monotonic() - started) * 1000
 
 
 def _entrypoint(target: str) -> LoadedApp:
     module_name, _, attributes = target.partition(":")
-    found: Any = importlib.import_module(module_name)
+    found: Any = import_module(module_name)
     for attribute in attributes.split("."):
         try:
             found = getattr(found, attribute)

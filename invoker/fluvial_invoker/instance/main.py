@@ -14,7 +14,6 @@ import gc
 import signal
 import socket
 import time
-import traceback
 from collections.abc import Coroutine
 from typing import Any, Final
 
@@ -38,7 +37,7 @@ from fluvial_invoker.instance.metering import (
     meter_anyio_threads,
     start_metering,
 )
-from fluvial_invoker.instance.output import report
+from fluvial_invoker.instance.output import format_user_error, report
 
 EXIT_OK: Final = 0
 EXIT_NOT_LOADED: Final = 71
@@ -76,8 +75,7 @@ def describe(error: BaseException) -> str:
     """Return the end of a traceback, for the person who deployed."""
     if isinstance(error, DeploymentError):
         return str(error)[:MAX_REASON_CHARACTERS]
-    text = "".join(traceback.format_exception(error)).strip()
-    return text[-MAX_REASON_CHARACTERS:]
+    return format_user_error(error)[-MAX_REASON_CHARACTERS:]
 
 
 class Instance:

@@ -26,6 +26,7 @@ from fluvial_invoker.instance.metering import Meter, current
 
 RECORD_SEPARATOR: Final = b"\x1e"
 MAX_TEXT_CHARACTERS: Final = 16 * 1024  # as JSON in UTF-8 at most 64 KiB, the longest line
+_OWN_FOLDER: Final = os.path.dirname(__file__)
 _MAX_PARTIAL_LINES: Final = 1024  # of invocations that printed without a newline
 
 
@@ -58,7 +59,7 @@ class LineStream(io.TextIOBase):
     """A text stream that cuts what is written into lines, separately for each invocation."""
 
     def __init__(self, sink: Sink, level: str, fd: int) -> None:
-        self._sink = sink
+        self.sink = sink
         self._level = level
         self._fd = fd
         self._partial: dict[Meter, str] = {}
@@ -86,9 +87,9 @@ class LineStream(io.TextIOBase):
         pending = self._partial.pop(meter, "") + text
         *lines, rest = pending.split("\n")
         for line in lines:
-            self._sink.emit(self._level, line, meter)
+            self.sink.emit(self._level, line, meter)
         if len(rest) > MAX_TEXT_CHARACTERS or len(self._partial) >= _MAX_PARTIAL_LINES:
-            self._sink.emit(self._level, rest, meter)
+            self.sink.emit(self._level, rest, meter)
         elif rest:
             self._partial[meter] = rest
         return len(text)
@@ -100,7 +101,7 @@ class LineStream(io.TextIOBase):
         """Write the unfinished line of an invocation that has ended."""
         rest = self._partial.pop(meter, None)
         if rest:
-            self._sink.emit(self._level, rest, meter)
+            self.sink.emit(self._level, rest, meter)
 
 
 def end_output(meter: Meter) -> None:
@@ -114,14 +115,27 @@ def report(text: str, meter: Meter, *, level: str = "error") -> None:
     """Write a line of the platform itself into the app's log."""
     stream = sys.stderr
     if isinstance(stream, LineStream):
-        stream._sink.emit(level, text, meter)  # noqa: SLF001 - same module
+        stream.sink.emit(level, text, meter)
     else:
         os.write(2, text.encode("utf-8", "replace") + b"\n")
 
 
 def report_exception(error: BaseException, meter: Meter, title: str) -> None:
     """Write a traceback, attributed to an invocation."""
-    report(f"{title}\n{''.join(traceback.format_exception(error))}".rstrip(), meter)
+    report(f"{title}\n{format_user_error(error)}", meter)
+
+
+def format_user_error(error: BaseException) -> str:
+    """Return a traceback that begins with the user's own code, where that is in it."""
+    trace = error.__traceback__
+    while trace is not None and _is_own(trace.tb_frame.f_code.co_filename):
+        trace = trace.tb_next
+    shown = trace or error.__traceback__
+    return "".join(traceback.format_exception(type(error), error, shown)).rstrip()
+
+
+def _is_own(filename: str) -> bool:
+    return filename.startswith((_OWN_FOLDER, "<frozen importlib"))
 
 
 class _RawDescriptor(io.RawIOBase):

@@ -17,7 +17,7 @@ from fluvial_invoker.instance.metering import MeteredExecutor
 
 def asgi_from_wsgi(app: Callable[..., Any], executor: MeteredExecutor) -> AsgiApp:
     """Return an ASGI app that runs `app` in `executor`."""
-    middleware: Any = WSGIMiddleware(app, workers=1)
+    middleware: Any = WSGIMiddleware(_knowing_the_end(app), workers=1)
     middleware.executor.shutdown(wait=False)  # never used: ours meters, and is shared
     middleware.executor = executor
 
@@ -35,5 +35,16 @@ def asgi_from_wsgi(app: Callable[..., Any], executor: MeteredExecutor) -> AsgiAp
         await middleware(scope, receive, send_safely)
         if failures:
             raise failures[0]
+
+    return call
+
+
+def _knowing_the_end(app: Callable[..., Any]) -> Callable[..., Any]:
+    """Tell the app that its input ends by itself; a chunked body, which has no length, is else
+    taken for none."""
+
+    def call(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        environ["wsgi.input_terminated"] = True
+        return app(environ, start_response)
 
     return call

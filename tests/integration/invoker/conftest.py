@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -337,14 +337,15 @@ def machine() -> Iterator[Machine]:
         yield machine
     finally:
         machine.stop()
-        print(machine.invoker_log, machine.app_log())  # noqa: T201 - pytest shows it when a test fails
+        # pytest shows it when a test fails
+        print(machine.invoker_log[-8192:], machine.app_log()[-8192:])  # noqa: T201
         shutil.rmtree(home)
 
 
 @contextlib.asynccontextmanager
 async def linked(
     machine: Machine, spec: DeploymentSpec
-) -> AsyncIterator[tuple[InvokerLink, Handed, InstanceLink]]:
+) -> AsyncGenerator[tuple[InvokerLink, Handed, InstanceLink]]:
     """An instance of `spec`, with the connections to it and to the invoker."""
     invoker = await machine.connect()
     handed, link = await invoker.open(spec)

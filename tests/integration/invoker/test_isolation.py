@@ -61,8 +61,8 @@ def spawned(machine: Any, main: str, **options: Any) -> DeploymentSpec:
 
 @pytest.mark.parametrize("tier", ["fork", "spawn"])
 def test_instance_sees_its_own_world_only(machine: Any, serve: Any, tier: str) -> None:
-    make = machine.spec if tier == "fork" else lambda *a, **k: spawned(machine, *a, **k)
-    spec = make(PROBE, environment={"GREETING": "hi"}, app="probe")
+    options: dict[str, Any] = {"environment": {"GREETING": "hi"}, "app": "probe"}
+    spec = machine.spec(PROBE, **options) if tier == "fork" else spawned(machine, PROBE, **options)
 
     async def main() -> None:
         async with serve(spec) as (_, handed, link):

@@ -67,6 +67,10 @@ async def gone(pid: int, seconds: float = 20.0) -> None:
             os.close(fd)
 
 
+async def dial_again(link: Any, address: str) -> Any:
+    return await link.dial(address)
+
+
 def is_alive(pid: int) -> bool:
     try:
         fd = os.pidfd_open(pid)
@@ -351,7 +355,7 @@ def test_credentials_are_single_use(machine: Any, serve: Any) -> None:
         async with serve(machine.spec(APP)) as (_, handed, link):
             await link.get()
             for credential in (handed.credential, b"guess"):
-                other = await type(link).dial(handed.address)
+                other: Any = await dial_again(link, handed.address)
                 other.hello(credential)
                 other.request()
                 await other.wait_closed()

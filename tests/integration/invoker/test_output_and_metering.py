@@ -126,16 +126,19 @@ def test_cpu_is_billed_to_the_invocation_that_used_it(machine: Any, serve: Any) 
         async with serve(machine.spec(BURN)) as (_, _, link):
             await link.get("/clock")
             before = int((await link.get("/clock")).body)
-            small, large, waiting, tasks, thread = await asyncio.gather(
-                link.get("/burn?seconds=0.1"),
-                link.get("/burn?seconds=0.3"),
-                link.get("/wait"),
-                link.get("/task?seconds=0.2"),
-                link.get("/thread?seconds=0.1"),
+            targets = (
+                "/burn?seconds=0.1",
+                "/burn?seconds=0.3",
+                "/wait",
+                "/task?seconds=0.2",
+                "/thread?seconds=0.1",
             )
+            numbers: list[int] = [link.request(target) for target in targets]
+            replies: list[Any] = [await link.reply(number) for number in numbers]
             last = await link.get("/clock")
+            small, large, waiting, tasks, thread = replies
             used_us = (int(last.body) - before) / 1000
-            billed = [reply.cpu_us for reply in (small, large, waiting, tasks, thread)]
+            billed: list[int] = [reply.cpu_us for reply in replies]
 
             assert 100_000 <= small.cpu_us < 180_000
             assert 300_000 <= large.cpu_us < 400_000

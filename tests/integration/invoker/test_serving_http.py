@@ -164,8 +164,8 @@ def test_request_body_above_the_window_is_granted_as_it_is_read(machine: Any, se
 
 def test_gateway_that_ignores_credit_is_disconnected(machine: Any, serve: Any) -> None:
     async def main() -> None:
-        async with serve(machine.spec(STREAMS)) as (_, _, link):
-            number = link.request("/head-first", method="POST", body=b"a", more=True)
+        async with serve(machine.spec(STREAMS, idle_seconds=3600)) as (_, _, link):
+            number = link.request("/endless", method="POST", body=b"a", more=True)
             for _ in range(INITIAL_CREDIT // CHUNK_BYTES):
                 link.send(FrameType.REQUEST_BODY, number, True, body=b"z" * CHUNK_BYTES)
             await link.wait_closed()

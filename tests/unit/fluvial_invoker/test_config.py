@@ -1,0 +1,30 @@
+from pathlib import Path
+
+import pytest
+
+from fluvial.errors import InvalidRequestError
+from fluvial_invoker.config import Config
+
+
+def test_defaults() -> None:
+    config = Config.from_environment({"FLUVIAL_HOME": "/h", "FLUVIAL_INVOKER_FD": "7"})
+
+    assert config == Config(home=Path("/h"), run_dir=Path("/h/run"), listener_fd=7)
+    assert config.idle_seconds == 300
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("FLUVIAL_INVOKER_FD", None),
+        ("FLUVIAL_INVOKER_FD", "x"),
+        ("FLUVIAL_INVOKER_IDLE", "-1"),
+        ("FLUVIAL_INVOKER_IDLE", "nan"),
+        ("FLUVIAL_INVOKER_GRACE", "inf"),
+    ],
+)
+def test_bad_value_names_its_variable(name: str, value: str | None) -> None:
+    environment = {"FLUVIAL_INVOKER_FD": "7", name: value}
+
+    with pytest.raises(InvalidRequestError, match=name):
+        Config.from_environment({k: v for k, v in environment.items() if v is not None})
