@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -128,7 +129,7 @@ class Flights:
 
     def _send(self, job: Job, fields: tuple[str, dict[str, Any], bytes]) -> None:
         view = job.view
-        flight = _Flight(job, fields[1].get("invocation", ""), self._loop.time())
+        flight = _Flight(job, fields[1].get("invocation", ""), time.perf_counter())
         self._flights[job] = flight
         flight.handle = self._around.invocations.invoke(
             view.deployment,
@@ -149,7 +150,7 @@ class Flights:
             self._refused(job, outcome)
             return
         self._refusals.pop(job, None)
-        seconds = self._loop.time() - flight.began
+        seconds = time.perf_counter() - flight.began
         report = self._around.observer.invocation_finished
         if isinstance(outcome, Lost):
             report(job.view.app, job.kind, "lost", seconds, 0)

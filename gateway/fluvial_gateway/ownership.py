@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TypeVar
@@ -170,7 +171,7 @@ class Ownership:
             self._around.spawn(self._commit(group))
 
     async def _commit(self, group: list[CommitEntry]) -> None:
-        began = self._loop.time()
+        began = time.perf_counter()
         try:
             reply = await self._until_definite(
                 "commit", lambda: self._around.store.commit(self.lease, group)
@@ -181,7 +182,7 @@ class Ownership:
         if reply is None:
             return
         self._around.clock.synchronise(reply.now_ms)
-        answered = self._loop.time()
+        answered = time.perf_counter()
         timers = [delay for entry in group for delay, _ in entry.timers]
         if timers:
             self._expect_timer(reply.now_ms + min(timers))
@@ -192,7 +193,7 @@ class Ownership:
             return
         for entry, answer in zip(group, reply.answers, strict=True):
             self.sequencer.committed(entry, answer)
-        self._around.observer.handoff(self._loop.time() - answered)
+        self._around.observer.handoff(time.perf_counter() - answered)
 
     async def _until_definite(
         self, what: str, operation: Callable[[], Awaitable[_Result]]
