@@ -86,9 +86,11 @@ def _revealed(
         unpacked: Any = msgpack.unpackb(body) if body else []
     except Exception as error:
         raise WireError("the texts of a reveal are not msgpack") from error
-    texts = cast("list[Any]", unpacked) if isinstance(unpacked, list) else [b""]
+    if not isinstance(unpacked, list):
+        raise WireError("the texts of a reveal are not a list")
+    texts = cast("list[Any]", unpacked)
     if not all(text is None or isinstance(text, str) for text in texts):
-        raise WireError("the texts of a reveal are not a list of texts")
+        raise WireError("the texts of a reveal are not texts")
     answer = Answer(
         outcome=cast("AnswerOutcome", outcome),  # checked against OUTCOMES above
         reason=str(meta.get("reason", "")),

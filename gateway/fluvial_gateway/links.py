@@ -153,11 +153,12 @@ class Link(asyncio.Protocol):
         self._closing = reason
         self._calls.close()
         self._owner.link_lost(reason)
-        slots = [*self._http.values(), *self._answers.values()]
+        sinks: list[HttpSink | AnswerSink] = [slot.sink for slot in self._http.values()]
+        sinks += [slot.sink for slot in self._answers.values()]
         self._http.clear()
         self._answers.clear()
-        for slot in slots:
-            slot.sink.lost(reason)
+        for sink in sinks:
+            sink.lost(reason)
 
     # Frames
 

@@ -1,16 +1,12 @@
-"""Makes the scripted peers importable, and runs every test of this folder on both event loops."""
+"""Runs every test of this folder on both event loops."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from gateway_peers import LOOPS, loops_in_use
+from tests.integration.gateway.gateway_peers import LOOPS, loops_in_use
 
 
 @pytest.fixture(params=LOOPS, autouse=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -411,7 +411,7 @@ async def open_world(
     limits: HttpLimits | None = None,
     pool_limits: PoolLimits | None = None,
     deployment: DeploymentSpec | None = None,
-) -> AsyncIterator[World]:
+) -> AsyncGenerator[World]:
     """Run a data plane with one deployment; fine resolution makes deadlines prompt."""
     known = deployment or spec()
 

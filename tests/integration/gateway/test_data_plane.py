@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import pytest
-from gateway_peers import GET, PATIENCE_SECONDS, World, open_world, run
 
 from fluvial.wire import FrameType
 from fluvial_gateway.data_plane import DataPlane
 from fluvial_gateway.hosts import HostTable, Routes
+from tests.integration.gateway.gateway_peers import GET, PATIENCE_SECONDS, World, open_world, run
 
 
 @contextlib.asynccontextmanager
-async def _serving(world: World) -> AsyncIterator[tuple[DataPlane, asyncio.Task[None]]]:
+async def _serving(world: World) -> AsyncGenerator[tuple[DataPlane, asyncio.Task[None]]]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
         routes = Routes(production={"app": "dpl_one"})

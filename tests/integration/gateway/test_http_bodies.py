@@ -6,10 +6,10 @@ import asyncio
 import json
 
 import pytest
-from gateway_peers import GET, open_world, run
 
 from fluvial.wire import CHUNK_BYTES, INITIAL_CREDIT, FrameType
 from fluvial_gateway.http_limits import HttpLimits
+from tests.integration.gateway.gateway_peers import GET, open_world, run
 
 POST = b"POST / HTTP/1.1\r\nHost: app.localhost\r\n"
 SIZE = 4 * 1024 * 1024

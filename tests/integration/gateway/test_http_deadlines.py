@@ -6,10 +6,10 @@ import asyncio
 import json
 
 import pytest
-from gateway_peers import GET, PATIENCE_SECONDS, open_world, run
 
 from fluvial.wire import FrameType, Framing
 from fluvial_gateway.http_limits import HttpLimits
+from tests.integration.gateway.gateway_peers import GET, PATIENCE_SECONDS, open_world, run
 
 SHORT = 0.05
 
@@ -107,19 +107,19 @@ def test_a_client_that_does_not_read_is_dropped() -> None:
             header, _ = await instance.next(FrameType.REQUEST)
             slot, link = header[1], instance.link
             link.respond(slot, b"", framing=Framing.STREAM, more=True)
-            cancelled = False
+            cancelled: int | None = None
             credit = 256 * 1024
-            while not cancelled:
+            while cancelled is None:
                 while credit >= 65536:
                     link.continue_response(slot, bytes(65536), more=True)
                     credit -= 65536
                 frame, _ = await instance.next_any()
                 if frame[0] == FrameType.CREDIT:
                     credit += frame[2]
-                else:
-                    cancelled = frame[0] == FrameType.CANCEL
+                elif frame[0] == FrameType.CANCEL:
+                    cancelled = frame[1]
 
-            assert frame[1] == slot
+            assert cancelled == slot
 
     run(main())
 

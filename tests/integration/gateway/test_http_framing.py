@@ -7,10 +7,10 @@ import json
 from typing import Any
 
 import pytest
-from gateway_peers import Client, PeerLink, World, open_world, run
 
 from fluvial.wire import FrameType
 from fluvial_gateway.http_limits import HttpLimits
+from tests.integration.gateway.gateway_peers import Client, PeerLink, World, open_world, run
 
 LIMITS = HttpLimits(
     target_bytes=256,

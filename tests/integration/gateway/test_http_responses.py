@@ -7,9 +7,17 @@ import json
 import re
 
 import pytest
-from gateway_peers import DEPLOYMENT, GET, InstancePeer, World, open_world, run, spec
 
 from fluvial.wire import INITIAL_CREDIT, FrameType, Framing
+from tests.integration.gateway.gateway_peers import (
+    DEPLOYMENT,
+    GET,
+    InstancePeer,
+    World,
+    open_world,
+    run,
+    spec,
+)
 
 CHUNK = b"x" * 65536
 
@@ -47,7 +55,7 @@ def test_the_gateway_adds_its_headers_and_says_cold_only_once() -> None:
             client = await world.client()
             client.send(GET)
             instance = await world.invoker.next_instance()
-            seen = []
+            seen: list[dict[str, str]] = []
             for _ in range(2):
                 header, _ = await instance.next(FrameType.REQUEST)
                 instance.link.respond(header[1])

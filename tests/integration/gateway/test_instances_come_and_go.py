@@ -6,11 +6,11 @@ import asyncio
 import json
 
 import pytest
-from gateway_peers import GET, InstancePeer, open_world, run, spec
 
 from fluvial.wire import FrameType, Framing
 from fluvial_gateway.invoker_client import RefusedError
 from fluvial_gateway.pool_contract import PoolLimits
+from tests.integration.gateway.gateway_peers import GET, InstancePeer, open_world, run, spec
 
 FAST = PoolLimits(resolution_seconds=0.01)
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from gateway_peers import PATIENCE_SECONDS, run, spec
 
 from fluvial import wire
 from fluvial.errors import UnavailableError, WireError
 from fluvial.wire import FrameType
 from fluvial_gateway.invoker_client import AppPublicKey, InvokerClient, RefusedError
+from tests.integration.gateway.gateway_peers import PATIENCE_SECONDS, run, spec
 
 Reaction = Callable[["ScriptedInvoker", list[Any]], None]
 
@@ -39,7 +39,7 @@ class ScriptedInvoker(asyncio.Protocol):
 
 
 @contextlib.asynccontextmanager
-async def _client(reaction: Reaction) -> AsyncIterator[InvokerClient]:
+async def _client(reaction: Reaction) -> AsyncGenerator[InvokerClient]:
     loop = asyncio.get_running_loop()
     with tempfile.TemporaryDirectory(prefix="fv-") as folder:
         path = str(Path(folder) / "invoker.sock")
@@ -91,7 +91,7 @@ def test_questions_are_told_apart() -> None:
         async with _client(react) as client:
             keys = await asyncio.gather(client.keys("one"), client.keys("two"))
 
-            assert keys == [AppPublicKey("k1", b"one"), AppPublicKey("k1", b"two")]
+            assert list(keys) == [AppPublicKey("k1", b"one"), AppPublicKey("k1", b"two")]
 
     run(main())
 

@@ -8,13 +8,21 @@ from typing import Any
 
 import msgpack
 import pytest
-from gateway_peers import DEPLOYMENT, PATIENCE_SECONDS, InstancePeer, World, open_world, run, spec
 
 from fluvial import wire
 from fluvial.invocations import Answer, RevealRequest, TurnRequest
 from fluvial.wire import FrameType
 from fluvial_gateway.invocations import Answered, Lost, Outcome, Unavailable
 from fluvial_gateway.pool_contract import PoolLimits
+from tests.integration.gateway.gateway_peers import (
+    DEPLOYMENT,
+    PATIENCE_SECONDS,
+    InstancePeer,
+    World,
+    open_world,
+    run,
+    spec,
+)
 
 TURN = TurnRequest(
     run_id="run_1", app="app", workflow="w", turn_id=None, consumed=0, now_ms=1, events=[b"e"]
