@@ -95,7 +95,14 @@ class Attempts:
     async def _call(self, step: Step[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
         if step.is_async:
             return await step.function(*args, **kwargs)
-        return await self._threads.run(functools.partial(step.function, *args, **kwargs))
+        return await self._threads.run(functools.partial(_run_body, step, args, kwargs))
+
+
+def _run_body(step: Step[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
+    try:
+        return step.function(*args, **kwargs)
+    except StopIteration as error:  # no future can carry it: whoever waits would wait for ever
+        raise RuntimeError("the step raised StopIteration") from error
 
 
 def _after_value(value: Any) -> Verdict:

@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ class StepThreads:
             self._pool = ThreadPoolExecutor(self._limit, thread_name_prefix="fluvial-step")
         context = contextvars.copy_context()
         loop = asyncio.get_running_loop()
-        result: T = await loop.run_in_executor(self._pool, _call, context, function)
+        result: T = await loop.run_in_executor(self._pool, context.run, function)
         return result
 
     def close(self) -> None:
@@ -42,10 +42,3 @@ class StepThreads:
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
-
-
-def _call(context: contextvars.Context, function: Callable[[], Any]) -> Any:
-    try:
-        return context.run(function)
-    except StopIteration as error:  # a future cannot carry it
-        raise RuntimeError("the step raised StopIteration") from error
