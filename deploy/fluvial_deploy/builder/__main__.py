@@ -22,7 +22,9 @@ async def serve(config: Config) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     listener = socket.socket(fileno=config.listener_fd)
     listener.setblocking(False)
-    server = BuilderServer(Builds(config), idle_seconds=config.idle_seconds)
+    builds = Builds(config)
+    builds.sweep()
+    server = BuilderServer(builds, idle_seconds=config.idle_seconds)
     await server.serve(listener, stop)
 
 

@@ -75,6 +75,12 @@ class Builds:
         self._installer = LayerInstaller(config.home / "layers", config.install_environment)
         self._one_at_a_time = asyncio.Lock()
 
+    def sweep(self) -> None:
+        """Remove what a killed builder left half done; call it before the first build."""
+        for kind in ("bundles", "layers"):
+            for rest in (self._home / kind).glob(".*"):
+                shutil.rmtree(rest, ignore_errors=True)
+
     async def build(self, request: BuildRequest, log: LogLine) -> BuildReport:
         """Return the report of one build.
 

@@ -46,7 +46,9 @@ def invoke(
     timeout = httpx.Timeout(None, connect=5.0)  # the app's own max_duration is the limit
     try:
         with (
-            httpx.Client(timeout=timeout, trust_env=False) as http,
+            httpx.Client(
+                timeout=timeout, trust_env=False, verify=not url.startswith("http://")
+            ) as http,
             http.stream(
                 method or ("GET" if content is None else "POST"),
                 url,
@@ -87,14 +89,14 @@ def _content(body: str | None) -> bytes | None:
     return Path(body[1:]).read_bytes() if body.startswith("@") else body.encode()
 
 
-def _headers(given: list[str], content: bytes | None, host: str) -> list[tuple[str, str]]:
+def _headers(given: list[str], content: bytes | None, host: str) -> list[tuple[bytes, bytes]]:
     headers = [_header(text) for text in given]
     names = {name.lower() for name, _ in headers}
     if "host" not in names:
         headers.append(("host", host))
     if content is not None and "content-type" not in names:
         headers.append(("content-type", _media_type(content)))
-    return headers
+    return [(name.encode(), value.encode()) for name, value in headers]
 
 
 def _header(text: str) -> tuple[str, str]:

@@ -25,14 +25,20 @@ def data_json(value: Any) -> None:
 
 
 def say(text: str) -> None:
-    """Write one line of talk."""
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
+    """Write talk: one line, or a few."""
+    _write_talk(printable(text))
 
 
 def say_dim(text: str) -> None:
-    """Write one line of talk that matters less."""
-    say(_styled(text, _DIM, sys.stderr))
+    """Write talk that matters less."""
+    _write_talk(_styled(printable(text), _DIM, sys.stderr))
+
+
+def printable(text: str) -> str:
+    """Return `text` as a terminal may see it: what comes from an app must not command it."""
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
+    )
 
 
 def say_error(message: str, *, code: str, as_json: bool) -> None:
@@ -40,7 +46,7 @@ def say_error(message: str, *, code: str, as_json: bool) -> None:
     if as_json:
         say(json.dumps({"error": {"code": code, "message": message}}, ensure_ascii=False))
         return
-    say(f"{_styled('error:', _RED, sys.stderr)} {message}")
+    _write_talk(f"{_styled('error:', _RED, sys.stderr)} {printable(message)}")
 
 
 def show(fields: Mapping[str, Any], *, as_json: bool) -> None:
@@ -84,13 +90,17 @@ def _cell(value: object) -> str:
     if value is None:
         return "-"
     if isinstance(value, str):
-        # What comes from an app must not speak to the terminal.
-        return "".join(c if c.isprintable() else "�" for c in value)
+        return printable(value).replace("\n", " ").replace("\t", " ")
     if isinstance(value, list):
         items = cast("list[object]", value)
         if all(isinstance(item, str) for item in items):
             return ", ".join(map(_cell, items)) or "-"
     return json.dumps(value, ensure_ascii=False)
+
+
+def _write_talk(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
 
 
 def _styled(text: str, style: str, stream: TextIO) -> str:

@@ -133,7 +133,7 @@ def _tell(outcome: Outcome, seconds: float, *, as_json: bool) -> None:
     if outcome.withheld:
         raise CommandError(f"the result is withheld: {outcome.withheld}", ExitCode.NOT_ALLOWED)
     if outcome.status != "completed":
-        reason = f": {outcome.error}" if outcome.error else ""
+        reason = f": {outcome.error}" if outcome.error not in (None, outcome.status) else ""
         raise CommandError(f"{outcome.run_id} {outcome.status}{reason}", ExitCode.FAILED)
     if not as_json:
         data_json(outcome.result)

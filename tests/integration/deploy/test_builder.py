@@ -46,7 +46,8 @@ def test_a_bundle_with_dependencies_is_built(builder: Any, source: Path) -> None
     report = answer.report
     assert report, (answer.code, answer.message)
     assert report["manifest"]["name"] == "app"
-    assert (report["entrypoint"], report["interface"]) == ("main:app", "asgi")
+    functions = {"entrypoint": "main:app", "interface": "asgi", "workflows": [], "steps": []}
+    assert report["functions"] == functions
     assert names(builder.home / "layers" / report["layer"]) >= {"greet.py", "shout.py"}
     assert any("installing the dependencies of requirements.txt" in line for line in answer.log)
     assert any("shout==1.0" in line for line in answer.log)
@@ -101,7 +102,9 @@ def test_a_layer_is_shared_by_bundles(builder: Any, source: Path) -> None:
     ],
 )
 def test_the_interface_is_recognised(builder: Any, source: Path, text: str, interface: str) -> None:
-    assert builder.build(put(source, main__py=text)).report["interface"] == interface
+    report = builder.build(put(source, main__py=text)).report
+
+    assert report["functions"]["interface"] == interface
 
 
 @pytest.mark.parametrize(
@@ -284,6 +287,17 @@ def test_it_does_not_end_during_a_build(
 
     assert builder.build(source).report
     assert builder.process.wait(20) == 0
+
+
+def test_rests_of_a_killed_builder_are_swept(
+    starter: Callable[..., Any], tmp_path: Path, source: Path
+) -> None:
+    for kind in ("bundles", "layers"):
+        (tmp_path / kind / ".half.done").mkdir(parents=True)
+    builder = starter(tmp_path)
+
+    assert builder.build(put(source, main__py=ASGI)).report
+    assert not list(tmp_path.glob("*/.half.done"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -21,6 +21,28 @@ async def app(scope, receive, send):
 """
 
 
+FLOWS = """
+from fluvial import Hook, step, workflow
+
+@step
+async def add(a: int, b: int) -> int:
+    return a + b
+
+@workflow
+async def total(a: int, *, b: int = 1) -> int:
+    return await add(a, b)
+
+@workflow
+async def broken() -> None:
+    raise ValueError("on purpose \\x1b[31m")
+
+@workflow
+async def approval(name: str) -> object:
+    async with Hook(token=f"approve:{name}") as hook:
+        return await hook
+"""
+
+
 def folder(tmp_path: Path, **files: str) -> str:
     directory = tmp_path / "echo"
     directory.mkdir(exist_ok=True)
@@ -35,6 +57,63 @@ def echo(platform: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     done = platform.run("deploy", source)
     assert done.returncode == 0, done.stderr
     return platform
+
+
+@pytest.fixture(scope="module")
+def flows(platform: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    source = folder(tmp_path_factory.mktemp("flows"), main__py=FLOWS)
+    done = platform.run("deploy", source, "--name", "flows")
+    assert done.returncode == 0, done.stderr
+    return platform
+
+
+def test_a_run_is_started_followed_and_read(flows: Any) -> None:
+    run_id = flows.run("start", "flows", "total", "2", "--kwargs", '{"b": 3}').stdout.strip()
+    followed = flows.run("runs", "events", run_id, "--follow", "--data", "--json").stdout
+    events = [json.loads(line) for line in followed.splitlines()]
+
+    assert [event["position"] for event in events] == list(range(len(events)))
+    assert (events[0]["type"], events[-1]["type"]) == ("run_started", "run_completed")
+    assert events[-1]["data"] == 5
+    assert flows.run("runs", "result", run_id).stdout == "5\n"
+    assert "status       completed" in flows.run("runs", "show", run_id).stdout
+    assert f"{run_id}\tflows\ttotal\tcompleted" in flows.run("runs", "ls", "--app", "flows").stdout
+
+
+def test_a_failed_run_fails_the_command_without_speaking_to_the_terminal(flows: Any) -> None:
+    run_id = flows.run("start", "flows", "broken").stdout.strip()
+    done = flows.run("runs", "result", run_id)
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "ValueError: on purpose" in done.stderr
+    assert "\x1b" not in done.stderr
+
+
+def test_a_waiting_run_times_out_is_resumed_and_started_once(flows: Any) -> None:
+    start = ("start", "flows", "approval", '"x"', "--key", "k")
+    run_id = flows.run(*start).stdout.strip()
+
+    assert flows.run(*start).stdout.strip() == run_id
+    assert flows.run("runs", "result", run_id, "--wait", "1").returncode == 6
+    resumed = flows.run("hooks", "resume", "approve:x", '{"ok": true}', "--app", "flows")
+    assert resumed.stdout.strip() == run_id
+    assert json.loads(flows.run("runs", "result", run_id).stdout) == {"ok": True}
+
+
+@pytest.mark.parametrize(("how", "status"), [("cancel", "cancelled"), ("terminate", "terminated")])
+def test_a_run_is_ended(flows: Any, how: str, status: str) -> None:
+    run_id = flows.run("start", "flows", "approval", f'"{how}"').stdout.strip()
+    assert flows.run("runs", how, run_id, "--reason", "enough").returncode == 0
+    done = flows.run("runs", "result", run_id, "--json")
+
+    assert (done.returncode, json.loads(done.stdout)["status"]) == (1, status)
+
+
+def test_an_unknown_workflow_is_told_with_the_known_ones(flows: Any) -> None:
+    done = flows.run("start", "flows", "nonesuch")
+
+    assert done.returncode == 3
+    assert "approval, broken, total" in done.stderr
 
 
 def test_deploy_prints_the_url_alone(platform: Any, tmp_path: Path) -> None:
