@@ -60,6 +60,7 @@ _BAD_RESPONSE = Problem(
     status=502, code="bad_response", detail="the function's response breaks the rules of HTTP"
 )
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # linger, for no time
+_COPIED_BYTES = 4096  # below this, one buffer is cheaper to write than two
 _DISCONNECTED = "the client disconnected"
 _NO_HEADERS = HeaderBlock(
     b"-", True
@@ -77,7 +78,8 @@ class HttpConnection(asyncio.Protocol):
         self._client: tuple[str, int] | None = None
         self._forwarded_for = b""
         self._is_trusted = False
-        self._scheme = "http"  # of the request that `_headers` belong to
+        self._scheme = "http"  # this and the next: of the request that `_headers` belong to
+        self._told_client: tuple[str, int] | None = None  # by a trusted proxy
         self._buffer = b""  # received and not interpreted yet
         self._scanned = 0  # of the buffer, in search for the end of a head
         self._in_head = True  # the deadline of a head runs: a fresh connection has to begin at once
@@ -223,6 +225,8 @@ class HttpConnection(asyncio.Protocol):
         chain = self._forwarded_for if before is None else before + b", " + self._forwarded_for
         is_tls = forwarded.get(b"x-forwarded-proto", b"").lower() == b"https"
         self._scheme = "https" if is_tls else "http"
+        told = before.rsplit(b",", 1)[-1].strip().decode("latin-1") if before else ""
+        self._told_client = (told, 0) if told else None
         headers.headers.append((b"x-forwarded-for", chain))
         headers.headers.append((b"x-forwarded-proto", self._scheme.encode()))
         host = forwarded.get(b"x-forwarded-host", headers.host)
@@ -252,7 +256,7 @@ class HttpConnection(asyncio.Protocol):
             line.method,
             target,
             headers.headers,
-            self._client,
+            self._told_client or self._client,
             self._scheme,
             "1.1" if line.is_1_1 else "1.0",
         )
@@ -326,7 +330,11 @@ class HttpConnection(asyncio.Protocol):
         self._keep_alive = writer.keep_alive
         date = b"" if checked.has_date else front.date.line()
         lines = invocation_lines(invocation.id, *invocation.timing())
-        self._transport.write(b"".join((head, date, writer.lines, lines, b"\r\n", first)))
+        prefix = b"".join((head, date, writer.lines, lines, b"\r\n"))
+        if len(first) < _COPIED_BYTES:
+            self._transport.write(prefix + first)
+        else:
+            self._transport.writelines((prefix, first))
         if more:
             self._written(len(chunk))
         else:

@@ -165,7 +165,7 @@ class Link(asyncio.Protocol):
     def _flush(self) -> None:
         frames, self._outbox = self._outbox, []
         if self._transport is not None and self._closing is None:
-            self._transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
+            self._transport.writelines(frames)
 
     def _on_response(self, header: list[Any], body: bytes) -> None:
         self._http_slot(header).on_response(header, body)

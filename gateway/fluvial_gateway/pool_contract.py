@@ -20,6 +20,7 @@ class PoolLimits:
     queue_length: int = 1000  # waiting invocations per deployment
     queue_seconds: float = 30.0  # how long an HTTP invocation waits for an instance
     start_seconds: float = 30.0  # from ACQUIRE to an open connection
+    ready_seconds: float = 60.0  # from an open connection to WELCOME: imports and lifespan
     cancel_grace_seconds: float = 5.0  # from CANCEL to "it does not yield"
     stuck_drain_seconds: float = 30.0  # for the neighbours of an invocation that does not yield
     kill_grace_ms: int = 2000  # from SIGTERM to SIGKILL

@@ -270,6 +270,9 @@ class InstancePool:
         except (FluvialError, OSError) as error:
             logger.warning("no instance could be started", extra={"reason": str(error)})
             self._start_failed(Unavailable("unavailable", str(error), True, 1.0))
+        except Exception:  # the boundary of the task: whoever waits must hear of it
+            logger.exception("starting an instance failed", extra={"deployment": self.deployment})
+            self._start_failed(Unavailable("unavailable", "starting failed", True, 1.0))
         finally:
             self._starting -= 1
             self._start_more()
@@ -278,7 +281,8 @@ class InstancePool:
     async def _acquire(self) -> None:
         context = self._context
         started_at = context.clock()
-        spec = self._spec or await context.spec(self.deployment)
+        async with asyncio.timeout(context.limits.start_seconds):
+            spec = self._spec or await context.spec(self.deployment)
         if spec is None:
             message = f"no deployment {self.deployment}"
             self._refuse_all(Unavailable("deployment_not_found", message, False))
@@ -304,9 +308,9 @@ class InstancePool:
         )
         caller = LinkContext(instance=instance.id, deployment=spec.deployment, app=spec.app)
         link = instance.link = Link(instance, CallDesk(caller, context.calls, context.tasks))
+        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(context.limits.start_seconds):
-                loop = asyncio.get_running_loop()
                 await loop.create_unix_connection(lambda: link, acquired.address)
         except OSError as error:  # also its TimeoutError
             logger.warning("an instance cannot be dialled", extra={"reason": str(error)})
@@ -315,7 +319,14 @@ class InstancePool:
         self._instances[instance.id] = instance
         context.observer.instances_changed(spec.app, "starting", 1)
         link.hello(acquired.credential, context.gateway, context.partitions)
+        loop.call_later(context.limits.ready_seconds, self._insist_on_ready, instance)
         self._feed()
+
+    def _insist_on_ready(self, instance: Instance) -> None:
+        if instance.welcomed_at is None and instance.id in self._instances:
+            logger.warning("an instance does not get ready", extra={"instance": instance.id})
+            self._context.invoker.kill(instance.id, self._context.limits.kill_grace_ms)
+            instance.link.close("not ready in time")
 
     async def _settle(self, instance: Instance) -> None:
         """Find out why an instance ended before it was ready, and what follows for its work."""

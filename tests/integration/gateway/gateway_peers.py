@@ -151,6 +151,12 @@ class InstancePeer:
             self._frames.put_nowait(kept)
         return frame[0]
 
+    async def link_lost(self) -> None:
+        """Wait until the gateway has dropped its link."""
+        while not self.links:
+            await self.next_any()
+        await self.link.lost.wait()
+
     def no_frame(self) -> bool:
         return self._frames.empty()
 
@@ -360,6 +366,7 @@ class World:
     recorder: Recorder
     calls: EchoCalls
     port: int
+    spec_reads: int = 0
     clients: list[Client] = field(default_factory=list[Any])
 
     async def client(self) -> Client:
@@ -411,11 +418,15 @@ async def open_world(
     limits: HttpLimits | None = None,
     pool_limits: PoolLimits | None = None,
     deployment: DeploymentSpec | None = None,
+    spec_fails: bool = False,
 ) -> AsyncGenerator[World]:
     """Run a data plane with one deployment; fine resolution makes deadlines prompt."""
     known = deployment or spec()
 
     async def find(deployment_id: str) -> DeploymentSpec | None:
+        world.spec_reads += 1
+        if spec_fails:
+            raise ValueError("a bug in the catalogue")
         return known if deployment_id == known.deployment else None
 
     with tempfile.TemporaryDirectory(prefix="fv-") as folder:

@@ -9,6 +9,7 @@ import re
 import pytest
 
 from fluvial.wire import INITIAL_CREDIT, FrameType, Framing
+from fluvial_gateway.http_limits import HttpLimits
 from tests.integration.gateway.gateway_peers import (
     DEPLOYMENT,
     GET,
@@ -405,6 +406,29 @@ def test_what_goes_to_the_instance_is_rebuilt() -> None:
             assert header[6][0] == "127.0.0.1"
             assert header[7:9] == ["http", "1.1"]
             assert 0 < header[9] <= 300_000
+
+    run(main())
+
+
+def test_a_trusted_proxy_is_believed() -> None:
+    async def main() -> None:
+        limits = HttpLimits(trusted_peers=("10.0.0.0/8", "127.0.0.0/8"), resolution_seconds=0.01)
+        async with open_world(limits=limits) as world:
+            instance = await world.warm()
+            client = await world.client()
+            client.send(
+                b"GET / HTTP/1.1\r\nHost: app.localhost\r\nX-Forwarded-For: 6.6.6.6, 7.7.7.7\r\n"
+                b"X-Forwarded-Proto: HTTPS\r\nX-Forwarded-Host: public.example\r\n\r\n"
+            )
+            header, _ = await instance.next(FrameType.REQUEST)
+
+            assert [tuple(pair) for pair in header[5]] == [
+                (b"host", b"app.localhost"),
+                (b"x-forwarded-for", b"6.6.6.6, 7.7.7.7, 127.0.0.1"),
+                (b"x-forwarded-proto", b"https"),
+                (b"x-forwarded-host", b"public.example"),
+            ]
+            assert header[6:8] == [["7.7.7.7", 0], "https"]
 
     run(main())
 

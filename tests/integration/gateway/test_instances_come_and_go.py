@@ -10,7 +10,14 @@ import pytest
 from fluvial.wire import FrameType, Framing
 from fluvial_gateway.invoker_client import RefusedError
 from fluvial_gateway.pool_contract import PoolLimits
-from tests.integration.gateway.gateway_peers import GET, InstancePeer, open_world, run, spec
+from tests.integration.gateway.gateway_peers import (
+    GET,
+    PATIENCE_SECONDS,
+    InstancePeer,
+    open_world,
+    run,
+    spec,
+)
 
 FAST = PoolLimits(resolution_seconds=0.01)
 
@@ -339,6 +346,41 @@ def test_an_invocation_that_does_not_yield_costs_its_instance_the_life() -> None
 
             assert world.invoker.killed[0] == instance.name
             assert await world.recorder.next_http() == ("app", "timeout", 0)
+
+    run(main())
+
+
+def test_an_instance_that_does_not_get_ready_is_killed_and_its_work_goes_elsewhere() -> None:
+    async def main() -> None:
+        limits = PoolLimits(ready_seconds=0.02, resolution_seconds=0.01)
+        async with open_world(pool_limits=limits) as world:
+            world.invoker.prepare.append(_never_ready)
+            client = await world.client()
+            client.send(GET)
+            first = await world.invoker.next_instance()
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await first.link_lost()
+            world.invoker.tell_dead(first.name, "idle")
+            second = await world.invoker.next_instance()
+            header, _ = await second.next(FrameType.REQUEST)
+            second.link.respond(header[1])
+
+            assert (await client.response()).status == 200
+            assert world.invoker.killed == [first.name]
+
+    run(main())
+
+
+def test_a_failing_source_of_specs_is_told_and_not_hammered() -> None:
+    async def main() -> None:
+        async with open_world(spec_fails=True) as world:
+            client = await world.client()
+            client.send(GET)
+            response = await client.response()
+
+            assert response.status == 503
+            assert json.loads(response.body)["code"] == "unavailable"
+            assert world.spec_reads == 1
 
     run(main())
 
