@@ -45,9 +45,8 @@ units: $(DEV) ## the tests alone
 	@echo '── pytest'
 	@$(BIN)/python -m pytest
 
-bench: $(DEV) ## measure against other systems; prints ratios
-	@$(PIP) -e '.[bench]'
-	@$(BIN)/python -m benchmarks
+bench: $(DEV) ## measure against other systems, e.g. ARGS='--only T1'; prints ratios
+	@$(BIN)/python -m tests.benchmarks.run $(ARGS)
 
 format: $(DEV) ## rewrite the code the way `make lint` wants it
 	@$(BIN)/ruff check --fix $(CHECKED)
@@ -65,7 +64,7 @@ $(RUNTIME): pyproject.toml | $(BIN)/python
 
 $(DEV): pyproject.toml | $(BIN)/python
 	@echo '· installing Fluvial and its development tools into $(VENV) …'
-	@$(PIP) -e '.[dev]'
+	@$(PIP) -e '.[dev,bench]'
 	@touch $@ $(RUNTIME)
 
 $(BIN)/python:

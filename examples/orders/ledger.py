@@ -1,7 +1,8 @@
 """Where the effects of an order are written down: the stand-in for a bank and a warehouse.
 
-A JSON line per effect, in the file that the environment variable ORDERS_LEDGER names. Each line has
-the idempotency key of the step that wrote it: a real bank would ignore a key that it has seen.
+A JSON line per effect, in `fluvial-orders.jsonl` among the temporary files (a test may name another
+file in ORDERS_LEDGER). Each line has the idempotency key of the step that wrote it: a real bank
+would ignore a key that it has seen.
 """
 
 from __future__ import annotations
