@@ -17,13 +17,13 @@ from tests.integration.in_process import Application
 executions: list[str] = []
 
 
-@fluvial.step
+@fluvial.step(name="path.add")
 async def add(a: int, b: int) -> int:
     executions.append("add")
     return a + b
 
 
-@fluvial.step(retries=2, backoff=0.01)
+@fluvial.step(retries=2, backoff=0.01, name="path.flaky")
 async def flaky(name: str) -> str:
     executions.append(name)
     if executions.count(name) < 3:
@@ -31,19 +31,19 @@ async def flaky(name: str) -> str:
     return name
 
 
-@fluvial.step(retries=0)
+@fluvial.step(retries=0, name="path.broken")
 async def broken() -> None:
     raise ValueError("always")
 
 
-@fluvial.step
+@fluvial.step(name="path.slow")
 async def slow(seconds: float) -> str:
     executions.append("slow")
     await asyncio.sleep(seconds)
     return "slow"
 
 
-@fluvial.workflow
+@fluvial.workflow(name="path.sums")
 async def sums(count: int) -> int:
     total = 0
     for number in range(count):
@@ -51,12 +51,12 @@ async def sums(count: int) -> int:
     return total
 
 
-@fluvial.workflow
+@fluvial.workflow(name="path.together")
 async def together(count: int) -> list[int]:
     return await asyncio.gather(*(add(number, 1) for number in range(count)))
 
 
-@fluvial.workflow
+@fluvial.workflow(name="path.careful")
 async def careful() -> str:
     try:
         await broken()
@@ -66,7 +66,7 @@ async def careful() -> str:
     return "unexpected"
 
 
-@fluvial.workflow
+@fluvial.workflow(name="path.impatient")
 async def impatient() -> str:
     try:
         async with asyncio.timeout(0.05):
@@ -75,7 +75,7 @@ async def impatient() -> str:
         return f"late {await add(1, 1)}"
 
 
-@fluvial.workflow
+@fluvial.workflow(name="path.cleans_up")
 async def cleans_up() -> str:
     try:
         await slow(30.0)
