@@ -22,7 +22,7 @@ import httpx
 from fluvial_queue.contract import Durability
 from fluvial_queue.redis.embedded import EmbeddedValkey
 
-HERE = Path(__file__).parent
+REPO = Path(__file__).parents[2]
 _TICKS = os.sysconf("SC_CLK_TCK")
 _READY_SECONDS = 60.0
 _UVICORN = ("--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning")
@@ -127,8 +127,8 @@ class Taskiq:
     def play(self, *, tasks: int, in_flight: int) -> dict[str, Any]:
         """Send tasks and wait for their results; return what the client measured."""
         done = subprocess.run(
-            [sys.executable, "taskiq_client.py", str(tasks), str(in_flight)],
-            cwd=HERE,
+            [sys.executable, "-m", "tests.benchmarks.taskiq_client", str(tasks), str(in_flight)],
+            cwd=REPO,
             env={**os.environ, "BENCH_REDIS": self.url},
             check=True,
             capture_output=True,
@@ -149,8 +149,16 @@ def taskiq(durability: Durability) -> Generator[Taskiq]:
         url = f"unix://{folder}/s.sock"
         environment = {**os.environ, "BENCH_REDIS": url}
         worker = subprocess.Popen(
-            [sys.executable, "-m", "taskiq", "worker", "--workers", "1", "taskiq_app:broker"],
-            cwd=HERE,
+            [
+                sys.executable,
+                "-m",
+                "taskiq",
+                "worker",
+                "--workers",
+                "1",
+                "tests.benchmarks.taskiq_app:broker",
+            ],
+            cwd=REPO,
             env=environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

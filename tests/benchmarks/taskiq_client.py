@@ -1,6 +1,6 @@
 """The opponent's client: sends tasks and waits for their results.
 
-`python taskiq_client.py TASKS IN_FLIGHT` prints JSON: the total seconds, each task's seconds, and
+`python -m tests.benchmarks.taskiq_client TASKS IN_FLIGHT` prints JSON: the total seconds, each task's seconds, and
 the client's own CPU seconds.
 """
 
@@ -12,7 +12,7 @@ import os
 import sys
 import time
 
-from taskiq_app import add_one, broker
+from tests.benchmarks.taskiq_app import add_one, broker
 
 CHECK_SECONDS = 0.001  # how often the client looks for a result: its library knows no push
 

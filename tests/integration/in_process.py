@@ -74,6 +74,7 @@ class InProcess:
         self._instances = [LiveRuns(registry, keys) for _ in range(2)]
         self._keep_live = keep_live
         self._tasks: dict[asyncio.Task[None], Callable[[Outcome], None]] = {}
+        self._runs: set[str] = set()
         self.next_instance = 0
 
     def invoke(
@@ -102,7 +103,7 @@ class InProcess:
             self._tasks.pop(task)
             done(Lost("ins0", "instance_died"))
         for instance in self._instances:
-            instance.forget(list(instance._live))
+            instance.forget(self._runs)
         return len(under_way)
 
     async def _work(
@@ -112,6 +113,7 @@ class InProcess:
         done: Callable[[Outcome], None],
     ) -> None:
         kind, meta, body = fields
+        self._runs.add(meta["run"])
         live = self._instances[number]
         try:
             if kind == "turn":
@@ -124,7 +126,7 @@ class InProcess:
                 return  # killed: nobody hears of it
             answer = Answer(outcome="cancelled")
         if not self._keep_live:
-            live.forget(list(live._live))
+            live.forget(self._runs)
         done(Answered(f"ins{number}", answer, 1))
 
 

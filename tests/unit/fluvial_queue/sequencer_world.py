@@ -11,6 +11,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from fluvial.events import INPUTS, OUTPUTS, Event, EventType, decode_event
@@ -130,13 +131,13 @@ class World:
         choices: list[Callable[[], Awaitable[None]]] = [self._read_window, self._pass_time]
         for owner in (self.owner, *self.stale):
             if owner.loads:
-                choices += [lambda o=owner: self._load(o)] * 3
+                choices += [partial(self._load, owner)] * 3
             if owner.commits:
-                choices += [lambda o=owner: self._commit(o)] * 3
+                choices += [partial(self._commit, owner)] * 3
             if owner.jobs:
-                choices += [lambda o=owner: self._answer(o)] * 3
+                choices += [partial(self._answer, owner)] * 3
             if owner.claims:
-                choices += [lambda o=owner: self._claim(o)] * 3
+                choices += [partial(self._claim, owner)] * 3
         choices.append(self._send_hook)
         if self.stop_with is not None:
             choices.append(self._stop)
