@@ -17,7 +17,7 @@ import uvicorn
 from fluvial_gateway.hosts import HostTable
 from fluvial_gateway.http_front import HttpFront
 from fluvial_gateway.http_limits import HttpLimits
-from fluvial_gateway.http_protocol import UvicornHttpConnection
+from fluvial_gateway.http_protocol import HttpConnection
 from fluvial_gateway.router import Router
 
 BACKLOG = 2048  # connections that wait for accept; uvicorn's default
@@ -99,3 +99,19 @@ class EventServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.stop_accepting()
+
+
+class UvicornHttpConnection(HttpConnection):
+    """The same for uvicorn's `http=` setting; the configuration's `app` is the `HttpFront`."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: object,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        front = config.loaded_app
+        if not isinstance(front, HttpFront):
+            raise TypeError(f"the app of this listener must be an HttpFront, not {front!r}")
+        super().__init__(front)

@@ -23,6 +23,8 @@ from fluvial_gateway.http_problems import RefusedRequestError
 
 Headers = list[tuple[bytes, bytes]]
 
+# the usual: a path; whatever else may be a request line is looked at by the second pattern
+_PATH_LINE: Final = re.compile(rb"([A-Z][A-Z0-9_-]{0,31}+) (/[!\"$-~]*+) HTTP/1\.([01])\r\n")
 _REQUEST_LINE: Final = re.compile(rb"([A-Z][A-Z0-9_-]{0,31}+) ([!-~]++) HTTP/1\.([01])\r\n")
 _OTHER_VERSION: Final = re.compile(rb"[!-~]++ [!-~]++ HTTP/(?!1\.[01]\r)[0-9](?:\.[0-9])?\r\n")
 _BLOCK: Final = re.compile(
@@ -88,6 +90,7 @@ class HeaderBlock:
 
     __slots__ = (
         "chunked",
+        "client",
         "content_length",
         "expects_continue",
         "forwarded",
@@ -96,12 +99,15 @@ class HeaderBlock:
         "is_1_1",
         "keep_alive",
         "raw",
+        "scheme",
     )
 
     def __init__(self, raw: bytes, is_1_1: bool) -> None:
         self.raw = raw
         self.is_1_1 = is_1_1
         self.keep_alive = is_1_1
+        self.client: tuple[str, int] | None = None
+        self.scheme = "http"
         self.host: bytes | None = None
         self.headers: Headers = []
         self.forwarded: dict[bytes, bytes] = {}
@@ -116,7 +122,7 @@ def parse_line(data: bytes, limits: HttpLimits) -> RequestLine:
     Raises:
         RefusedRequestError: it breaks a rule or a limit.
     """
-    line = _REQUEST_LINE.match(data)
+    line = _PATH_LINE.match(data) or _REQUEST_LINE.match(data)
     if line is None:
         raise _wrong_request_line(data)
     method, target, minor = line.groups()

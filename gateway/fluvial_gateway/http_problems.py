@@ -58,6 +58,20 @@ class Problem:
         return json.dumps(members).encode()
 
 
+UNKNOWN_HOST: Final = Problem(
+    status=404, code="host_not_found", detail="no app is registered under this host name"
+)
+TOO_MANY_CONNECTIONS: Final = Problem(
+    status=503,
+    code="too_many_connections",
+    detail="too many clients are connected: try again",
+    headers=(("retry-after", "1"),),
+)
+BAD_RESPONSE: Final = Problem(
+    status=502, code="bad_response", detail="the function's response breaks the rules of HTTP"
+)
+
+
 class RefusedRequestError(InvalidRequestError):
     """A request that breaks the rules of HTTP, or our limits; the connection must close."""
 

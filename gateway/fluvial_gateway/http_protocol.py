@@ -15,11 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-import struct
-from typing import Any, cast
-
-import uvicorn
 
 from fluvial.errors import WireError
 from fluvial_gateway.deadlines import NEVER
@@ -34,7 +29,15 @@ from fluvial_gateway.http_heads import (
     parse_line,
 )
 from fluvial_gateway.http_invocations import BACKLOG_BYTES, HttpInvocation
-from fluvial_gateway.http_problems import Problem, RefusedRequestError, outcome_problem
+from fluvial_gateway.http_peers import Peer
+from fluvial_gateway.http_problems import (
+    BAD_RESPONSE,
+    TOO_MANY_CONNECTIONS,
+    UNKNOWN_HOST,
+    Problem,
+    RefusedRequestError,
+    outcome_problem,
+)
 from fluvial_gateway.http_responses import (
     CLOSE,
     CONTINUE,
@@ -42,55 +45,29 @@ from fluvial_gateway.http_responses import (
     invocation_lines,
     problem_response,
 )
+from fluvial_gateway.http_transport import ClientTransport
 from fluvial_gateway.http_writer import ResponseWriter
 from fluvial_gateway.invocations import Unavailable
 
 logger = logging.getLogger(__name__)
 
-_UNKNOWN_HOST = Problem(
-    status=404, code="host_not_found", detail="no app is registered under this host name"
-)
-_TOO_MANY = Problem(
-    status=503,
-    code="too_many_connections",
-    detail="too many clients are connected: try again",
-    headers=(("retry-after", "1"),),
-)
-_BAD_RESPONSE = Problem(
-    status=502, code="bad_response", detail="the function's response breaks the rules of HTTP"
-)
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # linger, for no time
 _COPIED_BYTES = 4096  # below this, one buffer is cheaper to write than two
 _DISCONNECTED = "the client disconnected"
-_NO_HEADERS = HeaderBlock(
-    b"-", True
-)  # equal to no block: a block ends with a line end, or is empty
+_NO_HEADERS = HeaderBlock(b"-", True)  # no block equals it: they are empty or end with a line end
 
 
-class HttpConnection(asyncio.Protocol):
+class HttpConnection(ClientTransport):
     """One client; give it an `HttpFront`, e.g. `create_server(lambda: HttpConnection(front))`."""
 
     def __init__(self, front: HttpFront) -> None:
-        self.deadline = NEVER
-        self._front = front
-        self._limits = front.limits
-        self._transport: asyncio.Transport = cast("asyncio.Transport", None)
-        self._client: tuple[str, int] | None = None
-        self._forwarded_for = b""
-        self._is_trusted = False
-        self._scheme = "http"  # this and the next: of the request that `_headers` belong to
-        self._told_client: tuple[str, int] | None = None  # by a trusted proxy
+        super().__init__(front)
+        self._peer: Peer | None = None
         self._buffer = b""  # received and not interpreted yet
         self._scanned = 0  # of the buffer, in search for the end of a head
         self._in_head = True  # the deadline of a head runs: a fresh connection has to begin at once
         self._advancing = False
-        self._reading = True
-        self._closing = False
-        self._read_deadline = NEVER
-        self._write_deadline = NEVER
         self._body: Body | None = None  # the request's, while it arrives
         self._body_deadline = NEVER
-        self._discarded = 0
         self._line: RequestLine | None = None  # from a request's head to its response's end
         self._headers = _NO_HEADERS  # of this request, or of the one before
         self._awaits_continue = False
@@ -98,22 +75,17 @@ class HttpConnection(asyncio.Protocol):
         self._invocation_id: str | None = None
         self._writer: ResponseWriter | None = None  # from a response's head to its end
         self._keep_alive = True
-        self._unread_by_client = 0  # response bytes taken from the instance and not granted again
+        self._ungranted = 0  # response bytes that the client has not taken yet
 
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-        peer = transport.get_extra_info("peername")
-        if isinstance(peer, tuple):
-            host, port = cast("tuple[Any, ...]", peer)[:2]
-            self._client = (str(host), int(port))
-            self._forwarded_for = self._client[0].encode()
-            self._is_trusted = self._front.trusts(self._client[0])
+        super().connection_made(transport)
+        self._peer = Peer(transport, self._front)
         within_limit = self._front.opened(self)
         self._read_within(self._limits.header_seconds)
         if not within_limit:
-            self._refuse(_TOO_MANY)
+            self._refuse(TOO_MANY_CONNECTIONS)
 
     def data_received(self, data: bytes) -> None:
         if self._closing:
@@ -121,26 +93,16 @@ class HttpConnection(asyncio.Protocol):
         else:
             self._advance(self._buffer + data if self._buffer else data)
 
-    def eof_received(self) -> None:
-        """Let the transport close: a client that will not send is taken as gone."""
-
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = True
         self._front.closed(self)
-        invocation, self._invocation = self._invocation, None
-        if invocation is not None:
-            invocation.detach(_DISCONNECTED)
-
-    def pause_writing(self) -> None:
-        self._write_deadline = self._front.clock() + self._limits.write_stall_seconds
-        self._set_deadline()
+        self._drop_invocation(_DISCONNECTED)
 
     def resume_writing(self) -> None:
-        self._write_deadline = NEVER
-        self._set_deadline()
-        unread, self._unread_by_client = self._unread_by_client, 0
-        if unread and self._invocation is not None:
-            self._invocation.consumed(unread)
+        super().resume_writing()
+        ungranted, self._ungranted = self._ungranted, 0
+        if ungranted and self._invocation is not None:
+            self._invocation.consumed(ungranted)
 
     # For the listener and its deadlines
 
@@ -148,12 +110,7 @@ class HttpConnection(asyncio.Protocol):
         """Close when idle; else finish what is under way and close then."""
         self._keep_alive = False
         if self._line is None and not self._buffer and self._body is None and not self._closing:
-            self._close()
-
-    def abort(self) -> None:
-        """Close at once."""
-        self._closing = True
-        self._transport.abort()
+            self._end()
 
     def expired(self) -> None:
         """Close because the client was too slow, with an explanation where one can be given."""
@@ -161,12 +118,11 @@ class HttpConnection(asyncio.Protocol):
         if self._closing or self._writer is not None or self._write_deadline < NEVER:
             self.abort()
         elif waits_for_head and not self._buffer:
-            self._close()
+            self._end()
         else:
             part = "head" if waits_for_head else "body"
-            self._refuse(
-                Problem(status=408, code="request_timeout", detail=f"the {part} came too slowly")
-            )
+            detail = f"the {part} came too slowly"
+            self._refuse(Problem(status=408, code="request_timeout", detail=detail))
 
     # Requests
 
@@ -219,20 +175,9 @@ class HttpConnection(asyncio.Protocol):
         return self._begin(line, headers, data[end + 4 :])
 
     def _read_headers(self, raw: bytes, is_1_1: bool) -> HeaderBlock:
-        headers = parse_headers(raw, self._limits, is_1_1=is_1_1)
-        forwarded = headers.forwarded if self._is_trusted else {}
-        before = forwarded.get(b"x-forwarded-for")
-        chain = self._forwarded_for if before is None else before + b", " + self._forwarded_for
-        is_tls = forwarded.get(b"x-forwarded-proto", b"").lower() == b"https"
-        self._scheme = "https" if is_tls else "http"
-        told = before.rsplit(b",", 1)[-1].strip().decode("latin-1") if before else ""
-        self._told_client = (told, 0) if told else None
-        headers.headers.append((b"x-forwarded-for", chain))
-        headers.headers.append((b"x-forwarded-proto", self._scheme.encode()))
-        host = forwarded.get(b"x-forwarded-host", headers.host)
-        if host is not None:
-            headers.headers.append((b"x-forwarded-host", host))
-        self._headers = headers
+        headers = self._headers = parse_headers(raw, self._limits, is_1_1=is_1_1)
+        if self._peer is not None:
+            self._peer.introduce(headers)
         return headers
 
     def _begin(self, line: RequestLine, headers: HeaderBlock, rest: bytes) -> bytes:
@@ -248,7 +193,7 @@ class HttpConnection(asyncio.Protocol):
         hosts = front.hosts
         destination = hosts.find(headers.host) if headers.host is not None else hosts.default
         if destination is None:
-            self._respond(_UNKNOWN_HOST)
+            self._respond(UNKNOWN_HOST)
             return rest
         invocation_id = self._invocation_id = front.ids.new(now)
         fields = (
@@ -256,8 +201,8 @@ class HttpConnection(asyncio.Protocol):
             line.method,
             target,
             headers.headers,
-            self._told_client or self._client,
-            self._scheme,
+            headers.client,
+            headers.scheme,
             "1.1" if line.is_1_1 else "1.0",
         )
         invocation = self._invocation = front.router.http(
@@ -324,7 +269,7 @@ class HttpConnection(asyncio.Protocol):
         except WireError as error:
             logger.warning("a bad response", extra={"reason": str(error)})
             self._drop_invocation("bad response")
-            self._respond(_BAD_RESPONSE)
+            self._respond(BAD_RESPONSE)
             return
         self._writer = writer
         self._keep_alive = writer.keep_alive
@@ -366,7 +311,7 @@ class HttpConnection(asyncio.Protocol):
 
     def _written(self, size: int) -> None:
         if self._write_deadline < NEVER:
-            self._unread_by_client += size
+            self._ungranted += size
         elif self._invocation is not None:
             self._invocation.consumed(size)
 
@@ -399,13 +344,6 @@ class HttpConnection(asyncio.Protocol):
         else:
             self._respond(problem)
 
-    def _break(self) -> None:
-        """End a response that cannot be completed by a reset: no client takes that for an end."""
-        peer = self._transport.get_extra_info("socket")
-        if peer is not None:
-            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        self.abort()
-
     def _drop_invocation(self, reason: str) -> None:
         invocation, self._invocation = self._invocation, None
         if invocation is not None:
@@ -419,9 +357,9 @@ class HttpConnection(asyncio.Protocol):
         self._writer = None
         self._awaits_continue = False
         self._invocation_id = None
-        self._unread_by_client = 0
+        self._ungranted = 0
         if not self._keep_alive:
-            self._close()
+            self._end()
             return
         if self._body is not None:
             self._discarded = 0
@@ -433,22 +371,9 @@ class HttpConnection(asyncio.Protocol):
         if self._buffer and not self._advancing:
             self._advance(self._buffer)
 
-    def _close(self) -> None:
-        """Send what is written, then close; a client in the middle of sending gets time to read."""
-        self._closing = True
-        self._read_within(self._limits.linger_seconds)
-        self._resume_reading()
-        if self._body is None and not self._buffer and not self._advancing:
-            self._transport.close()
-        else:
-            # Closing now would send a reset, and the reset would overtake our answer.
-            self._discarded = 0
-            self._transport.write_eof()
-
-    def _discard(self, size: int) -> None:
-        self._discarded += size
-        if self._discarded > self._limits.discarded_bytes:
-            self.abort()
+    def _end(self) -> None:
+        in_doubt = self._body is not None or bool(self._buffer) or self._advancing
+        self._close(client_is_sending=in_doubt)
 
     # Deadlines and back-pressure
 
@@ -461,49 +386,16 @@ class HttpConnection(asyncio.Protocol):
         self._read_deadline = min(now + self._limits.body_idle_seconds, self._body_deadline)
         self._set_deadline()
 
-    def _read_within(self, seconds: float) -> None:
-        self._read_deadline = self._front.clock() + seconds
-        self._set_deadline()
-
-    def _set_deadline(self) -> None:
-        if self._write_deadline < self._read_deadline:
-            self.deadline = self._write_deadline
-        else:
-            self.deadline = self._read_deadline
-
     def _update_reading(self) -> None:
         """Read the client only while there is room for what it sends."""
         invocation = self._invocation
         full = len(self._buffer) >= self._limits.pipelined_bytes and self._line is not None
         if full or (invocation is not None and invocation.backlog >= BACKLOG_BYTES):
-            if self._reading:
-                self._reading = False
-                self._transport.pause_reading()
-                if self._body is not None:  # we are the slow ones now
-                    self._read_deadline = NEVER
-                    self._set_deadline()
-        else:
+            self._pause_reading()
+            if self._body is not None:  # we are the slow ones now
+                self._read_deadline = NEVER
+                self._set_deadline()
+        elif not self._reading:
             self._resume_reading()
-
-    def _resume_reading(self) -> None:
-        if not self._reading:
-            self._reading = True
-            self._transport.resume_reading()
-            if self._body is not None and not self._closing:
+            if self._body is not None:
                 self._await_body(self._front.clock())
-
-
-class UvicornHttpConnection(HttpConnection):
-    """The same for uvicorn's `http=` setting; the configuration's `app` is the `HttpFront`."""
-
-    def __init__(
-        self,
-        config: uvicorn.Config,
-        server_state: object,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
-        front = config.loaded_app
-        if not isinstance(front, HttpFront):
-            raise TypeError(f"the app of this listener must be an HttpFront, not {front!r}")
-        super().__init__(front)

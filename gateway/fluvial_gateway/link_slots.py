@@ -142,7 +142,10 @@ class HttpSlot:
             raise WireError("a response with unknown framing or a head beyond its body")
         self.responded = True
         self.may_nack = False
-        self._take(len(body) - head_bytes, more)
+        if more or len(body) > wire.INITIAL_CREDIT:  # else: whole, and within the first window
+            self._take(len(body) - head_bytes, more)
+        else:
+            self._complete = True
         self.sink.response(status, framing, body[:head_bytes], body[head_bytes:], more)
 
     def on_response_body(self, more: bool, body: bytes) -> None:

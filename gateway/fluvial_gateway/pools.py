@@ -15,25 +15,17 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from fluvial.errors import FluvialError
 from fluvial.manifest import DeploymentSpec
-from fluvial_gateway.death_notices import DeathNotices
 from fluvial_gateway.instances import NACK_PAUSE_SECONDS, Instance, choose, starts_wanted
 from fluvial_gateway.invocations import Unavailable
 from fluvial_gateway.invoker_client import Acquired, RefusedError
-from fluvial_gateway.link_calls import CallDesk, CallHandler, LinkContext
+from fluvial_gateway.link_calls import CallDesk, LinkContext
 from fluvial_gateway.links import Link
-from fluvial_gateway.owned_tasks import OwnedTasks
-from fluvial_gateway.pool_contract import (
-    Acquirer,
-    InstanceState,
-    PoolLimits,
-    PoolObserver,
-    SpecSource,
-)
+from fluvial_gateway.pool_context import Job, PoolContext
+from fluvial_gateway.pool_contract import InstanceState
 from fluvial_gateway.start_holds import StartHold
 
 logger = logging.getLogger(__name__)
@@ -44,38 +36,6 @@ _NACK_REASONS: Final = frozenset({"draining", "concurrency"})
 _IMPORT_FAILED: Final = "import_failed"
 _RETIRED: Final = frozenset({"idle", "exit:0"})
 _TRANSIENT: Final = frozenset({"capacity", "shutting_down"})  # refusals that waiting can cure
-
-
-class Job(Protocol):
-    """An invocation, as the pool sees it."""
-
-    prefer: str | None
-    reroutes: int
-    ended: bool
-
-    def place(self, instance: Instance, spec: DeploymentSpec) -> None:
-        """Send it to this instance, whose room it has."""
-        ...
-
-    def refuse(self, reason: Unavailable) -> None:
-        """It will not be started."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolContext:
-    """What all pools of a gateway share."""
-
-    spec: SpecSource
-    invoker: Acquirer
-    observer: PoolObserver
-    calls: CallHandler
-    tasks: OwnedTasks
-    notices: DeathNotices
-    limits: PoolLimits
-    clock: Callable[[], float]
-    gateway: str
-    partitions: int
 
 
 class InstancePool:

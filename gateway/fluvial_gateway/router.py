@@ -14,6 +14,7 @@ from fluvial_gateway.invocations import Outcome
 from fluvial_gateway.link_calls import CallHandler
 from fluvial_gateway.link_slots import RequestFields
 from fluvial_gateway.owned_tasks import OwnedTasks
+from fluvial_gateway.pool_context import PoolContext
 from fluvial_gateway.pool_contract import (
     Acquirer,
     HttpObserver,
@@ -22,7 +23,7 @@ from fluvial_gateway.pool_contract import (
     SpecSource,
 )
 from fluvial_gateway.pooled_invocations import InvocationContext
-from fluvial_gateway.pools import InstancePool, PoolContext
+from fluvial_gateway.pools import InstancePool
 
 
 class Router:
