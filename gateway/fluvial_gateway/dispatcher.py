@@ -47,6 +47,7 @@ class Dispatcher:
         self._admission = Admission()
         self._waiters = Waiters(store)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._renewed_at = float("-inf")  # boottime of the last round of renewals
         self._stopping = asyncio.Event()
         self._progress = asyncio.Event()
 
@@ -58,6 +59,7 @@ class Dispatcher:
         """
         self.clock.synchronise(await self.store.now_ms())
         await self._acquire_free()
+        self._renewed_at = boottime()
         self.spawn(self._keep_leases())
         self.spawn(self._listen())
 
@@ -94,8 +96,9 @@ class Dispatcher:
 
     @property
     def is_ready(self) -> bool:
-        """Whether every partition has an owner here."""
-        return len(self._owned) == self.store.partitions
+        """Whether the leases were renewed in time; how many there are depends on the neighbours."""
+        fresh = boottime() - self._renewed_at < LEASE_MS / 1000
+        return fresh and not self._stopping.is_set()
 
     def poke(self, partition: int) -> None:
         """Something was added to a partition: look now, if it is ours."""
@@ -156,6 +159,7 @@ class Dispatcher:
         owned = list(self._owned.values())
         sent = boottime()
         pulses = await self.store.renew([o.lease for o in owned], ttl_ms=LEASE_MS)
+        self._renewed_at = sent
         for ownership, pulse in zip(owned, pulses, strict=True):
             self._take_pulse(ownership, pulse, sent)
 
