@@ -138,7 +138,7 @@ class Flights:
             deadline_seconds=_deadline_seconds(job),
             done=lambda outcome: self._done(flight, outcome),
         )
-        if job.kind == "step" and job.attempt == 1:
+        if job.kind == "step" and job.attempt == 1 and not view.steps[job.step_id].lost:
             self._around.observer.step_attempt(view.app, "first")
 
     def _done(self, flight: _Flight, outcome: Outcome) -> None:
