@@ -20,7 +20,7 @@ PACKAGES = {
     "invoker": "fluvial_invoker",
     "deploy": "fluvial_deploy",
 }
-HOME_PATH = re.compile(r"(?<![\w.~-])/(?:home|Users)/[\w.-]+|(?<![\w.~-])/root/")
+HOME_PATH = re.compile(r"(?<![\w.~-])/(?:home|Users|root)/[\w.-]+")
 TEXT_BYTES = 1_000_000  # no source file is larger; a larger one is data
 README_LINES = 120
 PAGES = sorted(path.relative_to(REPO).as_posix() for path in REPO.glob("docs/*.md"))
