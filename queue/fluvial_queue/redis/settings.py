@@ -2,8 +2,9 @@
 
     durability  appendonly  appendfsync   an acknowledged write survives
     memory      no          -             nothing
-    process     yes         everysec, no  the end of the server's process (and power loss but for
-                                          the last second or so)
+    process     yes         no, everysec  the end of the server's process. (With everysec but for
+                                          up to two seconds while the disk is slow; power loss
+                                          costs about that much, too. With no: half a minute.)
     disk        yes         always        power loss
 
 Where CONFIG is forbidden, as with many managed servers, the URL's `?durability=` is believed, else
@@ -80,7 +81,7 @@ def _durability(config: dict[str, str], address: Address) -> Durability:
         raise UnsafeStoreError(
             f"the store's URL says durability={stated}, but with appendonly {config['appendonly']} "
             f"and appendfsync {config['appendfsync']} it is {found}: "
-            "set appendonly yes, and appendfsync always for disk or everysec for process"
+            "set appendonly yes, and appendfsync always for disk or no for process"
         )
     return found
 

@@ -8,19 +8,27 @@ import signal
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import uvloop
 
 from fluvial.ids import partition_of
 from fluvial_queue import Store
-from fluvial_queue.contract import CommitEntry, Durability, Lease, StartOutcome, StartRun
+from fluvial_queue.contract import (
+    CommitEntry,
+    Durability,
+    Lease,
+    StartOutcome,
+    StartRun,
+    StoreUnavailableError,
+)
 from fluvial_queue.redis.address import parse_address
 from fluvial_queue.redis.embedded import EmbeddedValkey
 from fluvial_queue.redis.link import Link
 
 TEST_SECONDS = 60.0
+T = TypeVar("T")
 
 
 class Lab:
@@ -60,6 +68,14 @@ class Lab:
             return await link.call(words, writes=False)
         finally:
             await link.close()
+
+    async def answered(self, call: Callable[[], Awaitable[T]]) -> T:
+        """What a read answers once the store can be reached again; each failure takes a pause."""
+        while True:
+            try:
+                return await call()
+            except StoreUnavailableError:
+                continue
 
     async def kill(self, server: EmbeddedValkey) -> None:
         """kill -9 the server and wait until it is dead."""

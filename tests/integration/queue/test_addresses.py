@@ -78,7 +78,7 @@ def test_server_less_durable_than_the_url_says_is_refused(lab: Lab) -> None:
         server = await lab.server("process")
         url = server.url.replace("durability=process", "durability=disk")
 
-        with pytest.raises(UnsafeStoreError, match=r"appendfsync everysec.*appendfsync always"):
+        with pytest.raises(UnsafeStoreError, match=r"appendfsync no it.*appendfsync always"):
             await open_store(url).open()
 
     lab.run(main)

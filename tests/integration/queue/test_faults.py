@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import signal
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +16,7 @@ from fluvial_queue import Store, open_store
 from fluvial_queue.contract import (
     CommitEntry,
     CommitOutcome,
+    Durability,
     Lease,
     OutcomeUnknownError,
     RunStatus,
@@ -23,6 +25,7 @@ from fluvial_queue.contract import (
     StartRun,
     StoreUnavailableError,
 )
+from fluvial_queue.messages import Message, MessageKind
 
 if TYPE_CHECKING:
     from tests.integration.queue.conftest import Lab
@@ -81,11 +84,14 @@ def test_no_commit_is_lost_or_applied_twice_when_the_server_is_killed(lab: Lab) 
     lab.run(main)
 
 
-def test_acknowledged_commits_survive_the_kill_of_a_disk_server(lab: Lab) -> None:
+@pytest.mark.parametrize("durability", ["process", "disk"])
+def test_acknowledged_commits_survive_the_kill_of_the_server(
+    lab: Lab, durability: Durability
+) -> None:
     async def main() -> None:
-        server = await lab.server("disk")
+        server = await lab.server(durability)
         store = await lab.opened(open_store(f"{server.url}&partitions=1"))
-        assert store.durability == "disk"
+        assert store.durability == durability
         lease = await lab.lease(store, 0)
         entry = await lab.first_entry(store, lease, new_run_id(1))
         committed = 0
@@ -99,7 +105,7 @@ def test_acknowledged_commits_survive_the_kill_of_a_disk_server(lab: Lab) -> Non
         await lab.kill(server)
         await server.start()
 
-        events = await store.read_events(entry.run_id)
+        events = await lab.answered(lambda: store.read_events(entry.run_id))
         assert len(events) == committed
         assert (await store.renew([lease], ttl_ms=1000))[0].held
 
@@ -116,13 +122,7 @@ def test_calls_fail_while_the_server_is_away_and_work_again_after(lab: Lab) -> N
             await store.get_record("app", "a")
         await server.start()
 
-        async with asyncio.timeout(10):
-            while True:
-                try:
-                    record = await store.get_record("app", "a")
-                    break
-                except StoreUnavailableError:
-                    continue
+        record = await lab.answered(lambda: store.get_record("app", "a"))
         assert record is not None
         assert record.value == {"v": 1}
 
@@ -160,7 +160,8 @@ def test_silent_server_is_an_unknown_outcome_within_the_deadline(lab: Lab) -> No
         finally:
             os.kill(server.pid, signal.SIGCONT)
 
-        assert await link.call(("ECHO", "again"), writes=False) == b"again"
+        echo = await lab.answered(lambda: link.call(("ECHO", "again"), writes=False))
+        assert echo == b"again"
 
     lab.run(main)
 
@@ -272,6 +273,7 @@ def test_scripts_are_sent_again_when_the_server_has_forgotten_them(lab: Lab) -> 
         for _ in range(20):
             entry = await lab.first_entry(store, lease, new_run_id(1))
             await lab.command(server.url, "SCRIPT", "FLUSH")
+            await store.window(lease, after="", limit=10)  # this script is known again
             reply, window = await asyncio.gather(
                 store.commit(lease, [entry]), store.window(lease, after="", limit=10)
             )
@@ -304,5 +306,58 @@ def test_expired_runs_and_void_claims_are_swept(lab: Lab) -> None:
                 await expired.wait()
                 await store.renew([lease], ttl_ms=600_000)
         assert await lab.command(url, "HKEYS", "{fv:p000}:claims") == [b"a\0kept"]
+
+    lab.run(main)
+
+
+def test_ended_run_keeps_only_its_record_and_its_log_and_both_expire(lab: Lab) -> None:
+    async def main() -> None:
+        server = await lab.server("memory")
+        store = await lab.opened(open_store(f"{server.url}&partitions=1"))
+        lease = await lab.lease(store, 0)
+        entry = await lab.first_entry(store, lease, new_run_id(1))
+        opened = replace(entry, messages=(b"m",), open_hooks=(("t", 1),))
+        (answer,) = (await store.commit(lease, [opened])).answers
+        await store.send(entry.run_id, b"p", token="t", resume_id="r")
+        pattern = f"*{entry.run_id}"
+        assert len(await lab.command(server.url, "KEYS", pattern)) == 4
+        ended = CommitEntry(
+            run_id=entry.run_id, handled=answer.message_ids, base=1, status=RunStatus.FAILED
+        )
+        await store.commit(lease, [ended])
+
+        keys = await lab.command(server.url, "KEYS", pattern)
+        assert sorted(keys) == [
+            b"{fv:p000}:log:" + entry.run_id.encode(),
+            b"{fv:p000}:run:" + entry.run_id.encode(),
+        ]
+        for key in keys:
+            assert 0 < await lab.command(server.url, "TTL", key.decode()) <= 7 * 24 * 3600
+        fields = await lab.command(server.url, "HKEYS", keys[0].decode().replace(":log:", ":run:"))
+        assert not [field for field in fields if field[:1] in b"#@"]
+
+    lab.run(main)
+
+
+def test_timer_that_is_set_anew_while_it_is_moved_does_not_fire_early(lab: Lab) -> None:
+    async def main() -> None:
+        server = await lab.server("memory")
+        store = await lab.opened(open_store(f"{server.url}&partitions=1"))
+        lease = await lab.lease(store, 0)
+        entry = await lab.first_entry(store, lease, new_run_id(1))
+        body = Message(MessageKind.TIMER, entry.run_id, 1).encode()
+        due = replace(entry, messages=(b"m",), timers=((0, body),))
+        (answer,) = (await store.commit(lease, [due])).answers
+        later = CommitEntry(
+            run_id=entry.run_id, handled=answer.message_ids, base=1, timers=((600_000, body),)
+        )
+
+        # The commit reaches the server between the two halves of the move.
+        fired, _ = await asyncio.gather(
+            store.fire_timers(lease, limit=10), store.commit(lease, [later])
+        )
+        assert fired is not None
+        assert fired.messages == ()
+        assert await store.depth([0]) == (0, 1)
 
     lab.run(main)

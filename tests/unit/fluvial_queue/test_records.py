@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import msgpack
 import pytest
@@ -52,7 +52,7 @@ RECORDS: list[Any] = [
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: type(record).__name__)
 def test_record_survives_the_store(record: Any) -> None:
-    kind: Any = type(record)
+    kind = cast(Any, type(record))
     stored = msgpack.unpackb(msgpack.packb(record.to_dict()))
 
     assert kind.from_dict(stored) == record
