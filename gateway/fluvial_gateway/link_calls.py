@@ -63,6 +63,11 @@ class CallDesk:
         self._under_way: dict[int, asyncio.Task[None]] = {}
         self._body_bytes = 0
 
+    @property
+    def under_way(self) -> int:
+        """How many calls have not been replied to."""
+        return len(self._under_way)
+
     def on_call(self, send: Send, header: list[Any], body: bytes) -> None:
         """Carry out one CALL frame.
 

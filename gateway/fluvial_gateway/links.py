@@ -119,6 +119,14 @@ class Link(asyncio.Protocol):
             self._loop.call_soon(self._flush)
         self._outbox.append(frame)
 
+    def hang_up(self) -> None:
+        """Close a connection that nobody needs: an instance that retires waits for it."""
+        if self._closing is None and self._transport is not None and not self._calls.under_way:
+            if self._outbox:
+                self._flush()
+            self._closing = "nothing more to do"
+            self._transport.close()
+
     def close(self, reason: str) -> None:
         """Close the connection at once; the owner and the slots hear of it as of any loss."""
         if self._closing is None:
@@ -164,7 +172,7 @@ class Link(asyncio.Protocol):
 
     def _flush(self) -> None:
         frames, self._outbox = self._outbox, []
-        if self._transport is not None and self._closing is None:
+        if frames and self._transport is not None and self._closing is None:
             self._transport.writelines(frames)
 
     def _on_response(self, header: list[Any], body: bytes) -> None:

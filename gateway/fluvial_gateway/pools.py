@@ -87,6 +87,7 @@ class InstancePool:
         """One of the instance's invocations ended."""
         instance.in_flight -= 1
         instance.paused = False
+        self._hang_up_if_done(instance)
         if self._queue:
             self._feed()
 
@@ -102,6 +103,7 @@ class InstancePool:
         else:
             job.reroutes += 1
             self.instance_draining(instance)
+            self._hang_up_if_done(instance)
         self._submit_again(job)
 
     def orphaned(self, job: Job, instance: Instance) -> None:
@@ -139,7 +141,12 @@ class InstancePool:
         if not instance.draining:
             instance.draining = True
             self._report_state(instance, "draining")
+            self._hang_up_if_done(instance)
             self._start_more()
+
+    def _hang_up_if_done(self, instance: Instance) -> None:
+        if instance.draining and not instance.in_flight:
+            instance.link.hang_up()  # an instance that retires waits until nobody is connected
 
     def instance_lost(self, instance: Instance, reason: str) -> None:
         instance.draining = True
