@@ -12,6 +12,7 @@ from collections.abc import Coroutine
 from typing import Any, Final
 
 from fluvial_gateway.admission import Admission
+from fluvial_gateway.invocation_ids import InvocationIds
 from fluvial_gateway.invocations import Invocations
 from fluvial_gateway.observing import DispatchObserver
 from fluvial_gateway.ownership import Ownership
@@ -42,6 +43,7 @@ class Dispatcher:
         self.invocations = invocations
         self.observer = observer
         self.clock = StoreClock(0)
+        self.invocation_ids = InvocationIds()
         self._owner = owner
         self._owned: dict[int, Ownership] = {}
         self._admission = Admission()

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from fluvial.ids import new_id
 from fluvial.invocations import StepRequest, TurnRequest
 from fluvial_gateway.admission import Admission
 from fluvial_gateway.invocations import Answered, InvocationHandle, Lost, Outcome, Unavailable
@@ -120,7 +119,7 @@ class Flights:
             step=step.name,
             id=job.step_id,
             attempt=job.attempt,
-            invocation=new_id("inv"),
+            invocation=self._around.invocation_ids.new(time.monotonic()),
             timeout_ms=step.timeout_ms,
             now_ms=self._around.clock.now_ms(),
             carry=job.carry,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
+from fluvial_gateway.invocation_ids import InvocationIds
 from fluvial_gateway.invocations import Invocations
 from fluvial_gateway.observing import DispatchObserver
 from fluvial_gateway.store_clock import StoreClock
@@ -22,6 +23,8 @@ class Surroundings(Protocol):
     def observer(self) -> DispatchObserver: ...
     @property
     def clock(self) -> StoreClock: ...
+    @property
+    def invocation_ids(self) -> InvocationIds: ...
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine as a task that the dispatcher owns."""
