@@ -178,7 +178,7 @@ def _resume(running: Platform, path: str, payload: str) -> None:
 
 def _appends(store: redis.Redis) -> int:
     """Return how often the store has appended to a log: once for each commit with events."""
-    reply = cast("dict[str, dict[str, int]]", store.execute_command("INFO", "commandstats"))  # pyright: ignore[reportUnknownMemberType]  # redis-py types it loosely
+    reply = cast("dict[str, dict[str, int]]", store.execute_command("INFO", "commandstats"))  # type: ignore[no-untyped-call]  # pyright: ignore[reportUnknownMemberType]  # redis-py leaves it untyped
     return reply["cmdstat_rpush"]["calls"]
 
 
