@@ -33,6 +33,10 @@ class StoreNumbers(Protocol):
 
     async def depth(self, partitions: Sequence[int]) -> tuple[int, int]: ...
 
+    async def oldest_message_ms(self, partitions: Sequence[int]) -> int | None: ...
+
+    async def now_ms(self) -> int: ...
+
     async def count_runs(self) -> dict[tuple[str, RunStatus], int]: ...
 
 
@@ -53,6 +57,7 @@ class Surveyor(Protocol):
 class _Snapshot:
     partitions_owned: int = 0
     depth: tuple[int, int] | None = None
+    oldest_seconds: float | None = None  # of the outstanding messages
     runs_open: Mapping[tuple[str, RunStatus], int] | None = None
     memory_bytes: Mapping[str, int] | None = field(default=None)
 
@@ -96,6 +101,12 @@ class Scrape(Collector):
             messages, timers = snapshot.depth
             yield _gauge("queue_messages", "Outstanding messages of owned partitions.", messages)
             yield _gauge("timers", "Timers that are set, of owned partitions.", timers)
+        if snapshot.oldest_seconds is not None:
+            yield _gauge(
+                "queue_oldest_message_age_seconds",
+                "Age of the oldest outstanding message of owned partitions; 0 if there is none.",
+                snapshot.oldest_seconds,
+            )
         if snapshot.runs_open is not None:
             runs = GaugeMetricFamily(
                 "fluvial_runs_open", "Runs that have not ended.", labels=["app", "status"]
@@ -116,10 +127,14 @@ class Scrape(Collector):
     async def _look(self) -> _Snapshot:
         owned = self._dispatcher.partitions_owned
         depth: tuple[int, int] | None = None
+        oldest_seconds: float | None = None
         runs_open: Mapping[tuple[str, RunStatus], int] | None = None
         try:
             async with asyncio.timeout(_DEADLINE_SECONDS):
                 depth = await self._store.depth(owned)
+                oldest_ms = await self._store.oldest_message_ms(owned)
+                now_ms = await self._store.now_ms()
+                oldest_seconds = 0.0 if oldest_ms is None else max(0, now_ms - oldest_ms) / 1000
                 runs_open = await self._store.count_runs()
         except (FluvialError, TimeoutError) as error:
             self._metrics.store_error("scrape")
@@ -127,6 +142,7 @@ class Scrape(Collector):
         return _Snapshot(
             partitions_owned=len(owned),
             depth=depth,
+            oldest_seconds=oldest_seconds,
             runs_open=runs_open,
             memory_bytes=await self._memory(),
         )

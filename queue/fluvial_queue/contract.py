@@ -381,3 +381,8 @@ class Store(Protocol):
     async def depth(self, partitions: Sequence[int]) -> tuple[int, int]:
         """Return (outstanding messages, timers) over `partitions`."""
         ...
+
+    async def oldest_message_ms(self, partitions: Sequence[int]) -> int | None:
+        """Return when the oldest outstanding message of `partitions` was added; None: there is
+        none."""
+        ...

@@ -101,6 +101,23 @@ def test_racing_starts_of_one_key_are_accepted_once(backend: Backend) -> None:
     backend.run(main)
 
 
+def test_the_oldest_message_is_as_old_as_its_run(backend: Backend) -> None:
+    async def main(store: Store) -> None:
+        everything = range(backend.partitions)
+        assert await store.oldest_message_ms(everything) is None
+        before = await store.now_ms()
+        run_id = keyed_run_id("shop", "fulfil", "age", backend.partitions)
+        await store.start(backend.start_run(run_id))
+        after = await store.now_ms()
+
+        oldest = await store.oldest_message_ms(everything)
+        assert oldest is not None
+        assert before <= oldest <= after
+        assert await store.oldest_message_ms([partition_of(run_id) ^ 1]) is None
+
+    backend.run(main)
+
+
 def test_unknown_run_reads_as_nothing(backend: Backend) -> None:
     async def main(store: Store) -> None:
         run_id = new_run_id(backend.partitions)

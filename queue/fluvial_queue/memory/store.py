@@ -34,6 +34,7 @@ from fluvial_queue.contract import (
     StartOutcome,
     StartRun,
     StoredMessage,
+    message_order,
 )
 from fluvial_queue.cursors import format_cursor, matches, parse_cursor
 from fluvial_queue.memory.state import Backend, Run, apply_entry, refusal
@@ -299,6 +300,11 @@ class MemoryStore:
     async def depth(self, partitions: Sequence[int]) -> tuple[int, int]:
         states = [self.backend.partition(partition) for partition in partitions]
         return sum(len(s.messages) for s in states), sum(len(s.timers) for s in states)
+
+    async def oldest_message_ms(self, partitions: Sequence[int]) -> int | None:
+        states = [self.backend.partition(partition) for partition in partitions]
+        firsts = [next(iter(state.messages)) for state in states if state.messages]
+        return min((message_order(first)[0] for first in firsts), default=None)
 
 
 def _check_ttl(ttl_ms: int) -> None:

@@ -254,3 +254,12 @@ class RedisStore:
             commands.append(("ZCARD", self._keys.timers(partition)))
         lengths = await self._link.calls(commands, writes=False)
         return sum(lengths[::2]), sum(lengths[1::2])
+
+    async def oldest_message_ms(self, partitions: Sequence[int]) -> int | None:
+        commands: list[Command] = [
+            ("XRANGE", self._keys.messages(partition), "-", "+", "COUNT", "1")
+            for partition in partitions
+        ]
+        firsts = [found[0] for found in await self._link.calls(commands, writes=False) if found]
+        # A stream's ids begin with the server's milliseconds at the time of the XADD.
+        return min((int(entry[0].partition(b"-")[0]) for entry in firsts), default=None)

@@ -90,6 +90,7 @@ def test_metrics_are_valid_and_say_what_the_store_holds(control: Control) -> Non
 
         assert response.headers["content-type"].startswith("text/plain")
         assert families["fluvial_queue_messages"].samples[0].value == 1
+        assert families["fluvial_queue_oldest_message_age_seconds"].samples[0].value >= 0
         assert families["fluvial_partitions_owned"].samples[0].value == 4
         open_runs = families["fluvial_runs_open"].samples[0]
         assert (open_runs.labels, open_runs.value) == ({"app": "shop", "status": "pending"}, 1)
