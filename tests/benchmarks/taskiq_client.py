@@ -1,7 +1,7 @@
 """The opponent's client: sends tasks and waits for their results.
 
-`python -m tests.benchmarks.taskiq_client TASKS IN_FLIGHT` prints JSON: the total seconds, each task's seconds, and
-the client's own CPU seconds.
+`python -m tests.benchmarks.taskiq_client TASKS IN_FLIGHT` prints JSON: the total seconds, each
+task's seconds, and the client's own CPU seconds.
 """
 
 from __future__ import annotations
