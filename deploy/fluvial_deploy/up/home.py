@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 import stat
 import tempfile
 from dataclasses import dataclass
@@ -95,13 +96,20 @@ class Home:
         Raises:
             AlreadyRunningError: another `up` holds it.
         """
-        lock = os.open(self.run_dir / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(self.path / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(lock)
             raise AlreadyRunningError(self.path, self.state()) from None
         return lock
+
+    def leave(self, lock: int) -> None:
+        """Remove what only a running `up` needs, and let the home go."""
+        self.state_file.unlink(missing_ok=True)
+        if self.run_dir.parent != self.path:
+            shutil.rmtree(self.run_dir, ignore_errors=True)
+        os.close(lock)
 
     def state(self) -> dict[str, Any]:
         """Return what the running (or last) `up` wrote about itself, {} when there is nothing."""

@@ -75,8 +75,7 @@ class Supervisor:
             async with AsyncExitStack() as stopping:
                 await self._run(stopping)
         finally:
-            self._home.state_file.unlink(missing_ok=True)
-            os.close(lock)
+            self._home.leave(lock)
 
     async def _run(self, stopping: AsyncExitStack) -> None:
         """What is pushed on `stopping` last is stopped first."""
