@@ -46,7 +46,12 @@ def test_a_bundle_with_dependencies_is_built(builder: Any, source: Path) -> None
     report = answer.report
     assert report, (answer.code, answer.message)
     assert report["manifest"]["name"] == "app"
-    functions: dict[str, Any] = {"entrypoint": "main:app", "interface": "asgi", "workflows": [], "steps": []}
+    functions: dict[str, Any] = {
+        "entrypoint": "main:app",
+        "interface": "asgi",
+        "workflows": [],
+        "steps": [],
+    }
     assert report["functions"] == functions
     assert names(builder.home / "layers" / report["layer"]) >= {"greet.py", "shout.py"}
     assert any("installing the dependencies of requirements.txt" in line for line in answer.log)
