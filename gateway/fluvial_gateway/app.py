@@ -124,7 +124,7 @@ class Gateway:
             is_dispatching=lambda: self._dispatcher.is_ready,
             surveyor=self._invoker,
             metrics=self._metrics,
-            scrape=Scrape(self._metrics, store, self._dispatcher, self._invoker),
+            scrape=Scrape(self._metrics, store, self._dispatcher, self._invoker, self._router),
         )
         deploying = DeployingOperations(
             self._catalogue,

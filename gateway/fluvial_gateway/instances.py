@@ -35,6 +35,7 @@ class Instance:
     __slots__ = (
         "_owner",
         "address",
+        "busy_since",
         "draining",
         "id",
         "in_flight",
@@ -58,6 +59,7 @@ class Instance:
         self.tier = tier
         self.limit = limit
         self.in_flight = 0
+        self.busy_since = 0.0  # when it last got its first invocation; only while one is in flight
         self.stuck = 0  # of those in flight: cancelled, and they do not yield
         self.paused = False  # it refused for lack of room
         self.draining = False

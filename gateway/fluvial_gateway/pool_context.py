@@ -11,6 +11,7 @@ from fluvial_gateway.death_notices import DeathNotices
 from fluvial_gateway.instances import Instance
 from fluvial_gateway.invocations import Unavailable
 from fluvial_gateway.link_calls import CallHandler
+from fluvial_gateway.occupancy import Occupancy
 from fluvial_gateway.owned_tasks import OwnedTasks
 from fluvial_gateway.pool_contract import Acquirer, PoolLimits, PoolObserver, SpecSource
 
@@ -38,6 +39,7 @@ class PoolContext:
     spec: SpecSource
     invoker: Acquirer
     observer: PoolObserver
+    occupancy: Occupancy
     calls: CallHandler
     tasks: OwnedTasks
     notices: DeathNotices

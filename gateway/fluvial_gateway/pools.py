@@ -72,7 +72,7 @@ class InstancePool:
         if self._spec is not None and (first or not self._queue):
             instance = choose(self._instances.values(), job.prefer)
             if instance is not None:
-                instance.in_flight += 1
+                self._context.occupancy.enter(instance, self._context.clock())
                 job.place(instance, self._spec)
                 return
         self._enqueue(job, first=first)
@@ -85,7 +85,7 @@ class InstancePool:
 
     def release(self, instance: Instance) -> None:
         """One of the instance's invocations ended."""
-        instance.in_flight -= 1
+        self._leave(instance)
         instance.paused = False
         self._hang_up_if_done(instance)
         if self._queue:
@@ -94,7 +94,7 @@ class InstancePool:
     def nacked(self, job: Job, instance: Instance, reason: str) -> None:
         """The instance sent the job back before its handler started: send it elsewhere."""
         self._context.observer.nacked(self._app, reason if reason in _NACK_REASONS else "other")
-        instance.in_flight -= 1
+        self._leave(instance)
         if reason == "concurrency":
             instance.paused = True
             if instance.in_flight == 0:
@@ -105,6 +105,16 @@ class InstancePool:
             self.instance_draining(instance)
             self._hang_up_if_done(instance)
         self._submit_again(job)
+
+    def _leave(self, instance: Instance) -> None:
+        context = self._context
+        memory_bytes = self._spec.instance.memory_bytes if self._spec is not None else 0
+        context.occupancy.leave(self._app, memory_bytes, instance, context.clock())
+
+    def living(self) -> list[tuple[str, int, Instance]]:
+        """Return the pool's instances, each with the app and the memory it may use."""
+        memory_bytes = self._spec.instance.memory_bytes if self._spec is not None else 0
+        return [(self._app, memory_bytes, instance) for instance in self._instances.values()]
 
     def orphaned(self, job: Job, instance: Instance) -> None:
         """The job's instance ended before it was ready: no handler has started."""
@@ -194,7 +204,7 @@ class InstancePool:
             instance = choose(self._instances.values(), self._queue[0].prefer)
             if instance is None:
                 break
-            instance.in_flight += 1
+            self._context.occupancy.enter(instance, self._context.clock())
             self._queue.popleft().place(instance, spec)
         self._report_waiting()
         self._start_more()

@@ -13,6 +13,7 @@ from fluvial_gateway.http_invocations import HttpClient, HttpInvocation
 from fluvial_gateway.invocations import Outcome
 from fluvial_gateway.link_calls import CallHandler
 from fluvial_gateway.link_slots import RequestFields
+from fluvial_gateway.occupancy import Occupancy, Occupied
 from fluvial_gateway.owned_tasks import OwnedTasks
 from fluvial_gateway.pool_context import PoolContext
 from fluvial_gateway.pool_contract import (
@@ -54,6 +55,7 @@ class Router:
             spec=spec,
             invoker=invoker,
             observer=pool_observer,
+            occupancy=Occupancy(),
             calls=calls,
             tasks=self._tasks,
             notices=self._notices,
@@ -111,6 +113,11 @@ class Router:
             if holder is not None:
                 holder.link.forget(list(run_ids))
                 return
+
+    def occupied(self) -> dict[str, Occupied]:
+        """Return what each app occupies on the instances that this gateway uses."""
+        living = [entry for pool in self._pools.values() for entry in pool.living()]
+        return self._context.occupancy.read(living, self._context.clock())
 
     async def close(self) -> None:
         """Refuse what waits, drop all links (their invocations are lost), end all tasks."""

@@ -15,12 +15,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from fluvial.errors import FluvialError
 from fluvial_gateway.invoker_client import Survey
 from fluvial_gateway.metrics import Metrics
+from fluvial_gateway.occupancy import Occupied
 from fluvial_queue.contract import RunStatus
 
 _LOG = logging.getLogger(__name__)
@@ -47,6 +48,12 @@ class DispatcherState(Protocol):
     def partitions_owned(self) -> list[int]: ...
 
 
+class Occupier(Protocol):
+    """Knows what invocations occupy on the instances."""
+
+    def occupied(self) -> dict[str, Occupied]: ...
+
+
 class Surveyor(Protocol):
     """Tells which instances run; never starts an invoker to ask it."""
 
@@ -71,11 +78,13 @@ class Scrape(Collector):
         store: StoreNumbers,
         dispatcher: DispatcherState,
         surveyor: Surveyor,
+        occupier: Occupier,
     ) -> None:
         self._metrics = metrics
         self._store = store
         self._dispatcher = dispatcher
         self._surveyor = surveyor
+        self._occupier = occupier
         self._snapshot = _Snapshot()
         self._fresh_until = 0.0
         self._refreshing = asyncio.Lock()
@@ -94,6 +103,7 @@ class Scrape(Collector):
 
     def collect(self) -> Iterable[Metric]:
         snapshot = self._snapshot
+        yield from self._occupied()
         yield _gauge(
             "partitions_owned", "Partitions that this gateway owns.", snapshot.partitions_owned
         )
@@ -123,6 +133,21 @@ class Scrape(Collector):
             for app, size in snapshot.memory_bytes.items():
                 memory.add_metric([app], size)
             yield memory
+
+    def _occupied(self) -> Iterable[Metric]:
+        in_flight = GaugeMetricFamily(
+            "fluvial_invocations_in_flight", "Invocations with an instance.", labels=["app"]
+        )
+        memory = CounterMetricFamily(
+            "fluvial_instance_memory_byte_seconds",
+            "Memory of instances by manifest, while something was in flight in them.",
+            labels=["app"],
+        )
+        for app, occupied in self._occupier.occupied().items():
+            in_flight.add_metric([app], occupied.in_flight)
+            memory.add_metric([app], occupied.byte_seconds)
+        yield in_flight
+        yield memory
 
     async def _look(self) -> _Snapshot:
         owned = self._dispatcher.partitions_owned

@@ -94,6 +94,9 @@ def test_metrics_are_valid_and_say_what_the_store_holds(control: Control) -> Non
         assert families["fluvial_partitions_owned"].samples[0].value == 4
         open_runs = families["fluvial_runs_open"].samples[0]
         assert (open_runs.labels, open_runs.value) == ({"app": "shop", "status": "pending"}, 1)
+        in_flight = families["fluvial_invocations_in_flight"].samples[0]
+        assert (in_flight.labels, in_flight.value) == ({"app": "shop"}, 2)
+        assert families["fluvial_instance_memory_byte_seconds"].samples[0].value == 4096
         memory = families["fluvial_instance_memory_bytes"].samples[0]
         assert (memory.labels, memory.value) == ({"app": "shop"}, 1000)
 

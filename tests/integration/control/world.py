@@ -40,6 +40,7 @@ from fluvial_gateway.hosts import HostTable
 from fluvial_gateway.invocations import Answered, Outcome
 from fluvial_gateway.invoker_client import AppPublicKey, Survey
 from fluvial_gateway.metrics import Metrics
+from fluvial_gateway.occupancy import Occupied
 from fluvial_gateway.problems import ProblemError
 from fluvial_gateway.revealing import Revealer
 from fluvial_gateway.routes import RouteTable
@@ -202,6 +203,13 @@ class FakeInvocations:
     def forget(self, instance: str, run_ids: Sequence[str]) -> None: ...
 
 
+class FakeOccupier:
+    """One app with two invocations under way."""
+
+    def occupied(self) -> dict[str, Occupied]:
+        return {"shop": Occupied(2, 4096.0)}
+
+
 class FakeSurveyor:
     async def survey(self) -> Survey:
         return Survey(
@@ -267,7 +275,9 @@ class World:
             is_dispatching=lambda: self.dispatcher.is_ready,
             surveyor=FakeSurveyor(),
             metrics=self.metrics,
-            scrape=Scrape(self.metrics, self.store, self.dispatcher, FakeSurveyor()),
+            scrape=Scrape(
+                self.metrics, self.store, self.dispatcher, FakeSurveyor(), FakeOccupier()
+            ),
         )
         reading = ReadingRunsOperations(
             self.runs, Revealer(self.invocations), self.waits, keep_alive_seconds=0.05
