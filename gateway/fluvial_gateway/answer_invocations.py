@@ -7,10 +7,14 @@ import logging
 from collections.abc import Callable
 from typing import Any, Final, cast
 
-import msgpack
-
 from fluvial.errors import WireError
-from fluvial.invocations import OUTCOMES, Answer
+from fluvial.invocations import (
+    MAX_EVENTS,
+    MAX_REASON_CHARACTERS,
+    OUTCOMES,
+    Answer,
+    unpack_list,
+)
 from fluvial.invocations import Outcome as AnswerOutcome
 from fluvial.manifest import DeploymentSpec
 from fluvial_gateway.instances import Instance
@@ -82,17 +86,11 @@ def _revealed(
 ) -> Answered:
     if outcome not in OUTCOMES:
         raise WireError(f"unknown outcome {outcome!r}")
-    try:
-        unpacked: Any = msgpack.unpackb(body) if body else []
-    except Exception as error:
-        raise WireError("the texts of a reveal are not msgpack") from error
-    if not isinstance(unpacked, list):
-        raise WireError("the texts of a reveal are not a list")
-    texts = cast("list[Any]", unpacked)
+    texts = unpack_list(body, at_most=MAX_EVENTS)
     if not all(text is None or isinstance(text, str) for text in texts):
         raise WireError("the texts of a reveal are not texts")
     answer = Answer(
         outcome=cast("AnswerOutcome", outcome),  # checked against OUTCOMES above
-        reason=str(meta.get("reason", "")),
+        reason=str(meta.get("reason", ""))[:MAX_REASON_CHARACTERS],
     )
     return Answered(instance, answer, cpu_us, tuple(texts))

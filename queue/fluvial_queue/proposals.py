@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgpack
+
 from fluvial.errors import FluvialError, WireError
 from fluvial.events import OUTPUTS, TERMINAL, Event, EventType, decode_event
 from fluvial_queue.contract import MAX_VALUE_BYTES
@@ -17,6 +19,10 @@ from fluvial_queue.views import RunView
 MAX_DELAY_MS = 100 * 365 * 24 * 3600 * 1000  # a hundred years
 MAX_NAME_CHARACTERS = 256
 MAX_TOKEN_CHARACTERS = 512
+MAX_FRAMING_BYTES = 64 * 1024  # of an event, beside its payload
+MAX_TIME_MS = 253_402_300_799_000  # the last moment that datetime can name
+
+_BINARY = frozenset({0xC4, 0xC5, 0xC6})  # msgpack's bin 8, 16 and 32
 
 _OPENS = frozenset({EventType.STEP_SCHEDULED, EventType.TIMER_SET, EventType.HOOK_OPENED})
 _STEP_ENDS = frozenset({EventType.STEP_COMPLETED, EventType.STEP_FAILED, EventType.STEP_RETRYING})
@@ -70,10 +76,35 @@ def check_step_end(step_id: int, data: bytes) -> Event:
 def _decode(data: bytes) -> Event:
     if len(data) > MAX_VALUE_BYTES:
         raise InvalidProposalError(f"an event of {len(data)} bytes is above {MAX_VALUE_BYTES}")
+    if len(data) > MAX_FRAMING_BYTES and _framing_bytes(data) > MAX_FRAMING_BYTES:
+        raise InvalidProposalError(f"an event has at most {MAX_FRAMING_BYTES} bytes of meta data")
     try:
-        return decode_event(data)
+        event = decode_event(data)
     except WireError as error:
         raise InvalidProposalError("not an event") from error
+    if not 0 <= event.at_ms <= MAX_TIME_MS:
+        raise InvalidProposalError(f"{event.type.name} at a time that no calendar has")
+    return event
+
+
+def _framing_bytes(data: bytes) -> int:
+    """Return how much of an event is not payload, without decoding it.
+
+    A payload of many bytes is one object; other bytes may each become one, so they are few.
+    """
+    unpacker = msgpack.Unpacker(max_buffer_size=len(data))
+    try:
+        unpacker.feed(data)
+        unpacker.read_array_header()
+        for _ in range(3):
+            unpacker.skip()
+        payload_start = unpacker.tell()
+        if data[payload_start] not in _BINARY:
+            return len(data)
+        unpacker.skip()
+    except Exception as error:
+        raise InvalidProposalError("not an event") from error
+    return payload_start + len(data) - unpacker.tell()
 
 
 def _check_meta(event: Event) -> None:

@@ -125,6 +125,10 @@ def decode_event(data: bytes) -> Event:
     """
     try:
         type_number, at_ms, correlation, payload, meta = msgpack.unpackb(data)
-        return Event(EventType(type_number), int(at_ms), int(correlation), bytes(payload), meta)
+        event_type = EventType(type_number)
     except Exception as error:
         raise WireError("not an event") from error
+    # Exact types: `bytes(n)` and `int("9")` would make something of what is not an event.
+    if (type(at_ms), type(correlation), type(payload), type(meta)) != (int, int, bytes, dict):
+        raise WireError("not an event")
+    return Event(event_type, at_ms, correlation, payload, meta)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final, Literal, cast
 
 import msgpack
@@ -27,6 +28,9 @@ Outcome = Literal["ok", "not_live", "cancelled", "diverged"]
 OUTCOMES: Final = frozenset({"ok", "not_live", "cancelled", "diverged"})
 TURN_ID_BYTES: Final = 8
 MAX_EVENTS_PER_ANSWER: Final = 10_000
+MAX_EVENTS: Final = 1_000_000  # of one body
+MAX_TURN_ID_BYTES: Final = 64
+MAX_REASON_CHARACTERS: Final = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,14 +171,12 @@ class Answer:
     def from_frame(cls, outcome: str, meta: dict[str, Any], body: bytes) -> Answer:
         if outcome not in OUTCOMES:
             raise WireError(f"unknown outcome {outcome!r}")
-        events = unpack_events(body)
-        if len(events) > MAX_EVENTS_PER_ANSWER:
-            raise WireError(f"{len(events)} events in an answer, above {MAX_EVENTS_PER_ANSWER}")
+        events = unpack_events(body, at_most=MAX_EVENTS_PER_ANSWER)
         return cls(
             outcome=cast("Outcome", outcome),  # checked against OUTCOMES above
-            turn_id=meta.get("turn"),
+            turn_id=_turn_id(meta.get("turn")),
             events=events,
-            reason=str(meta.get("reason", "")),
+            reason=_reason(meta.get("reason", "")),
         )
 
 
@@ -183,21 +185,54 @@ def pack_events(events: Sequence[bytes]) -> bytes:
     return msgpack.packb(list(events))
 
 
-def unpack_events(body: bytes) -> list[bytes]:
+def unpack_events(body: bytes, *, at_most: int = MAX_EVENTS) -> list[bytes]:
     """Return the byte strings of a body made by `pack_events`.
 
     Raises:
-        WireError: `body` is something else.
+        WireError: `body` is something else, or has more than `at_most` of them.
     """
-    if not body:
-        return []
-    try:
-        events: Any = msgpack.unpackb(body)
-    except Exception as error:
-        raise WireError("not a list of events") from error
-    if not isinstance(events, list):
-        raise WireError("not a list of events")
-    items = cast("list[Any]", events)
+    items = unpack_list(body, at_most=at_most)
     if not all(isinstance(item, bytes) for item in items):
         raise WireError("not a list of events")
     return items
+
+
+def unpack_list(body: bytes, *, at_most: int) -> list[Any]:
+    """Return the items of a msgpack array; each is a plain value or an empty container.
+
+    Hostile bytes cost no more memory than they have, times a small number: a decoder that is left
+    to itself makes of one byte an object of sixty.
+
+    Raises:
+        WireError: `body` is something else, or has more than `at_most` items.
+    """
+    if not body:
+        return []
+    unpacker = msgpack.Unpacker(
+        max_buffer_size=len(body), max_array_len=0, max_map_len=0, max_ext_len=0
+    )
+    try:
+        unpacker.feed(body)
+        count = unpacker.read_array_header()
+        if count > at_most:
+            raise WireError(f"{count} items in a list, above {at_most}")
+        items = list(islice(unpacker, count))
+    except WireError:
+        raise
+    except Exception as error:
+        raise WireError("not a list of plain values") from error
+    if len(items) != count or unpacker.tell() != len(body):
+        raise WireError("a list that is cut off, or goes on behind its end")
+    return items
+
+
+def _turn_id(value: object) -> bytes | None:
+    if value is not None and not (isinstance(value, bytes) and len(value) <= MAX_TURN_ID_BYTES):
+        raise WireError("a turn id is a few bytes")
+    return value
+
+
+def _reason(value: object) -> str:
+    if not isinstance(value, str):
+        raise WireError("a reason is text")
+    return value[:MAX_REASON_CHARACTERS]

@@ -29,6 +29,7 @@ from fluvial.errors import WireError
 
 PROTOCOL_VERSION: Final = 1
 MAX_HEADER_BYTES: Final = 256 * 1024
+MAX_HEADER_ITEMS: Final = 16 * 1024  # of one array or map in a header
 MAX_BODY_BYTES: Final = 64 * 1024 * 1024
 CHUNK_BYTES: Final = 64 * 1024  # the largest HTTP body chunk that a sender puts into one frame
 INITIAL_CREDIT: Final = 256 * 1024
@@ -161,7 +162,9 @@ class FrameReader:
 
 def _header(data: bytes | memoryview) -> list[Any]:
     try:
-        header: Any = _unpackb(data)
+        header: Any = _unpackb(
+            data, max_array_len=MAX_HEADER_ITEMS, max_map_len=MAX_HEADER_ITEMS, max_ext_len=0
+        )
     except Exception as error:
         raise WireError("a frame header is not msgpack") from error
     if not isinstance(header, list):
