@@ -63,7 +63,7 @@ class Calls:
         handler = self._operations.get(operation)
         if handler is None:
             known = ", ".join(self._operations)
-            raise InvalidRequestError(f"unknown operation {operation!r}; known: {known}")
+            raise InvalidRequestError(f"unknown operation {operation[:40]!r}; known: {known}")
         try:
             result, payload = await handler(link_context, arguments, body)
         except ProblemError as error:

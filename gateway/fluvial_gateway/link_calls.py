@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast
 
@@ -21,9 +20,25 @@ logger = logging.getLogger(__name__)
 
 MAX_CALLS: Final = 256
 MAX_CALL_BODY_BYTES: Final = wire.MAX_BODY_BYTES  # of all calls of a link together
+MAX_UNREAD_BYTES: Final = wire.MAX_BODY_BYTES  # of replies that the instance has not read
 CALL_SECONDS: Final = 90.0  # above the longest `wait_ms` that the operations accept
 
-Send = Callable[[bytes], None]
+
+class ReplyLink(Protocol):
+    """The link that calls came by."""
+
+    @property
+    def unread_bytes(self) -> int:
+        """How much was sent that the instance has not taken yet."""
+        ...
+
+    def send(self, frame: bytes) -> None:
+        """Write one frame."""
+        ...
+
+    def close(self, reason: str) -> None:
+        """Close the connection at once."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +83,7 @@ class CallDesk:
         """How many calls have not been replied to."""
         return len(self._under_way)
 
-    def on_call(self, send: Send, header: list[Any], body: bytes) -> None:
+    def on_call(self, link: ReplyLink, header: list[Any], body: bytes) -> None:
         """Carry out one CALL frame.
 
         Raises:
@@ -82,10 +97,10 @@ class CallDesk:
         full = self._body_bytes + len(body) > MAX_CALL_BODY_BYTES
         if full or len(self._under_way) >= MAX_CALLS:
             reason = {"message": f"at most {MAX_CALLS} calls and {MAX_CALL_BODY_BYTES} bytes"}
-            send(wire.pack(FrameType.REPLY, call_id, UnavailableError.code, reason))
+            self._send(link, wire.pack(FrameType.REPLY, call_id, UnavailableError.code, reason))
             return
         self._body_bytes += len(body)
-        work = self._reply(send, call_id, operation, cast("dict[str, Any]", arguments), body)
+        work = self._reply(link, call_id, operation, cast("dict[str, Any]", arguments), body)
         self._under_way[call_id] = self._tasks.start(work, f"call {operation}")
 
     def close(self) -> None:
@@ -94,7 +109,7 @@ class CallDesk:
             task.cancel()
 
     async def _reply(
-        self, send: Send, call_id: int, operation: str, arguments: dict[str, Any], body: bytes
+        self, link: ReplyLink, call_id: int, operation: str, arguments: dict[str, Any], body: bytes
     ) -> None:
         try:
             code, result, answer = await self._answer(operation, arguments, body)
@@ -102,9 +117,18 @@ class CallDesk:
             del self._under_way[call_id]
             self._body_bytes -= len(body)
         try:
-            send(wire.pack(FrameType.REPLY, call_id, code, result, body=answer))
+            frame = wire.pack(FrameType.REPLY, call_id, code, result, body=answer)
         except WireError as error:
-            send(wire.pack(FrameType.REPLY, call_id, error.code, {"message": str(error)}))
+            frame = wire.pack(FrameType.REPLY, call_id, error.code, {"message": str(error)})
+        self._send(link, frame)
+
+    def _send(self, link: ReplyLink, frame: bytes) -> None:
+        if link.unread_bytes > MAX_UNREAD_BYTES:
+            # It asks and does not listen: what it is told would pile up here.
+            logger.warning("an instance does not read", extra={"instance": self._context.instance})
+            link.close("it does not read the replies to its calls")
+        else:
+            link.send(frame)
 
     async def _answer(
         self, operation: str, arguments: dict[str, Any], body: bytes
@@ -112,6 +136,8 @@ class CallDesk:
         try:
             async with asyncio.timeout(self._call_seconds):
                 return await self._handler.handle(self._context, operation, arguments, body)
+        except UnavailableError as error:  # an instance knows no kinds of it
+            return UnavailableError.code, {"message": str(error)}, b""
         except FluvialError as error:
             return error.code, {"message": str(error)}, b""
         except TimeoutError:

@@ -56,6 +56,7 @@ class Link(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._reader = wire.FrameReader()
         self._outbox: list[bytes] = []
+        self._outbox_bytes = 0
         self._last_id = 0
         self._http: dict[int, HttpSlot] = {}
         self._answers: dict[int, AnswerSlot] = {}
@@ -118,6 +119,13 @@ class Link(asyncio.Protocol):
         if not self._outbox:
             self._loop.call_soon(self._flush)
         self._outbox.append(frame)
+        self._outbox_bytes += len(frame)
+
+    @property
+    def unread_bytes(self) -> int:
+        """How much was sent that the instance has not taken yet."""
+        buffered = 0 if self._transport is None else self._transport.get_write_buffer_size()
+        return buffered + self._outbox_bytes
 
     def hang_up(self) -> None:
         """Close a connection that nobody needs: an instance that retires waits for it."""
@@ -172,6 +180,7 @@ class Link(asyncio.Protocol):
 
     def _flush(self) -> None:
         frames, self._outbox = self._outbox, []
+        self._outbox_bytes = 0
         if frames and self._transport is not None and self._closing is None:
             self._transport.writelines(frames)
 
@@ -215,7 +224,7 @@ class Link(asyncio.Protocol):
             raise WireError(f"credit for {header[1]}, which never was")
 
     def _on_call(self, header: list[Any], body: bytes) -> None:
-        self._calls.on_call(self.send, header, body)
+        self._calls.on_call(self, header, body)
 
     def _on_welcome(self, header: list[Any], body: bytes) -> None:
         if header[2] != wire.PROTOCOL_VERSION or self._welcomed:

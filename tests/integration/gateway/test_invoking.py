@@ -323,6 +323,12 @@ VIOLATIONS: dict[str, Violation] = {
     "malformed_events": lambda peer, slot: peer.link.send(
         FrameType.ANSWER, slot, "ok", {}, 1, body=b"\xc1"
     ),
+    "a_turn_id_that_is_a_map": lambda peer, slot: peer.link.send(
+        FrameType.ANSWER, slot, "ok", {"turn": {"a": 1}}, 1
+    ),
+    "keys_that_are_no_names": lambda peer, slot: peer.link.transport.write(
+        b"\x00\x00\x00\x07\x00\x00\x00\x00\x95\x15\x01\xa0\x81\x01\x01"
+    ),
     "negative_cpu": lambda peer, slot: peer.link.send(FrameType.ANSWER, slot, "ok", {}, -1),
 }
 
@@ -472,6 +478,22 @@ def test_the_number_of_a_call_under_way_cannot_be_used_twice() -> None:
             instance = await world.warm()
             await _call(world, instance, 1, "wait")
             instance.link.send(FrameType.CALL, 1, 0, "wait", {})
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await instance.link.lost.wait()
+
+    run(main())
+
+
+def test_an_instance_that_asks_and_does_not_listen_loses_its_link() -> None:
+    """What it is told must not pile up here: replies are as long as what was asked."""
+
+    async def main() -> None:
+        async with open_world() as world:
+            instance = await world.warm()
+            instance.link.transport.pause_reading()
+            payload = bytes(1024 * 1024)
+            for call in range(1, 200):
+                instance.link.send(FrameType.CALL, call, 0, "echo", {}, body=payload)
             async with asyncio.timeout(PATIENCE_SECONDS):
                 await instance.link.lost.wait()
 
