@@ -143,6 +143,7 @@ class Gateway:
             control_app(operations, tokens, version=about.version),
             self._waits,
             listener=socket.socket(fileno=config.control_fd),
+            domain=config.domain,
         )
         self._data = DataPlane(self._router, hosts, listener=socket.socket(fileno=config.http_fd))
 

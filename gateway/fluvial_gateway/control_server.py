@@ -12,6 +12,7 @@ from typing import Final
 import uvicorn
 from starlette.applications import Starlette
 
+from fluvial_gateway.control_hosts import LoopbackHosts, listens_on_loopback
 from fluvial_gateway.data_plane import EventServer
 from fluvial_gateway.waits import LongWaits
 
@@ -23,11 +24,18 @@ _KEEP_ALIVE_SECONDS: Final = 30
 class ControlServer:
     """Serves the control API on an inherited listening socket until it is drained."""
 
-    def __init__(self, app: Starlette, waits: LongWaits, *, listener: socket.socket) -> None:
+    def __init__(
+        self,
+        app: Starlette,
+        waits: LongWaits,
+        *,
+        listener: socket.socket,
+        domain: str = "localhost",
+    ) -> None:
         self._waits = waits
         self._listener = listener
         config = uvicorn.Config(
-            app,
+            LoopbackHosts(app, domain=domain) if listens_on_loopback(listener) else app,
             http="h11",
             ws="none",
             lifespan="off",

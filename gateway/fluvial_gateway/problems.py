@@ -57,14 +57,17 @@ _KINDS: Final[Mapping[str, _Kind]] = {
     "import_failed": _Kind(422, "The bundle could not be imported"),
     "dependencies_failed": _Kind(422, "The bundle's dependencies could not be installed"),
     "not_serializable": _Kind(422, "A value cannot be stored"),
+    "unknown_host": _Kind(421, "The request was meant for another server"),
     "too_many_waits": _Kind(429, "Too many requests are waiting", retry=True),
     "headers_too_large": _Kind(431, "The request's headers are too large"),
     "internal": _Kind(500, "The gateway failed"),
     "not_revealed": _Kind(502, "The deployment did not decrypt the data"),
     "unavailable": _Kind(503, "The platform cannot answer now", retry=True),
     "builder_unavailable": _Kind(503, "The builder cannot answer now", retry=True),
+    "store_full": _Kind(503, "The store is full", retry=True),
     "store_unavailable": _Kind(503, "The store cannot answer now", retry=True),
     "store_outcome_unknown": _Kind(503, "The store's answer was lost", retry=True),
+    "disk_full": _Kind(507, "The disk is full"),
 }
 
 

@@ -112,3 +112,21 @@ async def _until(lines: AsyncIterator[str], last: str) -> AsyncIterator[str]:
         yield line
         if line == last:
             return
+
+
+def test_loopback_listener_answers_to_its_own_names_only(control: Control) -> None:
+    """A page whose name was made to point at 127.0.0.1 gets nothing, not even the metrics."""
+
+    async def scenario(world: World) -> None:
+        async with _served(world) as (_, client):
+            ours = ("localhost:8081", "127.0.0.1", "[::1]:8081", "control.localhost")
+            theirs = ("evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "a b")
+            for host in ours:
+                assert (await client.get("/metrics", headers={"host": host})).status_code == 200
+            for host in theirs:
+                for path in ("/metrics", "/openapi.json", "/v1/apps"):
+                    answer = await client.get(path, headers={"host": host})
+                    assert answer.status_code in (400, 421), host
+                    assert "fluvial_" not in answer.text
+
+    control(scenario)
