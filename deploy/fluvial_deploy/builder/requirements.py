@@ -26,6 +26,8 @@ _INCLUDE: Final = re.compile(r"(?:-r|-c|--requirement|--constraint)(?:\s+|=)(.+)
 _LOCAL: Final = re.compile(
     r"(?:-e\b|--editable\b|\.|/|file:|[\w.-]+/)|.*@\s*(?:file:|\.|/)", re.IGNORECASE
 )
+_OPTION: Final = re.compile(r"(?:^|\s)-(?!-hash=)[-A-Za-z]")
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 _COMMENT: Final = re.compile(r"(?:^|\s)#.*$")
 
 
@@ -87,6 +89,7 @@ def _requirements(source: Source, lines: list[str]) -> Requirements | None:
         if not is_continuation:
             is_skipping = _PROVIDED.match(text) is not None
         if not is_skipping:
+            _check_text(text, source, is_continuation=is_continuation)
             kept.append(text)
     return Requirements(source, "\n".join(kept) + "\n") if kept else None
 
@@ -153,6 +156,19 @@ def _check_line(line: str, name: str) -> None:
             f"{name}: {line!r}: options are not supported here; set indexes with UV_INDEX, "
             "UV_DEFAULT_INDEX or UV_FIND_LINKS where `fluvial up` runs"
         )
+
+
+def _check_text(text: str, source: Source, *, is_continuation: bool) -> None:
+    """Refuse what the installer would read as more, or as something else, than a requirement."""
+    if _CONTROL.search(text):
+        raise DependenciesFailedError(f"{source}: {text!r}: control characters in a requirement")
+    if "${" in text:
+        raise DependenciesFailedError(
+            f"{source}: {text!r}: variables are not supported: they would be the builder's own"
+        )
+    option = _OPTION.search(text)
+    if option is not None or (text.startswith("-") and not is_continuation):
+        raise DependenciesFailedError(f"{source}: {text!r}: options other than --hash are refused")
 
 
 def _text(path: Path) -> str:

@@ -68,6 +68,11 @@ def test_included_files_become_part_of_the_text(tmp_path: Path) -> None:
         ("-c constraints.txt", "constraints are not supported"),
         ("--index-url https://example.com", "options are not supported here; set indexes"),
         ("--no-binary :all:", "options are not supported"),
+        ("chess --index-url https://example.com", "options other than --hash"),
+        ("chess -r /etc/passwd", "options other than --hash"),
+        ("x @ https://example.com/${UV_INDEX_PASSWORD}/x.whl", "variables are not supported"),
+        ("chess\x00", "control characters"),
+        ("chess \\\n-r /etc/passwd", "options other than --hash"),
     ],
 )
 def test_what_a_bundle_cannot_ask_for(tmp_path: Path, line: str, reason: str) -> None:
@@ -131,3 +136,17 @@ def test_layers_are_shared_by_equal_requirements_alone() -> None:
     assert one.key(source_builds=False) == same.key(source_builds=False)
     assert one.key(source_builds=False) != other.key(source_builds=False)
     assert one.key(source_builds=False) != one.key(source_builds=True)
+
+
+@pytest.mark.parametrize("end", ["\\r", "\\u000b", "\\u0085", "\\u2028"])
+def test_a_project_dependency_is_one_line_for_the_installer_too(tmp_path: Path, end: str) -> None:
+    text = f'[project]\ndependencies = ["chess{end}--index-url https://example.com"]'
+
+    with pytest.raises(DependenciesFailedError, match=r"control characters|options other"):
+        declared(tmp_path, pyproject__toml=text)
+
+
+@pytest.mark.parametrize("line", ["    -r /etc/passwd", "    --index-url https://example.com"])
+def test_a_lock_cannot_smuggle_options_behind_a_requirement(line: str) -> None:
+    with pytest.raises(DependenciesFailedError, match="options other than --hash"):
+        locked_requirements(f"chess==1.10.0 \\\n{line}\n")
