@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal, cast, get_args
+from typing import Any, Final, Literal, cast
 
 from fluvial.durations import to_seconds
 from fluvial.entrypoints import find_entrypoint
@@ -260,10 +260,11 @@ def _boolean(where: str, value: object) -> bool:
 
 
 def _isolation(where: str, value: object) -> Isolation:
-    known = get_args(Isolation)
-    if value not in known:
-        raise ManifestError(where, f"must be one of {', '.join(known)}, got {value!r}")
-    return cast("Isolation", value)
+    if value == "jail":
+        raise ManifestError(where, "'jail' does not exist yet: 'process' is what exists now")
+    if value != "process":
+        raise ManifestError(where, f"must be 'process', got {value!r}")
+    return "process"
 
 
 def _memory(where: str, value: object) -> int:
