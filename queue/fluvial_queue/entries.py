@@ -63,7 +63,9 @@ class Outstanding:
     inputs: dict[str, Message] = field(default_factory=dict[str, Message])  # to be recorded
     waiting: dict[str, Message] = field(default_factory=dict[str, Message])  # steps not dispatched
     turns: dict[str, Message] = field(default_factory=dict[str, Message])  # wake-ups not dispatched
-    steps: dict[int, str] = field(default_factory=dict[int, str])  # step id → message id
+    steps: dict[tuple[int, int], str] = field(
+        default_factory=dict[tuple[int, int], str]
+    )  # (step, attempt) → the message that asks for it; a second one is only deleted
 
     def add(self, message_id: str, message: Message, epoch: int) -> None:
         """Take in a message that exists in the store."""
@@ -71,7 +73,7 @@ class Outstanding:
         self.epochs[message_id] = epoch
         if message.kind is MessageKind.STEP:
             self.waiting[message_id] = message
-            self.steps[message.id] = message_id
+            self.steps.setdefault((message.id, message.attempt), message_id)
         elif message.kind is MessageKind.TURN:
             self.turns[message_id] = message
         else:
@@ -86,14 +88,40 @@ class Outstanding:
         self.inputs.pop(message_id, None)
         self.waiting.pop(message_id, None)
         self.turns.pop(message_id, None)
-        if self.steps.get(message.id) == message_id:
-            del self.steps[message.id]
+        key = message.id, message.attempt
+        if self.steps.get(key) == message_id:
+            del self.steps[key]
 
     def put_back(self, message_id: str) -> None:
         """Make a dispatched message dispatchable again."""
         message = self.all.get(message_id)
         if message is not None:
             self.add(message_id, message, self.epochs[message_id])
+
+    def is_moot(self, message_id: str, message: Message, view: RunView) -> bool:
+        """Whether a step's message asks for an attempt that is over, or asked for already."""
+        step = view.steps.get(message.id)
+        if step is None or step.attempt != message.attempt:
+            return True
+        return self.steps.setdefault((message.id, message.attempt), message_id) != message_id
+
+    def may_have_started(self, message_id: str, epoch: int) -> bool:
+        """Whether an earlier owner has, perhaps, dispatched this message."""
+        return self.epochs[message_id] not in (0, epoch)
+
+    def take_startable(self, view: RunView, epoch: int) -> list[tuple[str, Message]]:
+        """Take the steps that may start now; what must be recorded or dropped first stays."""
+        taken = [
+            (message_id, message)
+            for message_id, message in self.waiting.items()
+            if not self.is_moot(message_id, message, view)
+            and not self.may_have_started(message_id, epoch)
+        ]
+        if len(taken) == len(self.waiting):
+            self.waiting = {}
+        for message_id, _ in taken if self.waiting else ():
+            del self.waiting[message_id]
+        return taken
 
 
 class EntryDraft:
@@ -152,10 +180,6 @@ class EntryDraft:
 
     # ---- items ----
 
-    def drop_all(self) -> None:
-        """Delete every message of a run that has ended."""
-        self._handled.update(dict.fromkeys(self._outstanding.all))
-
     def add_turn(self, turn: ReadyTurn) -> None:
         """Take in a turn's outputs, if the log is still the one that it saw."""
         if turn.job.base != self.view.length or self.events:
@@ -180,20 +204,24 @@ class EntryDraft:
         for message_id, message in self._outstanding.inputs.items():
             if message_id in self._handled:
                 continue
-            event = self._input(message)
             if message.kind in (MessageKind.CANCEL, MessageKind.TERMINATE):
                 continue
+            if message.kind is MessageKind.RESUME and self._paused:
+                if self.results:
+                    continue  # see `_resume`
+                self._resume()
             self._handled[message_id] = None
+            event = self._input(message)
             if event is not None:
                 self._add(event)
-            elif message.kind is MessageKind.RESUME and self._paused:
-                self._resume()
 
     def add_cancel(self, grace_ms: int) -> None:
         """Take in requests to cancel; the run must have ended `grace_ms` after the first."""
         for message_id, message in self._outstanding.inputs.items():
             if message.kind is not MessageKind.CANCEL or message_id in self._handled:
                 continue
+            if self._paused and self.results:
+                continue  # see `_resume`
             self._handled[message_id] = None
             if self.view.cancelled or self._ended_by_cancel():
                 continue
@@ -216,10 +244,9 @@ class EntryDraft:
         """Drop requests for attempts that are over; record attempts that an earlier owner may have
         started before they start again."""
         for message_id, message in self._outstanding.waiting.items():
-            step = self.view.steps.get(message.id)
-            if step is None or step.attempt != message.attempt:
+            if self._outstanding.is_moot(message_id, message, self.view):
                 self._handled[message_id] = None
-            elif self._outstanding.epochs[message_id] not in (0, epoch):
+            elif self._outstanding.may_have_started(message_id, epoch):
                 self.lose_step(message_id, message, "owner_changed", limit)
 
     def lose_step(self, message_id: str, message: Message, reason: str, limit: int) -> None:
@@ -304,11 +331,13 @@ class EntryDraft:
         fresh = step_body(self.view.run_id, step_id, 1)
         if fresh in self._messages:
             self._messages.remove(fresh)
-        message_id = self._outstanding.steps.get(step_id)
+        step = self.view.steps.get(step_id)
+        if step is None:
+            return
+        message_id = self._outstanding.steps.get((step_id, step.attempt))
         if message_id is not None:
             self._handled[message_id] = None
-        step = self.view.steps.get(step_id)
-        if step is not None and step.retry_timer is not None:
+        if step.retry_timer is not None:
             self._drop_timers.append(step.retry_timer)
 
     def _cancel_timer(self, timer_id: int) -> None:
@@ -324,7 +353,7 @@ class EntryDraft:
     def _end(self, status: RunStatus) -> None:
         self._is_terminal = True
         self._status = status
-        self.drop_all()
+        self._handled.update(dict.fromkeys(self._outstanding.all))
         self._messages.clear()
         self._timers.clear()
         self._open_hooks.clear()
@@ -384,13 +413,22 @@ class EntryDraft:
         return None
 
     def _resume(self) -> None:
-        """Ask again for everything that a pause took out of the queue."""
+        """Ask again for every step whose message a pause took out of the queue.
+
+        What is missing is read off the view, so nothing in the same entry may have changed a step.
+        A retry's timer may have fired, and its message been dropped, while the run was paused: the
+        log does not say, so the timer is dropped and the step asked for now. If it has just fired,
+        there are two messages for one attempt, of which the second is moot.
+        """
         self._paused = False
         self._status = RunStatus.RUNNING
         self._add(Event(EventType.RUN_RESUMED, self._now_ms))
         for step_id, step in self.view.steps.items():
-            if step_id not in self._outstanding.steps and step.retry_timer is None:
-                self._messages.append(step_body(self.view.run_id, step_id, step.attempt))
+            if (step_id, step.attempt) in self._outstanding.steps:
+                continue
+            if step.retry_timer is not None:
+                self._drop_timers.append(step.retry_timer)
+            self._messages.append(step_body(self.view.run_id, step_id, step.attempt))
 
     def _ended_by_cancel(self) -> bool:
         return any(event.type is EventType.CANCEL_REQUESTED for event in self.events)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from fluvial_queue.messages import Message
 from fluvial_queue.views import RunView
 
 MAX_LOST = 5  # executions cut off by faults before a run is paused as poisonous
@@ -25,3 +26,25 @@ class Job:
     replay: bool = False  # the whole log must be sent along
     lost_limit: int = MAX_LOST
     over: bool = False  # nobody waits for its answer any more
+
+
+def step_job(view: RunView, message_id: str, message: Message) -> Job:
+    """Return the job that executes the attempt that a message asks for."""
+    carry = view.turn_id if view.is_only_outstanding(message.id) else None
+    return Job(
+        "step",
+        message_id,
+        view,
+        view.length,
+        view.inputs,
+        step_id=message.id,
+        attempt=message.attempt,
+        carry=carry,
+    )
+
+
+def turn_job(view: RunView, message_id: str) -> Job:
+    """Return the job that feeds a run's unconsumed inputs to its workflow."""
+    is_live = view.turn_id is not None and view.live_on is not None
+    replay = view.consumed > 0 and not is_live
+    return Job("turn", message_id, view, view.length, view.inputs, replay=replay)

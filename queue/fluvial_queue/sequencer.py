@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from fluvial.events import Event, EventType
-from fluvial.invocations import Answer
+from fluvial.invocations import TURN_ID_BYTES, Answer
 from fluvial_queue.contract import (
     CommitAnswer,
     CommitEntry,
@@ -37,8 +37,8 @@ from fluvial_queue.contract import (
     StoredMessage,
 )
 from fluvial_queue.entries import EntryDraft, Outstanding, ReadyResult, ReadyTurn
-from fluvial_queue.jobs import MAX_LOST, Job
-from fluvial_queue.messages import Message, MessageKind, decode_message
+from fluvial_queue.jobs import MAX_LOST, Job, step_job, turn_job
+from fluvial_queue.messages import MessageKind, decode_message
 from fluvial_queue.proposals import InvalidProposalError, check_outputs, check_step_end
 from fluvial_queue.views import RunView
 
@@ -90,6 +90,7 @@ class _Run:
     claiming: bool = False  # its hook tokens are being claimed
     results: list[ReadyResult] = field(default_factory=list[ReadyResult])
     draft: EntryDraft | None = None  # the commit under way
+    doubtful: frozenset[str] = frozenset()  # messages known when it was last read again
 
 
 class Sequencer:
@@ -122,12 +123,16 @@ class Sequencer:
         events: Iterable[bytes],
         stored: Iterable[StoredMessage] | None = None,
     ) -> None:
-        """Take in what the store says of a run; with `stored`, also which of its messages exist
-        (those that are known here but not there have been handled)."""
+        """Take in what the store says of a run (None: it is gone); with `stored`, also which of its
+        messages exist: those that were known when this was asked for, but are not there, have been
+        handled. Those that came meanwhile may be younger than the answer."""
         run = self._runs.get(run_id)
         if run is None:
             return
-        run.view = RunView.load(record, events) if record is not None else _absent(run_id)
+        if record is None or record.status.is_terminal:
+            self._forget(run_id, run)
+            return
+        run.view = RunView.load(record, events)
         if stored is not None:
             self._keep_only(run, {message.id: message for message in stored})
         self._advance(run_id, run)
@@ -139,6 +144,8 @@ class Sequencer:
             return
         try:
             if answer.outcome == "not_live":
+                if job.kind == "step" or job.replay or not job.view.consumed:
+                    raise InvalidProposalError("not_live, where no coroutine was asked for")
                 job.view.turn_id = None
                 run.outstanding.put_back(job.message_id)
             elif answer.outcome == "diverged":
@@ -188,17 +195,19 @@ class Sequencer:
         draft, run.draft = run.draft, None
         if answer.outcome is CommitOutcome.OK:
             self._applied(run, draft, entry, answer)
-            self._advance(entry.run_id, run)
+            if draft.view.status.is_terminal:
+                self._forget(entry.run_id, run)
+            else:
+                self._advance(entry.run_id, run)
         elif answer.outcome is not CommitOutcome.EPOCH:
             self._reload(entry.run_id, run, draft)
 
     def abandon(self) -> None:
         """The lease is gone: forget everything and stop what is under way."""
         runs, self._runs = self._runs, {}
+        self._quiet.clear()
         for run in runs.values():
-            for job in run.jobs.values():
-                job.over = True
-                self._port.cancel(job, "lease_lost")
+            self._stop_jobs(run, "lease_lost")
 
     def outstanding(self) -> int:
         """Return how many messages are in memory."""
@@ -228,9 +237,6 @@ class Sequencer:
     def _fill(self, draft: EntryDraft, run: _Run) -> None:
         """Put everything that is ready into one entry, in the order of the invariants."""
         inputs = run.outstanding.inputs
-        if draft.view.status.is_terminal:
-            draft.drop_all()
-            return
         ending = next((m for m in inputs.values() if m.kind is MessageKind.TERMINATE), None)
         if ending is not None and draft.view.length:
             draft.terminate(ending)
@@ -254,9 +260,10 @@ class Sequencer:
 
     def _fill_results(self, draft: EntryDraft, run: _Run) -> None:
         ready, run.results = run.results[:MAX_RESULTS], run.results[MAX_RESULTS:]
-        for result in ready:
+        for number, result in enumerate(ready, start=1):
             draft.add_result(result)
             if draft.ends_run():
+                run.results = ready[number:] + run.results  # in case that this is refused
                 return
         if run.outstanding.inputs:
             draft.add_inputs()
@@ -266,13 +273,12 @@ class Sequencer:
     def _dispatch(self, run: _Run, view: RunView) -> None:
         outstanding = run.outstanding
         if outstanding.waiting:
-            waiting, outstanding.waiting = outstanding.waiting, {}
-            for message_id, message in waiting.items():
-                self._start(run, _step_job(view, message_id, message))
+            for message_id, message in outstanding.take_startable(view, self.lease.epoch):
+                self._start(run, step_job(view, message_id, message))
         if outstanding.turns and run.turn_job is None and run.turn is None:
             message_id = next(iter(outstanding.turns))
             del outstanding.turns[message_id]
-            run.turn_job = _turn_job(view, message_id)
+            run.turn_job = turn_job(view, message_id)
             self._start(run, run.turn_job)
 
     def _start(self, run: _Run, job: Job) -> None:
@@ -304,13 +310,12 @@ class Sequencer:
 
     def _take_turn(self, run: _Run, job: Job, answer: Answer, instance: str) -> None:
         view = job.view
-        if answer.turn_id is None:
-            raise InvalidProposalError("a turn's answer without a turn id")
+        turn_id = _checked_turn_id(answer.turn_id)
         if view is not run.view or job.base != view.length:
             run.outstanding.put_back(job.message_id)
             return
         events = check_outputs(view, answer.events)
-        run.turn = ReadyTurn(job, events, answer.events, answer.turn_id, instance)
+        run.turn = ReadyTurn(job, events, answer.events, turn_id, instance)
         tokens = [event.meta["token"] for event in events if _is_chosen_hook(event)]
         if tokens:
             run.claiming = True
@@ -329,8 +334,8 @@ class Sequencer:
             outputs = check_outputs(job.view, answer.events[1:])
             # User-chosen tokens must be claimed before the commit: a turn of its own does that.
             if not any(_is_chosen_hook(event) for event in outputs):
-                carried = ReadyTurn(job, outputs, answer.events[1:], answer.turn_id, instance)
-                result.carried = carried
+                turn_id = _checked_turn_id(answer.turn_id)
+                result.carried = ReadyTurn(job, outputs, answer.events[1:], turn_id, instance)
         run.results.append(result)
 
     # ---- commits ----
@@ -363,10 +368,11 @@ class Sequencer:
         run.turn = None
         run.claiming = False
         run.view = None
+        run.doubtful = frozenset(run.outstanding.all)
         self._port.load(run_id, again=True)
 
     def _keep_only(self, run: _Run, stored: dict[str, StoredMessage]) -> None:
-        for message_id in [known for known in run.outstanding.all if known not in stored]:
+        for message_id in run.doubtful - stored.keys():
             run.outstanding.remove(message_id)
             job = run.jobs.get(message_id)
             if job is not None:
@@ -375,12 +381,21 @@ class Sequencer:
         for message_id, message in stored.items():
             if message_id not in run.outstanding.all:
                 run.outstanding.add(message_id, decode_message(message.body), message.epoch)
+        run.results = [r for r in run.results if r.message_id in run.outstanding.all]
+
+    def _forget(self, run_id: str, run: _Run) -> None:
+        """A run has ended or is gone: in the store nothing of it is outstanding."""
+        self._stop_jobs(run, "run_ended")
+        self._quiet.pop(run_id, None)
+        del self._runs[run_id]
+
+    def _stop_jobs(self, run: _Run, reason: str) -> None:
+        for job in run.jobs.values():
+            job.over = True
+            self._port.cancel(job, reason)
 
     def _retire(self, run_id: str, run: _Run) -> None:
         """Keep the view of a quiet run for its next message, within bounds."""
-        if run.view is None or run.view.status.is_terminal:
-            del self._runs[run_id]
-            return
         self._quiet.pop(run_id, None)
         self._quiet[run_id] = None
         while len(self._quiet) > self._max_views:
@@ -391,47 +406,11 @@ class Sequencer:
                 del self._runs[oldest]
 
 
-def _step_job(view: RunView, message_id: str, message: Message) -> Job:
-    carry = view.turn_id if view.is_only_outstanding(message.id) else None
-    return Job(
-        "step",
-        message_id,
-        view,
-        view.length,
-        view.inputs,
-        step_id=message.id,
-        attempt=message.attempt,
-        carry=carry,
-    )
-
-
-def _turn_job(view: RunView, message_id: str) -> Job:
-    is_live = view.turn_id is not None and view.live_on is not None
-    replay = view.consumed > 0 and not is_live
-    return Job("turn", message_id, view, view.length, view.inputs, replay=replay)
-
-
 def _is_chosen_hook(event: Event) -> bool:
     return event.type is EventType.HOOK_OPENED and bool(event.meta.get("chosen"))
 
 
-def _absent(run_id: str) -> RunView:
-    """Stand in for a run that is gone (its retention is over): its messages are only deleted."""
-    record = RunRecord(
-        run_id=run_id,
-        app="",
-        workflow="",
-        deployment="",
-        status=RunStatus.TERMINATED,
-        created_ms=0,
-        finished_ms=0,
-        key="",
-        fingerprint=b"",
-        input=b"",
-        turn=b"",
-        events=0,
-        meta={},
-    )
-    view = RunView(record)
-    view.status = RunStatus.TERMINATED
-    return view
+def _checked_turn_id(value: bytes | None) -> bytes:
+    if value is None or len(value) != TURN_ID_BYTES:
+        raise InvalidProposalError("a turn's answer without a turn id")
+    return value

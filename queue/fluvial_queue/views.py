@@ -129,6 +129,8 @@ class RunView:
             self.hooks.pop(event.meta["token"], None)
         elif kind is EventType.CANCEL_REQUESTED:
             self.cancelled = True
+        elif kind is EventType.RUN_RESUMED:
+            self._begin_anew()
         elif kind in TERMINAL:
             self._end()
 
@@ -164,6 +166,13 @@ class RunView:
         step.attempt = event.meta["attempt"] + 1
         body = step_body(self.run_id, event.id, step.attempt)
         step.retry_timer = body if event.meta["delay_ms"] else None
+
+    def _begin_anew(self) -> None:
+        """A resumed run asks for everything at once, and has all its chances again."""
+        self.turns_lost = 0
+        for step in self.steps.values():
+            step.lost = 0
+            step.retry_timer = None
 
     def _end(self) -> None:
         self.steps.clear()

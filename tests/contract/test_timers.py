@@ -36,7 +36,7 @@ def test_timer_is_never_early_and_fires_when_due(backend: Backend) -> None:
         await backend.reach(store, due_ms)
         fired = await store.fire_timers(run.lease, limit=10)
         assert fired is not None
-        assert [(m.epoch, m.body) for m in fired.messages] == [(0, run.timer(1))]
+        assert [(m.epoch, m.body) for m in fired.messages] == [(run.lease.epoch, run.timer(1))]
         assert fired.next_timer_ms is None
 
     backend.run(main)

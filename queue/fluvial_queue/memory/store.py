@@ -138,7 +138,7 @@ class MemoryStore:
             run = self.backend.runs[run_id]
             del state.timers[body]
             run.timers.discard(body)
-            message_id = state.add(run, 0, body, now_ms)
+            message_id = state.add(run, lease.epoch, body, now_ms)
             messages.append(state.messages[message_id])
         return FiredTimers(tuple(messages), state.next_timer_ms(), now_ms)
 

@@ -104,7 +104,7 @@ class Ownership:
             return None
         now_ms, next_due, ids = moved
         messages = [
-            StoredMessage(id_.decode(), 0, body)
+            StoredMessage(id_.decode(), lease.epoch, body)
             for id_, body in zip(ids, bodies, strict=True)
             if id_
         ]

@@ -11,7 +11,7 @@ for i = 3, #ARGV do
   local body, run = ARGV[i], KEYS[i + 1]
   local due = call('ZSCORE', KEYS[3], body)
   if due and tonumber(due) <= now then
-    local id = call('XADD', KEYS[2], '*', 'e', 0, 'b', body)
+    local id = call('XADD', KEYS[2], '*', 'e', ARGV[1], 'b', body)
     call('ZREM', KEYS[3], body)
     call('HDEL', run, '@' .. body)
     call('HSET', run, '#' .. id, '')

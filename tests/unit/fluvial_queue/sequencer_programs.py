@@ -1,0 +1,113 @@
+"""Workflows of the sequencer's worlds: pure functions from the inputs seen so far to the outputs
+that the last one causes, as in the model of the hand-off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from fluvial.events import Event, EventType
+
+Program = Callable[[Sequence[Event]], list[Event]]
+DONE: Final = (EventType.STEP_COMPLETED, EventType.STEP_FAILED)
+
+
+def sequence(seen: Sequence[Event]) -> list[Event]:
+    """Five steps, one after the other."""
+    return [_step(len(seen))] if len(seen) <= 5 else [_end()]
+
+
+def fan_out(seen: Sequence[Event]) -> list[Event]:
+    """Three parallel steps; a step after all of them; a hook with a chosen token; done."""
+    last = seen[-1]
+    done = [event.id for event in seen if event.type in DONE]
+    if last.type is EventType.RUN_STARTED:
+        return [_step(1), _step(2), _step(3)]
+    if last.type in DONE and last.id <= 3:
+        return [_step(4)] if len(done) == 3 else []
+    if last.type in DONE:
+        return [_hook(5, chosen=True)]
+    return [_end()] if last.type is EventType.HOOK_RECEIVED else []
+
+
+def hook_first(seen: Sequence[Event]) -> list[Event]:
+    """A hook opened up front beside a step; then a sleep unless the payload came; then both."""
+    kinds = {event.type for event in seen}
+    if seen[-1].type is EventType.RUN_STARTED:
+        return [_hook(1, chosen=False), _step(2)]
+    has_payload = EventType.HOOK_RECEIVED in kinds
+    if seen[-1].type in DONE:
+        return [_end()] if has_payload else [_timer(3, 100)]
+    return [_end()] if has_payload and EventType.TIMER_FIRED in kinds else []
+
+
+def race(seen: Sequence[Event]) -> list[Event]:
+    """A step against a timer: the loser is given up; then one more step."""
+    last = seen[-1]
+    rivals = [e for e in seen if e.type is EventType.TIMER_FIRED or (e.type in DONE and e.id == 1)]
+    if last.type is EventType.RUN_STARTED:
+        return [_step(1), _timer(2, 60)]
+    if last in rivals and len(rivals) > 1:
+        return []
+    if last.type is EventType.TIMER_FIRED:
+        return [Event(EventType.STEP_CANCELLED, 0, 1), _step(3)]
+    if last.type in DONE and last.id == 1:
+        return [Event(EventType.TIMER_CANCELLED, 0, 2), _step(3)]
+    return [_end()]
+
+
+def closing(seen: Sequence[Event]) -> list[Event]:
+    """A hook beside a step: the step's end closes the hook, whatever is on its way to it."""
+    if seen[-1].type is EventType.RUN_STARTED:
+        return [_hook(1, chosen=False), _step(2), _step(3)]
+    done = [event.id for event in seen if event.type in DONE]
+    if seen[-1].type in DONE and seen[-1].id == 2:
+        closed = Event(EventType.HOOK_CLOSED, 0, 1, b"", {"token": "token"})
+        return [closed, _end()] if 3 in done else [closed]
+    return [_end()] if seen[-1].type in DONE and 2 in done else []
+
+
+def rivals(seen: Sequence[Event]) -> list[Event]:
+    """A token that every run wants: who has it waits for a payload, the others do without."""
+    last = seen[-1]
+    if last.type is EventType.RUN_STARTED:
+        return [_step(1), _hook(2, chosen=True)]
+    answered = any(e.type in (EventType.HOOK_RECEIVED, EventType.HOOK_CONFLICT) for e in seen)
+    done = [event.id for event in seen if event.type in DONE]
+    if last.type is EventType.HOOK_CONFLICT:
+        return [_step(3)]
+    refused = any(e.type is EventType.HOOK_CONFLICT for e in seen)
+    wanted = 2 if refused else 1
+    return [_end()] if answered and len(done) == wanted else []
+
+
+def stoppable(seen: Sequence[Event]) -> list[Event]:
+    """Pairs of parallel steps until a cancel; then one step of clean-up; then cancelled."""
+    asked = [i for i, event in enumerate(seen) if event.type is EventType.CANCEL_REQUESTED]
+    last = seen[-1]
+    if asked:
+        if last.type is EventType.CANCEL_REQUESTED:
+            return [_step(1_000)]
+        over = last.type in DONE and last.id == 1_000
+        return [Event(EventType.RUN_CANCELLED, 0)] if over else []
+    if last.type is EventType.RUN_STARTED:
+        return [_step(1), _step(2)]
+    done = sum(event.type in DONE for event in seen)
+    return [_step(done + 1), _step(done + 2)] if done % 2 == 0 else []
+
+
+def _step(step_id: int) -> Event:
+    meta = {"name": "s", "timeout_ms": 0}
+    return Event(EventType.STEP_SCHEDULED, 0, step_id, b"a", meta)
+
+
+def _hook(hook_id: int, *, chosen: bool) -> Event:
+    return Event(EventType.HOOK_OPENED, 0, hook_id, b"", {"token": "token", "chosen": chosen})
+
+
+def _timer(timer_id: int, delay_ms: int) -> Event:
+    return Event(EventType.TIMER_SET, 0, timer_id, b"", {"delay_ms": delay_ms})
+
+
+def _end() -> Event:
+    return Event(EventType.RUN_COMPLETED, 0, 0, b"result")
