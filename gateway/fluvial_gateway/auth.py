@@ -101,7 +101,12 @@ class Tokens:
         return token
 
     async def adopt_admin(self, token: str) -> bool:
-        """Register the supervisor's token as an admin, once; return whether it was new."""
+        """Register the supervisor's token as an admin, once; return whether it was new.
+
+        It looks first: a full store refuses to write, and a gateway must start nevertheless.
+        """
+        if await self._records.get_record("token", _digest(token)) is not None:
+            return False
         return await self._register(token, "first admin", (Scope.ADMIN,))
 
     async def authenticate(self, authorization: str | None) -> Principal:
@@ -111,7 +116,7 @@ class Tokens:
             ProblemError: it is missing, malformed, or names no token (401).
         """
         token = _bearer(authorization)
-        digest = hashlib.sha256(token.encode()).hexdigest()
+        digest = _digest(token)
         cached = self._cache.get(digest)
         if cached is not None and cached[0] > self._clock():
             return cached[1]
@@ -124,7 +129,7 @@ class Tokens:
         return principal
 
     async def _register(self, token: str, name: str, scopes: Iterable[Scope]) -> bool:
-        digest = hashlib.sha256(token.encode()).hexdigest()
+        digest = _digest(token)
         record = TokenRecord(
             name=name,
             scopes=tuple(sorted(scope.value for scope in scopes)),
@@ -160,6 +165,10 @@ def read_admin_token(file: Path) -> str | None:
             f"{file} holds no token: expected 22 to 256 printable characters on one line"
         )
     return token
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
 
 
 def _bearer(authorization: str | None) -> str:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import os
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, Protocol
@@ -52,8 +53,12 @@ class Uploads:
         """Store the bytes of `chunks`, whose SHA-256 must be `digest` in hex.
 
         Raises:
-            ProblemError: too large, too slow, or another digest.
+            ProblemError: too large, too slow, another digest, or the disk is full.
         """
+        with _told_when_full():
+            return await self._store(chunks, digest)
+
+    async def _store(self, chunks: AsyncIterator[bytes], digest: str) -> Upload:
         file = await asyncio.to_thread(self._open)
         upload = Upload(Path(file.name), digest)
         try:
@@ -72,7 +77,10 @@ class Uploads:
     def keep(self, upload: Upload) -> Path:
         """Give an archive its content-addressed name; return that."""
         path = self._directory / upload.digest
-        with contextlib.suppress(FileExistsError):  # an earlier upload brought the same bytes
+        with (
+            _told_when_full(),
+            contextlib.suppress(FileExistsError),  # an earlier upload brought the same bytes
+        ):
             os.link(upload.path, path)
         return path
 
@@ -114,6 +122,19 @@ class Uploads:
         descriptor, name = tempfile.mkstemp(dir=self._directory, prefix=_PREFIX)
         os.close(descriptor)
         return open(name, "wb")
+
+
+@contextlib.contextmanager
+def _told_when_full() -> Generator[None]:
+    """Turn the error of a full disk into a problem."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ProblemError(
+            "disk_full", "no space is left for the archive: make room on the platform"
+        ) from error
 
 
 class _Digest(Protocol):

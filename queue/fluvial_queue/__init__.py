@@ -8,6 +8,7 @@ from fluvial_queue.contract import (
     OutcomeUnknownError,
     Store,
     StoreError,
+    StoreFullError,
     StoreUnavailableError,
     UnsafeStoreError,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "OutcomeUnknownError",
     "Store",
     "StoreError",
+    "StoreFullError",
     "StoreUnavailableError",
     "TokenRecord",
     "UnsafeStoreError",

@@ -50,10 +50,16 @@ class StoreError(FluvialError):
 
 
 class StoreUnavailableError(StoreError, UnavailableError):
-    """The store cannot be reached, is full, or is read-only; nothing was written."""
+    """The store cannot be reached or refuses to write; nothing was written."""
 
     code = "store_unavailable"
     retryable = True
+
+
+class StoreFullError(StoreUnavailableError):
+    """The store has no room for new work; what is under way still goes on."""
+
+    code = "store_full"
 
 
 class OutcomeUnknownError(StoreError, UnavailableError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from fluvial_deploy.builder.children import LogLine
 from fluvial_deploy.builder.config import Config
 from fluvial_deploy.builder.functions import Functions, ImportPath, inspect_bundle
 from fluvial_deploy.builder.layers import LayerInstaller
+from fluvial_deploy.builder.refusals import DiskFullError
 
 _DIGEST_CHARACTERS = 64
 
@@ -90,16 +92,24 @@ class Builds:
         if self._one_at_a_time.locked():
             await log("waiting for another build")
         async with self._one_at_a_time:
-            bundle = self._home / "bundles" / request.digest
-            is_new = not bundle.is_dir()
-            if is_new:
-                await self._unpack(request, bundle, log)
             try:
-                return await self._finish(request, bundle, log)
-            except BaseException:
-                if is_new:
-                    shutil.rmtree(bundle, ignore_errors=True)
+                return await self._build(request, log)
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise DiskFullError from error
                 raise
+
+    async def _build(self, request: BuildRequest, log: LogLine) -> BuildReport:
+        bundle = self._home / "bundles" / request.digest
+        is_new = not bundle.is_dir()
+        if is_new:
+            await self._unpack(request, bundle, log)
+        try:
+            return await self._finish(request, bundle, log)
+        except BaseException:
+            if is_new:
+                shutil.rmtree(bundle, ignore_errors=True)
+            raise
 
     async def _unpack(self, request: BuildRequest, bundle: Path, log: LogLine) -> None:
         await asyncio.to_thread(_check_digest, request)

@@ -3,6 +3,7 @@
 FluvialError
 ├── ImportFailedError        import_failed: the bundle's own code raised at import
 ├── DependenciesFailedError  dependencies_failed: its requirements cannot be installed
+├── DiskFullError            disk_full: there is no room for what the build makes
 └── BusyError                unavailable: too many builds are waiting (retryable)
 
 The others come from `fluvial.errors`: manifest_invalid, no_entrypoint, bundle_invalid, too_large.
@@ -23,6 +24,15 @@ class DependenciesFailedError(FluvialError):
     """The bundle's requirements cannot be read or installed."""
 
     code = "dependencies_failed"
+
+
+class DiskFullError(FluvialError):
+    """There is no room for what the build makes."""
+
+    code = "disk_full"
+
+    def __init__(self) -> None:
+        super().__init__("no space is left for what the build makes: make room on the platform")
 
 
 class BusyError(UnavailableError):

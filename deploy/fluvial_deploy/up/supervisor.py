@@ -17,17 +17,16 @@ import signal
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any, Final
 
 from fluvial_deploy.up import programs
 from fluvial_deploy.up.home import Home
-from fluvial_deploy.up.keeping import Deaths, Keeper, ProgramFailedError, Tell
+from fluvial_deploy.up.keeping import Keeper, Tell
 from fluvial_deploy.up.listeners import ListenError, listen_tcp, listen_unix, url_of
 from fluvial_deploy.up.predecessors import wait_for_predecessor
-from fluvial_deploy.up.processes import Program, status_text
 from fluvial_deploy.up.programs import Sockets
 from fluvial_deploy.up.settings import UpSettings
+from fluvial_deploy.up.store_keeping import StoreKeeper
 from fluvial_queue.redis.embedded import EmbeddedValkey
 
 _STORE_STOP_SECONDS: Final = 30.0
@@ -143,28 +142,17 @@ class Supervisor:
         """Return the store's URL and what keeps it running."""
         if self._settings.store is not None:
             return self._settings.store, _for_ever
+        folder = self._home.path / "store"
         store = EmbeddedValkey(
-            self._home.path / "store",
+            folder,
             durability=self._settings.durability,
             socket_path=self._home.run_dir / "valkey.sock",
             log_path=self._home.log("valkey"),
         )
         await store.start()
         stopping.push_async_callback(store.stop, seconds=_STORE_STOP_SECONDS)
-        return store.url, partial(self._keep_store, store)
-
-    async def _keep_store(self, store: EmbeddedValkey) -> None:
-        log = self._home.log("valkey")
-        deaths = Deaths(asyncio.get_running_loop().time)
-        while True:
-            status = await store.wait()
-            delay = deaths.add()
-            if delay is None:
-                program = Program(name="store", command=(), environment={}, log=log)
-                raise ProgramFailedError(program, "died again and again")
-            self._tell(f"store ended ({status_text(status)}): starting it again; log {log}")
-            await asyncio.sleep(delay)
-            await store.start()
+        keeper = StoreKeeper(store, folder, log=self._home.log("valkey"), tell=self._tell)
+        return store.url, keeper.keep
 
     def _running(self, sockets: Sockets) -> Running:
         store = self._settings.store

@@ -5,13 +5,14 @@
 
 Options: `prefix` (of every key), `partitions` (when the store is created), `retention` (seconds
 that finished runs are kept), `durability` (see `settings`), `db` (for unix://), `ca` (a file with
-the certificate authority for rediss://).
+the certificate authority for rediss://), `folder` (of this machine, that the server writes to).
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, cast, get_args
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
@@ -21,7 +22,7 @@ from fluvial_queue.contract import DEFAULT_PARTITIONS, DEFAULT_RETENTION_MS, Dur
 from fluvial_queue.redis.keys import DEFAULT_PREFIX
 
 DEFAULT_PORT: Final = 6379
-_OPTIONS: Final = ("ca", "db", "durability", "partitions", "prefix", "retention")
+_OPTIONS: Final = ("ca", "db", "durability", "folder", "partitions", "prefix", "retention")
 _PREFIX: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -41,6 +42,7 @@ class Address:
     partitions: int = DEFAULT_PARTITIONS
     retention_ms: int = DEFAULT_RETENTION_MS
     durability: Durability | None = None  # what the operator says; None: look
+    folder: Path | None = None  # its disk is watched; None: it is none of ours
 
     def __str__(self) -> str:
         """Return the place, without the password."""
@@ -79,6 +81,7 @@ def parse_address(url: str) -> Address:
         if "retention" in options
         else DEFAULT_RETENTION_MS,
         durability=_durability(options.get("durability")),
+        folder=_folder(options.get("folder")),
     )
 
 
@@ -127,3 +130,11 @@ def _durability(text: str | None) -> Durability | None:
     if text not in get_args(Durability):
         raise InvalidRequestError(f"durability must be memory, process or disk, got {text!r}")
     return cast(Durability, text)
+
+
+def _folder(text: str | None) -> Path | None:
+    if text is None:
+        return None
+    if not text.startswith("/"):
+        raise InvalidRequestError(f"folder in the store URL must be an absolute path, got {text!r}")
+    return Path(text)

@@ -10,9 +10,10 @@ from typing import Any, Final
 
 import hiredis
 
-from fluvial_queue.contract import StoreError, StoreUnavailableError
+from fluvial_queue.contract import StoreError, StoreFullError, StoreUnavailableError
 from fluvial_queue.redis.address import Address
 from fluvial_queue.redis.protocol import Call, Wire
+from fluvial_queue.redis.room import DiskRoom
 
 Command = Sequence[str | bytes | int]
 
@@ -36,13 +37,19 @@ async def connect(address: Address, make_wire: Callable[[], Wire], greeting: lis
         raise
     except OSError as error:  # TimeoutError and ssl.SSLError are such
         wire.abort()
-        raise StoreUnavailableError(f"cannot reach {address}: {error!r}") from error
+        raise _unreachable(address, error) from error
     except BaseException:
         wire.abort()
         raise
     if wire.closed.done():
         raise StoreUnavailableError(f"{address} closed the connection at once")
     return wire
+
+
+def _unreachable(address: Address, error: OSError) -> StoreUnavailableError:
+    if address.folder is not None and not DiskRoom(address.folder).allows_a_server:
+        return StoreFullError("the store's disk is full and the store has stopped: make room")
+    return StoreUnavailableError(f"cannot reach {address}: {error!r}")
 
 
 async def _dial(address: Address, wire: Wire) -> None:

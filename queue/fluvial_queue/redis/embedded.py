@@ -80,7 +80,8 @@ class EmbeddedValkey:
     @property
     def url(self) -> str:
         """The store URL to open."""
-        return f"unix://{quote(str(self._socket_path))}?durability={self._durability}"
+        place, folder = quote(str(self._socket_path)), quote(str(self._directory))
+        return f"unix://{place}?durability={self._durability}&folder={folder}"
 
     @property
     def pid(self) -> int | None:

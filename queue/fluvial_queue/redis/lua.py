@@ -10,6 +10,7 @@ from typing import Any, Final
 from fluvial_queue.redis.dialing import Command
 from fluvial_queue.redis.link import Link
 from fluvial_queue.redis.replies import NoScriptError
+from fluvial_queue.redis.room import DiskRoom
 
 _FOLDER = files("fluvial_queue.redis") / "scripts"
 
@@ -21,6 +22,7 @@ class Script:
     text: str
     sha: str
     writes: bool
+    is_new_work: bool  # refused where there is no room, so that what is under way has it
 
 
 def _read(name: str) -> Script:
@@ -28,7 +30,12 @@ def _read(name: str) -> Script:
     prelude = (_FOLDER / "prelude.lua").read_text("utf-8")
     text = f"{first_line}\n{prelude}\n{rest}"
     sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-    return Script(text, sha, writes="no-writes" not in first_line)
+    return Script(
+        text,
+        sha,
+        writes="no-writes" not in first_line,
+        is_new_work="allow-oom" not in first_line,
+    )
 
 
 ACQUIRE: Final = _read("acquire")
@@ -63,12 +70,20 @@ Argument = str | bytes | int
 class Scripts:
     """Calls scripts over a link."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, room: DiskRoom | None = None) -> None:
+        """`room`: of a server that writes to a disk of this machine."""
         self._link = link
+        self._room = room
         self.repeats = 0  # how many calls were made again, hence later than they seem
 
     async def run(self, script: Script, keys: list[str], arguments: list[Argument]) -> Any:
-        """Run a script and return its reply."""
+        """Run a script and return its reply.
+
+        Raises:
+            StoreFullError: it would bring new work, and there is no room for that.
+        """
+        if script.is_new_work and self._room is not None:
+            self._room.check()
         command = ("EVALSHA", script.sha, len(keys), *keys, *arguments)
         try:
             return await self._link.call(command, writes=script.writes)

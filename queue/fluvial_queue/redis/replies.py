@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hiredis
 
-from fluvial_queue.contract import StoreError, StoreUnavailableError
+from fluvial_queue.contract import StoreError, StoreFullError, StoreUnavailableError
 
 # The server refused the command before doing anything, and may take it later.
 _TRY_LATER = frozenset(
     {
-        "OOM",
         "READONLY",
         "LOADING",
         "CLUSTERDOWN",
@@ -38,7 +37,9 @@ def error_of(reply: hiredis.ReplyError) -> StoreError:
     if kind == "NOSCRIPT":
         return NoScriptError(text)
     if kind == "OOM":
-        return StoreUnavailableError(f"the store is full: {text}")
+        return StoreFullError(f"the memory that the store may use is full: {text}")
+    if kind == "MISCONF" and "No space left" in text:
+        return StoreFullError(f"the disk of the store is full: {text}")
     if kind in _TRY_LATER:
         return StoreUnavailableError(f"the store refused for now: {text}")
     return StoreError(f"the store answered {text}")

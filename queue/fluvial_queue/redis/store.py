@@ -47,6 +47,7 @@ from fluvial_queue.redis.keys import Keys
 from fluvial_queue.redis.link import Link
 from fluvial_queue.redis.lua import Argument, Scripts
 from fluvial_queue.redis.ownership import Ownership
+from fluvial_queue.redis.room import DiskRoom
 from fluvial_queue.redis.settings import check_server
 from fluvial_queue.redis.sweeping import Sweep
 
@@ -62,7 +63,8 @@ class RedisStore:
         self._patience_seconds = patience_seconds
         self._keys = Keys(address.prefix)
         self._link = Link(address, greeting=lua.LOAD_ALL)
-        self._scripts = Scripts(self._link)
+        room = DiskRoom(address.folder) if address.folder is not None else None
+        self._scripts = Scripts(self._link, room)
         self._owned = Ownership(self._scripts, self._keys, address.retention_ms)
         self._documents = Documents(self._link, self._scripts, self._keys)
         self._partitions = 0

@@ -8,7 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from fluvial_queue.contract import OutcomeUnknownError, StoreError, StoreUnavailableError
+from fluvial_queue.contract import (
+    OutcomeUnknownError,
+    StoreError,
+    StoreFullError,
+    StoreUnavailableError,
+)
 from fluvial_queue.redis import link as link_module
 from fluvial_queue.redis.address import Address
 from fluvial_queue.redis.link import Link
@@ -155,7 +160,8 @@ def test_garbage_ends_the_connection(tmp_path: Path, garbage: bytes) -> None:
 @pytest.mark.parametrize(
     ("reply", "error"),
     [
-        ("OOM command not allowed", StoreUnavailableError),
+        ("OOM command not allowed", StoreFullError),
+        ("MISCONF Errors: No space left on device", StoreFullError),
         ("READONLY You can't write", StoreUnavailableError),
         ("LOADING it is", StoreUnavailableError),
         ("CLUSTERDOWN", StoreUnavailableError),

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- KEYS claims; ARGV field, run_id, nonce, the void claim to replace or "" → the claim that holds now
 -- Each claim differs from all others by its nonce, also one by the same run: whoever found a claim
 -- void replaces exactly that one.
