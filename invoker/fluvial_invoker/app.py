@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from fluvial.manifest import DeploymentSpec
 from fluvial.runtime_path import runtime_folder
+from fluvial.unprivileged import Identities, choose_identities
 from fluvial_invoker.config import Config
 from fluvial_invoker.fleet import Acquired, Fleet, Places
 from fluvial_invoker.gateways import Gateways
@@ -42,14 +43,18 @@ class App:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._keyring = Keyring(config.home / "keyring")
+        runtime_path = runtime_folder(config.home)
+        identities = choose_identities(os.environ, config.home)
+        _tell_identities(identities)
         self._gateways = Gateways(self)
         self._fleet = Fleet(
             Places(
                 home=config.home,
                 run_dir=config.run_dir,
-                runtime_path=runtime_folder(config.home),
+                runtime_path=runtime_path,
             ),
             self._keyring,
+            identities=identities,
             grace_seconds=config.grace_seconds,
             on_dead=self._gateways.tell_dead,
             on_change=self._watch_idleness,
@@ -110,6 +115,16 @@ class App:
         elif self._idle_timer is None:
             loop = asyncio.get_running_loop()
             self._idle_timer = loop.call_later(self._config.idle_seconds, self.stop, "idle")
+
+
+def _tell_identities(identities: Identities) -> None:
+    if identities.are_used:
+        _log.info(
+            "apps have users of their own",
+            extra={"first_uid": identities.first, "last_uid": identities.last},
+        )
+    elif os.geteuid() == 0:
+        _log.warning("apps run as root", extra={"reason": identities.reason})
 
 
 def _prepare_sockets(folder: Path) -> None:

@@ -56,6 +56,10 @@ class Birth:
             control_of_instance=control_of_instance,
         )
 
+    def give_to(self, uid: int) -> None:
+        """Let a user open the pipe again, as `/dev/stdout` does."""
+        os.fchown(self.log_writer, uid, uid)
+
     @property
     def fds(self) -> tuple[int, int, int]:
         """What the instance gets, in the order in which it expects them."""

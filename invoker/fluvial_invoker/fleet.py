@@ -15,6 +15,7 @@ from typing import Any, Final
 from fluvial.errors import FluvialError
 from fluvial.ids import new_id
 from fluvial.manifest import DeploymentSpec
+from fluvial.unprivileged import AppIdentities, Identities
 from fluvial_invoker.app_logs import AppLogs
 from fluvial_invoker.births import Birth
 from fluvial_invoker.instance.certificate import BirthCertificate
@@ -66,6 +67,16 @@ class Places:
     def layer(self, key: str) -> Path:
         return self.home / "layers" / key
 
+    def user_folder(self, app: str, uid: int) -> Path:
+        """Return the folder that is the app's HOME, made if need be; nobody else can read it."""
+        users = self.home / "users"
+        users.mkdir(mode=0o711, exist_ok=True)
+        users.chmod(0o711)
+        folder = users / app
+        folder.mkdir(mode=0o700, exist_ok=True)
+        os.chown(folder, uid, uid, follow_symlinks=False)
+        return folder
+
     def socket(self, instance: str) -> Path:
         return self.run_dir / "i" / f"{instance}.sock"
 
@@ -78,12 +89,14 @@ class Fleet:
         places: Places,
         keyring: Keyring,
         *,
+        identities: Identities,
         grace_seconds: float,
         on_dead: Callable[[str, str], None],
         on_change: Callable[[], None],
     ) -> None:
         self._places = places
         self._keyring = keyring
+        self._identities = AppIdentities(identities)
         self._grace_seconds = grace_seconds
         self._on_dead = on_dead
         self._on_change = on_change
@@ -158,6 +171,8 @@ class Fleet:
     async def _start(self, spec: DeploymentSpec) -> Instance:
         bundle, layer = self._folders(spec)
         key_id, roots = self._keyring.roots(spec.app)
+        uid = self._identities.of(spec.app)
+        user_folder = "" if uid is None else str(self._places.user_folder(spec.app, uid))
         instance_id = new_id("ins")
         birth = Birth.prepare(self._places.socket(instance_id))
         instance = Instance(instance_id, spec, birth, self._logs)
@@ -172,10 +187,14 @@ class Fleet:
             key_id=key_id,
             roots=roots,
             grace_seconds=self._grace_seconds,
+            uid=uid,
+            user_folder=user_folder,
         )
         try:
+            if uid is not None:
+                birth.give_to(uid)
             await instance.open(certificate)
-            await self._create_process(instance, birth, layer)
+            await self._create_process(instance, birth, layer, uid)
         except BaseException as error:
             refusal = RefusedError("start_failed", f"{type(error).__name__}: {error}")
             self._own(self._not_started(instance, refusal))
@@ -193,7 +212,9 @@ class Fleet:
             instance.born.exception()  # seen: maybe nobody waits
         await self._end(instance, None)
 
-    async def _create_process(self, instance: Instance, birth: Birth, layer: str) -> None:
+    async def _create_process(
+        self, instance: Instance, birth: Birth, layer: str, uid: int | None
+    ) -> None:
         spec = instance.spec
         different = _conflicts(layer) if layer else ()
         if different:
@@ -203,30 +224,31 @@ class Fleet:
             )
         else:
             try:
-                await self._fork(instance, birth, layer)
+                await self._fork(instance, birth, layer, uid)
             except UnfitError as error:
                 _log.warning("no fork", extra={"layer": spec.layer, "reason": str(error)})
             else:
                 return
-        self._spawn(instance, birth, layer)
+        self._spawn(instance, birth, layer, uid)
 
-    async def _fork(self, instance: Instance, birth: Birth, layer: str) -> None:
+    async def _fork(self, instance: Instance, birth: Birth, layer: str, uid: int | None) -> None:
         began = time.monotonic()
-        zygote = self._zygotes.of(instance.spec.layer, layer)
+        zygote = self._zygotes.of(instance.spec.layer, layer, uid)
         await zygote.wait_until_ready()
         ready = time.monotonic()
         pid = await zygote.fork(birth.fds)
         phases = {"zygote": _ms(began, ready), "fork": _ms(ready, time.monotonic())}
         self._started(instance, pid, TIER_FORK, phases)
 
-    def _spawn(self, instance: Instance, birth: Birth, layer: str) -> None:
+    def _spawn(self, instance: Instance, birth: Birth, layer: str, uid: int | None) -> None:
         began = time.monotonic()
         arguments = ("spawned", str(self._places.runtime_path), layer)
         fds = birth.fds
-        process = Process(
+        process: Process = Process(
             (*arguments, *map(str, fds), str(os.getpid())),
             fds=fds,
             on_exit=lambda exit_code: self._child_ended(process.pid, exit_code),
+            uid=uid,
         )
         self._started(instance, process.pid, TIER_SPAWN, {"spawn": _ms(began, time.monotonic())})
 

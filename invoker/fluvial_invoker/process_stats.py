@@ -8,6 +8,7 @@ from typing import Final
 
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _TICK_US: Final = 1_000_000 // os.sysconf("SC_CLK_TCK")
+_PARENT: Final = 1
 _UTIME: Final = 11  # counted after the name, which may contain anything
 _STIME: Final = 12
 
@@ -22,9 +23,19 @@ def rss_bytes(pid: int) -> int:
 
 def cpu_us(pid: int) -> int:
     """Return user plus system time; 0 when the process is gone."""
+    fields = _stat(pid)
+    return (int(fields[_UTIME]) + int(fields[_STIME])) * _TICK_US if fields else 0
+
+
+def parent_pid(pid: int) -> int | None:
+    """Return the parent of a process; None when the process is gone."""
+    fields = _stat(pid)
+    return int(fields[_PARENT]) if fields else None
+
+
+def _stat(pid: int) -> list[str]:
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:
-        return 0
-    fields = text.rpartition(")")[2].split()
-    return (int(fields[_UTIME]) + int(fields[_STIME])) * _TICK_US
+        return []
+    return text.rpartition(")")[2].split()

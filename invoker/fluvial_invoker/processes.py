@@ -23,10 +23,19 @@ _BOOTSTRAP: Final = os.path.realpath(bootstrap.__file__)
 
 
 class Process:
-    """A child process; `on_exit` gets its exit code (negative: the signal)."""
+    """A child process; `on_exit` gets its exit code (negative: the signal).
+
+    With `uid` it belongs to that user before its first instruction: what it imports may be a
+    stranger's.
+    """
 
     def __init__(
-        self, arguments: Sequence[str], *, fds: Sequence[int], on_exit: Callable[[int], None]
+        self,
+        arguments: Sequence[str],
+        *,
+        fds: Sequence[int],
+        on_exit: Callable[[int], None],
+        uid: int | None = None,
     ) -> None:
         self._on_exit = on_exit
         self._popen = subprocess.Popen(
@@ -35,6 +44,9 @@ class Process:
             pass_fds=fds,
             env=inherited_environment(os.environ),
             start_new_session=True,
+            user=uid,
+            group=uid,
+            extra_groups=None if uid is None else [],
         )
         self.pid = self._popen.pid
         self._pidfd = os.pidfd_open(self.pid)

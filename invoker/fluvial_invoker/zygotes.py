@@ -21,6 +21,7 @@ from typing import Any, Final
 import msgpack
 
 from fluvial.errors import FluvialError
+from fluvial_invoker import process_stats
 from fluvial_invoker.instance.zygote_messages import MAX_MESSAGE_BYTES, ZygoteMessage
 from fluvial_invoker.processes import Process
 
@@ -41,9 +42,15 @@ class Zygote:
     """One zygote process."""
 
     def __init__(
-        self, layer: str, *, on_child_exit: Callable[[int, int], None], on_exit: Callable[[], None]
+        self,
+        layer: str,
+        uid: int | None,
+        *,
+        on_child_exit: Callable[[int, int], None],
+        on_exit: Callable[[], None],
     ) -> None:
         self.layer = layer
+        self.place = (layer, uid)
         self.children: set[int] = set()
         self.is_unfit = False
         self.pid = 0
@@ -62,7 +69,7 @@ class Zygote:
             ours.setblocking(False)
             fd = theirs.fileno()
             arguments = ("zygote", str(runtime_path), layer_path, str(fd), str(os.getpid()))
-            self._process = Process(arguments, fds=(fd,), on_exit=self._exited)
+            self._process = Process(arguments, fds=(fd,), on_exit=self._exited, uid=self.place[1])
         self.pid = self._process.pid
         self._channel = ours
         asyncio.get_running_loop().add_reader(ours.fileno(), self._read)
@@ -123,28 +130,38 @@ class Zygote:
             if not data:
                 asyncio.get_running_loop().remove_reader(self._channel.fileno())
                 return
-            self._message(msgpack.unpackb(data))
+            try:
+                self._message(msgpack.unpackb(data))
+            except (ValueError, TypeError) as error:
+                # It has imported a layer, and that is a stranger's code.
+                _log.error("a zygote talks nonsense", extra={"zygote": self.pid, "error": error})
+                self.close()
 
     def _message(self, message: list[Any]) -> None:
         match message:
-            case [ZygoteMessage.READY, pid, imported]:
+            case [ZygoteMessage.READY, int(pid), imported]:
                 _log.info("zygote ready", extra={"zygote": pid, "imported": imported})
                 if not self._ready.done():
                     self._ready.set_result(None)
-            case [ZygoteMessage.FORKED, number, pid]:
+            case [ZygoteMessage.FORKED, int(number), int(pid)] if self._may_be_child(pid):
                 self.children.add(pid)
                 if number in self._answers:
                     self._answers[number].set_result(pid)
-            case [ZygoteMessage.UNFIT, number, why]:
+            case [ZygoteMessage.UNFIT, int(number), str(why)]:
                 self.is_unfit = True
                 if number in self._answers:
                     self._answers[number].set_exception(UnfitError(why))
-            case [ZygoteMessage.DIED, pid, exit_code]:
+            case [ZygoteMessage.DIED, pid, int(exit_code)] if pid in self.children:
                 self.children.discard(pid)
                 self._on_child_exit(pid, exit_code)
             case _:
                 _log.error("unknown message of a zygote", extra={"zygote": self.pid})
                 self.close()
+
+    def _may_be_child(self, pid: int) -> bool:
+        """Whether the process is the zygote's own: it must not name others for us to kill."""
+        parent = process_stats.parent_pid(pid)
+        return pid > 0 and parent in (None, self.pid)  # None: it has ended already
 
     def _exited(self, exit_code: int) -> None:
         _log.info("zygote ended", extra={"zygote": self.pid, "exit_code": exit_code})
@@ -169,21 +186,27 @@ class Zygotes:
     def __init__(self, runtime_path: Path, on_child_exit: Callable[[int, int], None]) -> None:
         self._runtime_path = runtime_path
         self._on_child_exit = on_child_exit
-        self._by_layer: dict[str, Zygote] = {}
+        self._by_layer: dict[tuple[str, int | None], Zygote] = {}
         self._gone = asyncio.Event()
 
-    def of(self, layer: str, layer_path: str) -> Zygote:
-        """Return the layer's zygote, started now if there is none."""
-        zygote = self._by_layer.pop(layer, None)
+    def of(self, layer: str, layer_path: str, uid: int | None = None) -> Zygote:
+        """Return the layer's zygote, started now if there is none.
+
+        One with a layer imports what a stranger has chosen, so it runs as `uid`, and other users
+        have others. The one without imports the platform alone: it serves all, and its children
+        change to their users themselves.
+        """
+        place = (layer, uid if layer else None)
+        zygote = self._by_layer.pop(place, None)
         if zygote is None:
             self._make_room()
-            zygote = self._start(layer, layer_path)
-        self._by_layer[layer] = zygote  # at the end: the first ones are the least recently used
+            zygote = self._start(layer, layer_path, place[1])
+        self._by_layer[place] = zygote  # at the end: the first ones are the least recently used
         return zygote
 
     def survey(self) -> list[dict[str, Any]]:
         """Return what SURVEYED says about zygotes."""
-        return [{"layer": layer, "pid": each.pid} for layer, each in self._by_layer.items()]
+        return [{"layer": layer, "pid": each.pid} for (layer, _), each in self._by_layer.items()]
 
     def close(self) -> None:
         """End all of them."""
@@ -196,9 +219,10 @@ class Zygotes:
             self._gone.clear()
             await self._gone.wait()
 
-    def _start(self, layer: str, layer_path: str) -> Zygote:
+    def _start(self, layer: str, layer_path: str, uid: int | None) -> Zygote:
         zygote = Zygote(
             layer,
+            uid,
             on_child_exit=self._on_child_exit,
             on_exit=lambda: self._exited(zygote),
         )
@@ -208,12 +232,12 @@ class Zygotes:
     def _make_room(self) -> None:
         idle = [zygote for zygote in self._by_layer.values() if not zygote.children]
         for zygote in idle[: max(0, len(idle) - MAX_IDLE_ZYGOTES + 1)]:
-            del self._by_layer[zygote.layer]
+            del self._by_layer[zygote.place]
             zygote.close()
 
     def _exited(self, zygote: Zygote) -> None:
-        if self._by_layer.get(zygote.layer) is zygote:
-            del self._by_layer[zygote.layer]
+        if self._by_layer.get(zygote.place) is zygote:
+            del self._by_layer[zygote.place]
         for pid in list(zygote.children):
             self._on_child_exit(pid, -signal.SIGKILL)  # the kernel's doing: they die with it
         self._gone.set()

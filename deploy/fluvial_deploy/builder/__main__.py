@@ -36,6 +36,7 @@ def main() -> int:
     except InvalidRequestError as error:
         print(f"builder: {error}", file=sys.stderr)
         return 2
+    os.umask(0o022)  # what is installed must be readable for the users that apps run as
     asyncio.run(serve(config))
     return 0
 

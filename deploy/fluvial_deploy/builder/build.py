@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from fluvial.bundle import file_digest, unpack
 from fluvial.errors import BundleError, InvalidRequestError
 from fluvial.manifest import InstanceSettings, Manifest, load_manifest
 from fluvial.runtime_path import runtime_folder
+from fluvial.unprivileged import choose_identities
 from fluvial_deploy.builder.bytecode import compile_tree
 from fluvial_deploy.builder.children import LogLine
 from fluvial_deploy.builder.config import Config
@@ -132,7 +134,8 @@ class Builds:
             layer=self._home / "layers" / layer if layer else None,
             runtime=runtime_folder(self._home),
         )
-        functions = await inspect_bundle(path, manifest, log)
+        uid = choose_identities(os.environ, self._home).for_inspection
+        functions = await inspect_bundle(path, manifest, log, uid=uid)
         await log(_summary(functions))
         return BuildReport(
             manifest=manifest, bundle=request.digest, layer=layer, functions=functions

@@ -30,6 +30,7 @@ async def run_child(
     log: LogLine,
     timeout_seconds: float,
     pass_fds: Sequence[int] = (),
+    uid: int | None = None,
 ) -> int:
     """Run `command` to its end and return its exit status; its whole group dies with it.
 
@@ -45,6 +46,9 @@ async def run_child(
         cwd=directory,
         start_new_session=True,
         pass_fds=pass_fds,
+        user=uid,
+        group=uid,
+        extra_groups=None if uid is None else [],
         limit=MAX_LINE_BYTES,
     )
     try:

@@ -50,7 +50,12 @@ class ImportPath:
 
 
 async def inspect_bundle(
-    path: ImportPath, manifest: Manifest, log: LogLine, *, timeout_seconds: float = IMPORT_SECONDS
+    path: ImportPath,
+    manifest: Manifest,
+    log: LogLine,
+    *,
+    timeout_seconds: float = IMPORT_SECONDS,
+    uid: int | None = None,
 ) -> Functions:
     """Return what the bundle registers when its modules are imported.
 
@@ -61,7 +66,7 @@ async def inspect_bundle(
     # A file, not a pipe: a process that the bundle leaves behind could keep a pipe open for ever.
     with tempfile.TemporaryFile() as answer:
         try:
-            status = await _run(path, manifest, log, answer.fileno(), timeout_seconds)
+            status = await _run(path, manifest, log, answer.fileno(), uid, timeout_seconds)
         except ChildTimeoutError as error:
             raise ImportFailedError(
                 f"importing the bundle {error}: move slow work out of the import"
@@ -71,7 +76,12 @@ async def inspect_bundle(
 
 
 async def _run(
-    path: ImportPath, manifest: Manifest, log: LogLine, answer_fd: int, timeout_seconds: float
+    path: ImportPath,
+    manifest: Manifest,
+    log: LogLine,
+    answer_fd: int,
+    uid: int | None,
+    timeout_seconds: float,
 ) -> int:
     request = {
         "bundle": str(path.bundle),
@@ -82,6 +92,8 @@ async def _run(
         "answer_fd": answer_fd,
     }
     with tempfile.TemporaryDirectory() as home:
+        if uid is not None:
+            os.chown(home, uid, uid)
         return await run_child(
             [sys.executable, "-I", "-S", "-X", "utf8", "-B", str(_PROGRAM), json.dumps(request)],
             environment={"HOME": home, "TMPDIR": home, "PATH": os.defpath, "LANG": "C.UTF-8"},
@@ -89,6 +101,7 @@ async def _run(
             log=log,
             timeout_seconds=timeout_seconds,
             pass_fds=(answer_fd,),
+            uid=uid,
         )
 
 

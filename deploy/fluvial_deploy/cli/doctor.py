@@ -13,6 +13,7 @@ from typing import Final
 import typer
 
 from fluvial.errors import FluvialError
+from fluvial.unprivileged import choose_identities
 from fluvial_deploy.cli.connection import connect, control_url, home_path
 from fluvial_deploy.cli.exits import ExitCode, reported
 from fluvial_deploy.cli.options import Json
@@ -72,8 +73,15 @@ def _home() -> Finding:
     home = home_path()
     if not home.exists():
         return Finding("home", True, f"{home} (made by the first `fluvial up`)")
-    is_private = not home.stat().st_mode & 0o077
+    is_private = not home.stat().st_mode & 0o066  # root's may be passed, on the way to bundles
     return Finding("home", is_private, f"{home}" + ("" if is_private else " is open to others"))
+
+
+def _users() -> Finding:
+    identities = choose_identities(os.environ, home_path())
+    if identities.are_used:
+        return Finding("users", True, f"apps run as users {identities.first} to {identities.last}")
+    return Finding("users", True, f"apps run as the platform's own user: {identities.reason}")
 
 
 def _disk() -> Finding:
@@ -100,6 +108,7 @@ _CHECKS: Final[tuple[Callable[[], Finding], ...]] = (
     _uv,
     _valkey,
     _home,
+    _users,
     _disk,
     _platform,
 )

@@ -20,6 +20,7 @@ from fluvial.errors import FluvialError
 _LONGEST_RUN_DIR: Final = 60
 _TOKEN_BYTES: Final = 32
 _FOLDERS: Final = ("store", "keyring", "blobs", "bundles", "layers", "runtime", "logs", "logs/apps")
+_OF_APPS: Final = ("bundles", "layers", "runtime")
 
 
 class AlreadyRunningError(FluvialError):
@@ -88,6 +89,10 @@ class Home:
             ) from error
         for folder in (self.path, self.run_dir):
             _check_private(folder)
+        if os.geteuid() == 0:
+            # Apps have users of their own, who must get at their code and at nothing beside it.
+            for folder in (self.path, *(self.path / name for name in _OF_APPS)):
+                folder.chmod(0o711)
         self._create_token()
 
     def lock(self) -> int:

@@ -13,13 +13,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from fluvial import unprivileged
 from fluvial_deploy.builder.config import install_environment
 from fluvial_deploy.up.home import Home
 from fluvial_deploy.up.listeners import url_of
 from fluvial_deploy.up.processes import Program
 from fluvial_deploy.up.settings import UpSettings
 
-_KEPT: Final = frozenset({"PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "VIRTUAL_ENV"})
+_KEPT: Final = frozenset(
+    {"PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "VIRTUAL_ENV", unprivileged.VARIABLE}
+)
 _GATEWAY_GRACE_SECONDS: Final = 20.0  # it drains for up to 10 s, then releases its leases
 _INVOKER_GRACE_SECONDS: Final = 15.0
 

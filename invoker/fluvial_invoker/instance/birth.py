@@ -13,6 +13,7 @@ from fluvial_invoker.instance.confinement import (
     CONTROL_FD,
     LISTENER_FD,
     LOG_FD,
+    become,
     confine,
     die_with_parent,
     reseed,
@@ -32,19 +33,21 @@ def be_born(listener_fd: int, log_fd: int, control_fd: int, *, parent_pid: int) 
     try:
         die_with_parent(parent_pid)
         take_descriptors(listener_fd, log_fd, control_fd)
-        status = _live()
+        status = _live(parent_pid)
     except BaseException:  # noqa: BLE001 - the process's last word; it must not unwind into the zygote
         os.write(2, traceback.format_exc().encode("utf-8", "replace"))
     # No interpreter shutdown: a fork would tear down, and copy, all that the zygote has loaded.
     os._exit(status)
 
 
-def _live() -> int:
+def _live(parent_pid: int) -> int:
     control = Control(socket.socket(fileno=CONTROL_FD))
     listener = socket.socket(fileno=LISTENER_FD)
     certificate = control.wait_for_certificate()
+    become(certificate.uid)
+    die_with_parent(parent_pid)
     confine(certificate.deployment)
-    set_environment(certificate.deployment)
+    set_environment(certificate.deployment, certificate.user_folder)
     reseed()
     os.chdir(certificate.bundle_path)
     _set_import_path(certificate)

@@ -26,6 +26,8 @@ class BirthCertificate:
     key_id: str  # the current key of the app
     roots: dict[str, bytes]
     grace_seconds: float  # how long invocations may go on after SIGTERM
+    uid: int | None = None  # whose process it becomes; None: it stays the invoker's
+    user_folder: str = ""  # its HOME, where it has a uid of its own
 
     def encode(self) -> bytes:
         plain = {
@@ -37,6 +39,8 @@ class BirthCertificate:
             "key_id": self.key_id,
             "roots": self.roots,
             "grace_seconds": self.grace_seconds,
+            "uid": self.uid,
+            "user_folder": self.user_folder,
         }
         return msgpack.packb(plain)
 

@@ -77,6 +77,18 @@ def _lift(fd: int) -> int:
     return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_FOREIGN_FD)
 
 
+def become(uid: int | None) -> None:
+    """Become another user, for good; does nothing for None, or where the start has done it.
+
+    The kernel forgets what `die_with_parent` has asked for: ask again afterwards.
+    """
+    if uid is None or os.getuid() == uid:
+        return
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+
+
 def confine(spec: DeploymentSpec) -> None:
     """Give up what user code must not have. Irreversible."""
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
@@ -95,9 +107,11 @@ def _limit(kind: int, value: int) -> None:
     resource.setrlimit(kind, (value, value))
 
 
-def set_environment(spec: DeploymentSpec) -> None:
+def set_environment(spec: DeploymentSpec, user_folder: str = "") -> None:
     """Replace the environment by the allow-list, the deployment's own, and who it is."""
     environment = inherited_environment(os.environ)
+    if user_folder:
+        environment["HOME"] = user_folder
     environment.update(spec.environment)
     environment["FLUVIAL_APP"] = spec.app
     environment["FLUVIAL_DEPLOYMENT"] = spec.deployment

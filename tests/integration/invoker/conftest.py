@@ -242,6 +242,7 @@ class Machine:
 
     def __init__(self, home: Path) -> None:
         self.home = home
+        self.python = sys.executable
         self.run_dir = home / "run"
         (self.run_dir / "i").mkdir(parents=True, mode=0o700)
         self.socket_path = self.run_dir / "invoker.sock"
@@ -263,7 +264,7 @@ class Machine:
         }
         with (self.home / "invoker.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "fluvial_invoker"],
+                [self.python, "-m", "fluvial_invoker"],
                 env={**os.environ, **own, **environment},
                 pass_fds=(fd,),
                 stderr=log,
