@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import secrets
+import select
 import signal
 import time
 from enum import Enum
@@ -65,6 +66,7 @@ class Instance(asyncio.Protocol):
         self._control_closed = asyncio.Event()
         self._failure: str | None = None
         self._was_ready = False
+        self._is_released = False
         self._retiring_reason = "exit:0"
         self._started_at = time.monotonic()
         self._killer: asyncio.TimerHandle | None = None
@@ -73,7 +75,15 @@ class Instance(asyncio.Protocol):
     @property
     def accepts(self) -> bool:
         """Whether a gateway may be given this instance."""
-        return self.state in (State.STARTING, State.READY)
+        return self.state in (State.STARTING, State.READY) and not self._has_died()
+
+    def _has_died(self) -> bool:
+        """Ask the kernel: a gateway may hear of a death before its zygote has told of it."""
+        if self._pidfd is None:
+            return False
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        return bool(poll.poll(0))
 
     async def open(self, certificate: BirthCertificate) -> None:
         """Start to listen to it, and write its certificate; before the process exists."""
@@ -177,7 +187,8 @@ class Instance(asyncio.Protocol):
             case ControlType.RETIRING:
                 self.state = State.RETIRING
                 self._retiring_reason = str(header[2])[:100]
-                if self._control is not None:
+                if self._control is not None and not self._is_released:
+                    self._is_released = True
                     self._control.write(pack(ControlType.RELEASED, 0))
             case ControlType.READY:
                 pass  # told to end while it was starting
