@@ -100,15 +100,16 @@ class _HashingWriter:
 def _entries(root: Path, limits: Limits) -> Iterator[_Entry]:
     """Yield what goes into the bundle of `root`; stops with an error at the first limit."""
     rules, paths = IgnoreRules.of(root), Paths(limits)
-    total_bytes = 0
+    total_bytes, largest = 0, (0, "")
     for entry in _walk(root, "", rules, (root,)):
         paths.add(entry.path, is_directory=entry.status is None)
-        total_bytes += entry.status.st_size if entry.status else 0
+        size = entry.status.st_size if entry.status else 0
+        total_bytes += size
+        largest = max(largest, (size, entry.path))
         if total_bytes > limits.total_bytes:
-            limit = limits.total_bytes >> 20
             raise BundleTooLargeError(
-                f"the bundle is larger than {limit} MiB (at {entry.path}): "
-                "leave files out with .fluvialignore"
+                f"the bundle is larger than {limits.total_bytes >> 20} MiB; its largest file is "
+                f"{largest[1]}: leave files out with .fluvialignore"
             )
         yield entry
 

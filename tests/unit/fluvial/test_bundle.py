@@ -208,7 +208,7 @@ def test_limits_name_themselves(source: Path, tmp_path: Path) -> None:
 
     with pytest.raises(BundleTooLargeError, match="more than 1 files"):
         pack(source, tmp_path / "a", Limits(files=1))
-    with pytest.raises(BundleTooLargeError, match=r"\(at b\).*fluvialignore"):
+    with pytest.raises(BundleTooLargeError, match=r"largest file is b: .*fluvialignore"):
         pack(source, tmp_path / "a", Limits(total_bytes=9))
 
 
