@@ -13,17 +13,21 @@ import importlib
 import inspect
 import json
 import os
+import resource
 import sys
 import traceback
 from types import TracebackType
 from typing import Any
 
+_MAX_MEMORY_BYTES = 2 * 1024**3
+_MAX_FILE_BYTES = 256 * 1024**2  # of one that the import writes
 _MAX_MESSAGE_CHARACTERS = 16_000
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
     """Return the answer for one bundle."""
+    _limit()
     standard = list(sys.path)
     layer = [request["layer"]] if request["layer"] else []
     sys.path[:] = [request["bundle"], *standard, *layer, request["runtime"]]
@@ -42,6 +46,18 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
         modules = ", ".join(request["workflows"])
         return {"code": "no_entrypoint", "message": f"{modules}: no workflow is defined there"}
     return {"interface": interface, "workflows": workflows, "steps": steps}
+
+
+def _limit() -> None:
+    """Bound what an import may take; the time is bounded by whoever started this."""
+    for kind, most in (
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_DATA, _MAX_MEMORY_BYTES),
+        (resource.RLIMIT_FSIZE, _MAX_FILE_BYTES),
+    ):
+        hard = resource.getrlimit(kind)[1]
+        value = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(kind, (value, value))
 
 
 class _RefusedError(Exception):

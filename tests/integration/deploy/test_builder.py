@@ -227,6 +227,26 @@ def test_the_import_sees_no_environment_and_not_the_platform(builder: Any, sourc
     assert answer.report, answer.message
 
 
+@pytest.mark.parametrize(
+    ("greedy", "reason"),
+    [
+        ("held = bytearray(3 * 1024**3)", "MemoryError"),
+        ("import os; open(os.environ['HOME'] + '/x', 'wb').truncate(1024**3)", "File too large"),
+    ],
+)
+def test_an_import_cannot_take_the_machine(
+    builder: Any, source: Path, greedy: str, reason: str
+) -> None:
+    put(
+        source, main__py=f"import signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n{greedy}\n"
+    )
+    put(source, fluvial__toml='workflows = ["main"]\n')
+    answer = builder.build(source)
+
+    assert answer.code == "import_failed"
+    assert reason in answer.message
+
+
 def test_an_altered_archive_is_refused(builder: Any, source: Path) -> None:
     put(source, main__py=ASGI)
     archive = builder.home / "blobs"
