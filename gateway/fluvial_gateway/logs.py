@@ -16,7 +16,7 @@ _STANDARD: Final = frozenset(logging.makeLogRecord({}).__dict__) | {
     "taskName",
 }
 # Tokens of ours, and the user part of URLs such as redis://user:password@host.
-_SECRETS: Final = re.compile(r"flv_[\w-]{16,}|(?<=://)[^\s/@\"]+(?=@)|(?i:(?<=bearer )\S+)")
+_SECRETS: Final = re.compile(r"flv_[\w-]{16,}|(?<=://)[^\s/\"]+(?=@)|(?i:(?<=bearer )\S+)")
 _MAX_CHARACTERS: Final = 16 * 1024  # of a line; a traceback is seldom longer
 
 

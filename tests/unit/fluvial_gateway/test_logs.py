@@ -40,6 +40,12 @@ def test_secrets_are_redacted_wherever_they_stand() -> None:
     assert line["url"] == "redis://[redacted]@host:1/0"
 
 
+def test_a_password_with_an_at_sign_is_redacted_to_its_end() -> None:
+    line = _line("cannot reach redis://user:hun@ter2@host:1/0")
+
+    assert line["message"] == "cannot reach redis://[redacted]@host:1/0"
+
+
 def test_traceback_is_one_field() -> None:
     try:
         raise ValueError(TOKEN)
