@@ -26,6 +26,7 @@ _FIRST_FOREIGN_FD: Final = 6
 _MAX_FILES: Final = 1024
 _THREAD_STACK_BYTES: Final = 8 * 1024 * 1024  # glibc's default: counted by RLIMIT_DATA at once
 _OWN_THREADS: Final = 64
+_MAX_TASKS: Final = 4096  # threads and processes of all instances of an app together
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
@@ -78,15 +79,18 @@ def _lift(fd: int) -> int:
 
 
 def become(uid: int | None) -> None:
-    """Become another user, for good; does nothing for None, or where the start has done it.
+    """Become another user, for good, if the start has not done it; does nothing for None.
 
     The kernel forgets what `die_with_parent` has asked for: ask again afterwards.
     """
-    if uid is None or os.getuid() == uid:
+    if uid is None:
         return
-    os.setgroups([])
-    os.setresgid(uid, uid, uid)
-    os.setresuid(uid, uid, uid)
+    if os.getuid() != uid:
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+    # The kernel counts a user's threads: only where the user is the app alone does it make sense.
+    _limit(resource.RLIMIT_NPROC, _MAX_TASKS)
 
 
 def confine(spec: DeploymentSpec) -> None:

@@ -18,7 +18,7 @@ from fluvial.unprivileged import closed_at
 from tests.integration.invoker.conftest import Machine, linked
 
 ATTEMPTS = """
-    import glob, json, os, signal, socket, sys
+    import os, resource, socket, sys
 
     def tried(what, *arguments):
         try:
@@ -75,6 +75,7 @@ ATTEMPTS = """
                              if line.startswith(("CapEff", "CapPrm"))],
             "outcomes": outcomes,
             "home": os.path.expanduser("~"),
+            "tasks": resource.getrlimit(resource.RLIMIT_NPROC),
         }
 """
 HARMLESS = {"PermissionError", "FileNotFoundError"}
@@ -155,6 +156,7 @@ def test_an_app_reaches_nothing_of_the_platform(open_machine: Machine, *, layer:
         assert "said through the device" in machine.app_log("attacker")
         folder = machine.home / "users" / "attacker"
         assert seen["home"] == str(folder)
+        assert seen["tasks"] == [4096, 4096]
         assert (folder.stat().st_uid, stat.S_IMODE(folder.stat().st_mode)) == (uid, 0o700)
 
     asyncio.run(main())
