@@ -17,6 +17,7 @@ import hashlib
 import os
 import re
 import time
+from functools import lru_cache
 
 from fluvial.errors import InvalidRequestError
 
@@ -46,6 +47,7 @@ def keyed_run_id(app: str, workflow: str, key: str, partitions: int) -> str:
     return f"run_{_base32(partition, 2)}{_base32(body, _BODY_CHARACTERS)}"
 
 
+@lru_cache(maxsize=16_384)  # a run's id is asked for at every hand-off
 def partition_of(run_id: str) -> int:
     """Return the partition that a run id names.
 
