@@ -13,6 +13,8 @@ from fluvial_queue.jobs import Job
 
 MAX_IN_FLIGHT = 800  # jobs of one deployment: 8 instances of 100 invocations, the default limits
 
+Start = Callable[[Job], bool]  # false: the job was not started, and takes no place
+
 
 class Admission:
     """Hands jobs on, a bounded number of each deployment at a time."""
@@ -20,9 +22,9 @@ class Admission:
     def __init__(self, *, limit: int = MAX_IN_FLIGHT) -> None:
         self._limit = limit
         self._in_flight: dict[str, int] = {}
-        self._waiting: dict[str, deque[tuple[Job, Callable[[Job], None]]]] = {}
+        self._waiting: dict[str, deque[tuple[Job, Start]]] = {}
 
-    def submit(self, job: Job, start: Callable[[Job], None]) -> None:
+    def submit(self, job: Job, start: Start) -> None:
         """Call `start` with a job now, or once an earlier one of its deployment has finished."""
         deployment = job.view.deployment
         count = self._in_flight.get(deployment, 0)
@@ -30,15 +32,15 @@ class Admission:
             self._waiting.setdefault(deployment, deque()).append((job, start))
             return
         self._in_flight[deployment] = count + 1
-        start(job)
+        if not start(job):
+            self.finished(deployment)
 
     def finished(self, deployment: str) -> None:
         """A job of this deployment that was started is over: start the next one."""
         queue = self._waiting.get(deployment)
         while queue:
             job, start = queue.popleft()
-            if not job.over:
-                start(job)
+            if not job.over and start(job):
                 return
         self._waiting.pop(deployment, None)
         count = self._in_flight[deployment] - 1

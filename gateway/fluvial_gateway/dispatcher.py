@@ -18,7 +18,13 @@ from fluvial_gateway.observing import DispatchObserver
 from fluvial_gateway.ownership import Ownership
 from fluvial_gateway.store_clock import StoreClock, boottime
 from fluvial_gateway.waiting import Waiters
-from fluvial_queue.contract import OutcomeUnknownError, Pulse, Store, StoreUnavailableError
+from fluvial_queue.contract import (
+    Lease,
+    OutcomeUnknownError,
+    Pulse,
+    Store,
+    StoreUnavailableError,
+)
 
 LEASE_MS: Final = 30_000
 RENEW_SECONDS: Final = 10.0
@@ -77,15 +83,16 @@ class Dispatcher:
                     await self._progress.wait()
         except TimeoutError:
             logger.warning("drain deadline passed", extra={"seconds": drain_seconds})
-        for owned in self._owned.values():
+        given_up = list(self._owned.values())
+        self._owned.clear()
+        for owned in given_up:
             owned.close()
         try:
             async with asyncio.timeout(drain_seconds):
-                for owned in self._owned.values():
+                for owned in given_up:
                     await self.store.release(owned.lease)
         except (OutcomeUnknownError, StoreUnavailableError, TimeoutError) as error:
             logger.warning("leases not released", extra={"error": str(error)})
-        self._owned.clear()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -130,10 +137,11 @@ class Dispatcher:
     def progressed(self) -> None:
         self._progress.set()
 
-    def lose(self, partition: int) -> None:
-        owned = self._owned.pop(partition, None)
-        if owned is not None:
-            logger.warning("lease lost", extra={"partition": partition})
+    def lose(self, lease: Lease) -> None:
+        owned = self._owned.get(lease.partition)
+        if owned is not None and owned.lease == lease:
+            logger.warning("lease lost", extra={"partition": lease.partition})
+            del self._owned[lease.partition]
             owned.close()
 
     def _finished(self, task: asyncio.Task[None]) -> None:
@@ -167,7 +175,7 @@ class Dispatcher:
 
     def _take_pulse(self, owned: Ownership, pulse: Pulse, sent: float) -> None:
         if not pulse.held:
-            self.lose(owned.lease.partition)
+            self.lose(owned.lease)
             return
         valid_until = sent + LEASE_MS / 1000 - MARGIN_SECONDS
         owned.renewed(valid_until, pulse.next_timer_ms, pulse.last_message_id)
@@ -181,7 +189,7 @@ class Dispatcher:
         )
         fresh: list[Ownership] = []
         for lease in leases:
-            if lease is not None:
+            if lease is not None and not self._stopping.is_set():
                 owned = Ownership(lease, self, admission=self._admission)
                 owned.valid_until = sent + LEASE_MS / 1000 - MARGIN_SECONDS
                 self._owned[lease.partition] = owned

@@ -29,10 +29,16 @@ MAX_REFUSALS = 5  # final refusals (the code cannot be imported) before a run pa
 logger = logging.getLogger(__name__)
 
 
-class LogReader(Protocol):
-    """Reads a run's log for a replay."""
+class FlightOwner(Protocol):
+    """The owner of the jobs' partition."""
 
-    async def read_log(self, run_id: str, length: int) -> list[bytes]: ...
+    def may_start(self, job: Job) -> bool:
+        """Whether jobs may be dispatched now; one that may not is kept for later by the owner."""
+        ...
+
+    async def read_log(self, run_id: str, length: int) -> list[bytes] | None:
+        """Return a run's log for a replay; None: the partition has another owner now."""
+        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -51,22 +57,23 @@ class Flights:
     def __init__(
         self,
         sequencer: Sequencer,
-        logs: LogReader,
+        owner: FlightOwner,
         around: Surroundings,
         admission: Admission,
     ) -> None:
         self._sequencer = sequencer
-        self._logs = logs
+        self._owner = owner
         self._around = around
         self._admission = admission
         self._loop = asyncio.get_running_loop()
         self._flights: dict[Job, _Flight] = {}
         self._refusals: dict[Job, int] = {}
+        self._replays = 0  # whose logs are being read
 
     @property
     def count(self) -> int:
         """How many invocations are under way."""
-        return len(self._flights)
+        return len(self._flights) + self._replays
 
     def submit(self, job: Job) -> None:
         """Invoke a job as soon as its deployment's share allows."""
@@ -79,23 +86,29 @@ class Flights:
         if flight is not None and flight.handle is not None:
             flight.handle.cancel(reason)
 
-    def _start(self, job: Job) -> None:
+    def _start(self, job: Job) -> bool:
+        if not self._owner.may_start(job):
+            return False
         if job.replay:
+            self._replays += 1
             self._around.spawn(self._replay(job))
         elif job.kind == "turn":
             self._send(job, self._turn_fields(job, job.view.pending))
-        elif job.step_id in job.view.steps:
-            self._send(job, self._step_fields(job))
         else:
-            self._admission.finished(job.view.deployment)  # given up while it waited
+            self._send(job, self._step_fields(job))
+        return True
 
     async def _replay(self, job: Job) -> None:
-        events = await self._logs.read_log(job.view.run_id, job.base)
-        self._around.observer.replay("not_live", len(events))
-        if job.over:
+        try:
+            events = await self._owner.read_log(job.view.run_id, job.base)
+        finally:
+            self._replays -= 1
+        if events is None or job.over:
+            self._around.progressed()
             self._admission.finished(job.view.deployment)
-        else:
-            self._send(job, self._turn_fields(job, events))
+            return
+        self._around.observer.replay("not_live", len(events))
+        self._send(job, self._turn_fields(job, events))
 
     def _turn_fields(self, job: Job, events: Sequence[bytes]) -> tuple[str, dict[str, Any], bytes]:
         view = job.view

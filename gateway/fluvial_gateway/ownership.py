@@ -19,12 +19,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
+from fluvial.errors import FluvialError
 from fluvial.events import Event, EventType
 from fluvial_gateway.admission import Admission
 from fluvial_gateway.flights import Flights
 from fluvial_gateway.store_clock import boottime
 from fluvial_gateway.surroundings import Surroundings
 from fluvial_queue.contract import (
+    CommitAnswer,
     CommitEntry,
     CommitOutcome,
     Lease,
@@ -74,6 +76,7 @@ class Ownership:
         self._committing = 0  # calls to the store that are under way
         self._flush_is_due = False
         self._held: list[Job] = []  # dispatched while the lease was in doubt
+        self._is_draining = False
         self._cursor = ""
         self._is_reading = False
         self._read_again = False
@@ -92,7 +95,7 @@ class Ownership:
         held, self._held = self._held, []
         for job in held:
             if not job.over:
-                self._flights.submit(job)
+                self._flights.submit(job)  # while it drains, this holds it again
 
     def read(self) -> None:
         """Read the messages that others have added."""
@@ -111,8 +114,8 @@ class Ownership:
         self.sequencer.abandon()
 
     def hold(self) -> None:
-        """Dispatch nothing further; what is under way goes on."""
-        self.valid_until = 0.0
+        """Start no step any more; what is under way is brought to an end."""
+        self._is_draining = True
 
     def _has_ended(self) -> bool:
         return self._closed
@@ -128,10 +131,17 @@ class Ownership:
         return self._around.clock.now_ms()
 
     def dispatch(self, job: Job) -> None:
-        if boottime() > self.valid_until:
-            self._held.append(job)
-        else:
-            self._flights.submit(job)
+        self._flights.submit(job)
+
+    def may_start(self, job: Job) -> bool:
+        """Say whether a job may be dispatched now; one that may not waits for the next renewal.
+
+        While this drains, turns still run: the results of finished steps wait behind them.
+        """
+        if boottime() <= self.valid_until and not (self._is_draining and job.kind == "step"):
+            return True
+        self._held.append(job)
+        return False
 
     def cancel(self, job: Job, reason: str) -> None:
         self._flights.cancel(job, reason)
@@ -176,6 +186,9 @@ class Ownership:
             reply = await self._until_definite(
                 "commit", lambda: self._around.store.commit(self.lease, group)
             )
+        except FluvialError as error:
+            await self._commit_singly(group, error)
+            return
         finally:
             self._committing -= 1
             self._around.progressed()
@@ -189,11 +202,27 @@ class Ownership:
         for answer in reply.answers:
             self._around.observer.commit(answer.outcome.value, answered - began)
         if any(answer.outcome is CommitOutcome.EPOCH for answer in reply.answers):
-            self._around.lose(self.lease.partition)
+            self._around.lose(self.lease)
             return
         for entry, answer in zip(group, reply.answers, strict=True):
-            self.sequencer.committed(entry, answer)
+            self._committed(entry, answer)
         self._around.observer.handoff(time.perf_counter() - answered)
+
+    async def _commit_singly(self, group: list[CommitEntry], error: FluvialError) -> None:
+        """The store will never take this group: find the run at fault, and spare the others."""
+        if len(group) == 1:
+            extra = {"run": group[0].run_id, "reason": str(error)}
+            logger.error("a commit is refused for good: its run stands still", extra=extra)
+            return
+        for entry in group:
+            self._committing += 1
+            await self._commit([entry])
+
+    def _committed(self, entry: CommitEntry, answer: CommitAnswer) -> None:
+        try:
+            self.sequencer.committed(entry, answer)
+        except Exception:  # one run's failure must not keep the others' answers from them
+            logger.exception("a commit was not taken in", extra={"run": entry.run_id})
 
     async def _until_definite(
         self, what: str, operation: Callable[[], Awaitable[_Result]]
@@ -221,7 +250,7 @@ class Ownership:
                     self.lease, after=self._cursor, limit=WINDOW
                 )
                 if messages is None:
-                    self._around.lose(self.lease.partition)
+                    self._around.lose(self.lease)
                     return
                 self._offer(messages)
                 if len(messages) < WINDOW and not self._read_again:
@@ -250,7 +279,7 @@ class Ownership:
     ) -> tuple[RunRecord | None, list[bytes], list[StoredMessage] | None]:
         stored = await self._messages_of(run_id) if again else None
         record = await self._around.store.read_run(run_id)
-        events = await self.read_log(run_id, record.events) if record is not None else []
+        events = await self._read_log(run_id, record.events) if record is not None else []
         return record, events, stored
 
     async def _messages_of(self, run_id: str) -> list[StoredMessage]:
@@ -260,15 +289,18 @@ class Ownership:
         while True:
             messages = await self._around.store.window(self.lease, after=after, limit=WINDOW)
             if messages is None:
-                self._around.lose(self.lease.partition)
+                self._around.lose(self.lease)
                 return found
             found += [stored for stored in messages if _is_of(stored, run_id)]
             if len(messages) < WINDOW:
                 return found
             after = messages[-1].id
 
-    async def read_log(self, run_id: str, length: int) -> list[bytes]:
-        """Return the first `length` events of a run's log."""
+    async def read_log(self, run_id: str, length: int) -> list[bytes] | None:
+        """Return the first `length` events of a run's log; None: not the owner now."""
+        return await self._until_definite("read log", lambda: self._read_log(run_id, length))
+
+    async def _read_log(self, run_id: str, length: int) -> list[bytes]:
         events: list[bytes] = []
         while len(events) < length:
             limit = min(READ_BATCH, length - len(events))
@@ -312,7 +344,7 @@ class Ownership:
             while not self._has_ended():
                 fired = await self._around.store.fire_timers(self.lease, limit=TIMER_BATCH)
                 if fired is None:
-                    self._around.lose(self.lease.partition)
+                    self._around.lose(self.lease)
                     return
                 self._around.clock.synchronise(fired.now_ms)
                 for stored in fired.messages:

@@ -9,7 +9,7 @@ from fluvial_gateway.invocation_ids import InvocationIds
 from fluvial_gateway.invocations import Invocations
 from fluvial_gateway.observing import DispatchObserver
 from fluvial_gateway.store_clock import StoreClock
-from fluvial_queue.contract import Store
+from fluvial_queue.contract import Lease, Store
 
 
 class Surroundings(Protocol):
@@ -38,6 +38,6 @@ class Surroundings(Protocol):
         """An invocation or a commit is over: somebody may wait for the last one."""
         ...
 
-    def lose(self, partition: int) -> None:
-        """The lease of a partition is gone."""
+    def lose(self, lease: Lease) -> None:
+        """A lease is gone; without effect if its partition is held anew since."""
         ...

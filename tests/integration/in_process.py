@@ -20,7 +20,13 @@ from fluvial.signatures import encode_call
 from fluvial.turns import LiveRuns
 from fluvial.workflows import Workflow
 from fluvial_gateway.dispatcher import Dispatcher
-from fluvial_gateway.invocations import Answered, InvocationHandle, Lost, Outcome
+from fluvial_gateway.invocations import (
+    Answered,
+    InvocationHandle,
+    Lost,
+    Outcome,
+    Unavailable,
+)
 from fluvial_queue.contract import StartRun, Store
 
 APP = "app"
@@ -67,6 +73,12 @@ class _Handle:
         self.task.cancel()
 
 
+class _Refused:
+    instance = None
+
+    def cancel(self, reason: str) -> None: ...
+
+
 class InProcess:
     """Two instances in this process."""
 
@@ -76,6 +88,8 @@ class InProcess:
         self._tasks: dict[asyncio.Task[None], Callable[[Outcome], None]] = {}
         self._runs: set[str] = set()
         self.next_instance = 0
+        self.is_broken = False  # the deployment cannot be imported
+        self._started = asyncio.Event()
 
     def invoke(
         self,
@@ -86,11 +100,23 @@ class InProcess:
         deadline_seconds: float,
         done: Callable[[Outcome], None],
     ) -> InvocationHandle:
+        if self.is_broken:
+            refusal = Unavailable("import_failed", "a test's", False)
+            asyncio.get_running_loop().call_soon(done, refusal)
+            return _Refused()
+        self._started.set()
         number = int(prefer[-1]) if prefer is not None else self.next_instance
         task = asyncio.create_task(self._work(number, fields, done))
         self._tasks[task] = done
         task.add_done_callback(lambda t: self._tasks.pop(t, None))
         return _Handle(f"ins{number}", task)
+
+    async def started_next(self) -> None:
+        """Wait until something was invoked, and its code has begun."""
+        self._started.clear()
+        if not self._tasks:
+            await self._started.wait()
+        await asyncio.sleep(0)
 
     def forget(self, instance: str, run_ids: Sequence[str]) -> None:
         self._instances[int(instance[-1])].forget(run_ids)
@@ -138,7 +164,16 @@ class Application:
         self.keys = AppKeys(APP, {"k1": os.urandom(32)}, "k1")
         self.instances = InProcess(self.keys, keep_live=keep_live)
         self.observer = Silent()
-        self.dispatcher = Dispatcher(store, self.instances, self.observer, owner="gateway")
+        self.dispatcher = self._dispatcher("gateway")
+
+    def _dispatcher(self, owner: str) -> Dispatcher:
+        return Dispatcher(self.store, self.instances, self.observer, owner=owner)
+
+    async def restart(self, owner: str, drain_seconds: float) -> None:
+        """Stop the dispatcher and start another one on the same store."""
+        await self.dispatcher.stop(drain_seconds)
+        self.dispatcher = self._dispatcher(owner)
+        await self.dispatcher.start()
 
     async def start(self, workflow: Workflow[..., Any], *args: Any) -> str:
         """Start a run and return its id."""

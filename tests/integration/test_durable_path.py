@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 import pytest
 
 import fluvial
 from fluvial.events import EventType, decode_event
-from fluvial_queue.contract import SendOutcome
+from fluvial_gateway.admission import MAX_IN_FLIGHT
+from fluvial_queue import open_store
+from fluvial_queue.contract import RunStatus, SendOutcome, Store, StoreUnavailableError
 from fluvial_queue.memory import MemoryStore
 from fluvial_queue.messages import Message, MessageKind
 from tests.integration.in_process import Application
@@ -75,6 +78,28 @@ async def impatient() -> str:
         return f"late {await add(1, 1)}"
 
 
+@fluvial.step(retries=1, backoff=0.2, name="path.failing_once")
+async def failing_once() -> None:
+    executions.append("failing once")
+    if executions.count("failing once") < 2:
+        raise ValueError("once")
+
+
+@fluvial.workflow(name="path.patient")
+async def patient() -> None:
+    await failing_once()
+
+
+@fluvial.workflow(name="path.nap")
+async def nap() -> str:
+    return await slow(0.2)
+
+
+@fluvial.workflow(name="path.many_naps")
+async def many_naps() -> int:
+    return len(await asyncio.gather(*(slow(0.2) for _ in range(1000))))
+
+
 @fluvial.workflow(name="path.cleans_up")
 async def cleans_up() -> str:
     try:
@@ -87,11 +112,28 @@ async def cleans_up() -> str:
 Main = Callable[[Application], Awaitable[None]]
 
 
-def play(main: Main, *, keep_live: bool = True) -> Application:
+class Play(Protocol):
+    """Runs a test's coroutine with a store, a dispatcher and instances."""
+
+    def __call__(self, main: Main, *, keep_live: bool = True) -> Application: ...
+
+
+@pytest.fixture(params=["memory", "valkey"])
+def play(request: pytest.FixtureRequest) -> Play:
+    url = "memory://"
+    if request.param == "valkey":
+        url = request.getfixturevalue("valkey_url")
+
+    def play(main: Main, *, keep_live: bool = True) -> Application:
+        return run_application(open_store(url), main, keep_live=keep_live)
+
+    return play
+
+
+def run_application(store: Store, main: Main, *, keep_live: bool = True) -> Application:
     executions.clear()
 
     async def body() -> Application:
-        store = MemoryStore()
         await store.open()
         application = Application(store, keep_live=keep_live)
         await application.dispatcher.start()
@@ -105,11 +147,36 @@ def play(main: Main, *, keep_live: bool = True) -> Application:
     return asyncio.run(body())
 
 
+async def kinds_of(app: Application, run_id: str) -> list[EventType]:
+    return [decode_event(e).type for e in await app.store.read_events(run_id, limit=100_000)]
+
+
+async def send(app: Application, kind: MessageKind, run_id: str) -> SendOutcome:
+    return await app.store.send(run_id, Message(kind, run_id, meta={"reason": "test"}).encode())
+
+
+async def wait_for_status(app: Application, run_id: str, status: RunStatus) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            record = await app.store.read_run(run_id)
+            assert record is not None
+            if record.status is status:
+                return
+            assert not record.status.is_terminal, record.status
+            await app.dispatcher.wait_for_events(run_id, record.events, 20)
+
+
+async def wait_for_kind(app: Application, run_id: str, kind: EventType) -> None:
+    async with asyncio.timeout(20):
+        while kind not in (kinds := await kinds_of(app, run_id)):
+            await app.dispatcher.wait_for_events(run_id, len(kinds), 20)
+
+
 both = pytest.mark.parametrize("keep_live", [True, False], ids=["live", "replayed"])
 
 
 @both
-def test_a_sequence_of_steps(keep_live: bool) -> None:
+def test_a_sequence_of_steps(play: Play, keep_live: bool) -> None:
     async def main(app: Application) -> None:
         run_id = await app.start(sums, 10)
         assert await app.finish(run_id) == "completed"
@@ -126,7 +193,7 @@ def test_a_sequence_of_steps(keep_live: bool) -> None:
 
 
 @both
-def test_parallel_steps(keep_live: bool) -> None:
+def test_parallel_steps(play: Play, keep_live: bool) -> None:
     async def main(app: Application) -> None:
         assert await app.finish(await app.start(together, 100)) == "completed"
 
@@ -135,7 +202,7 @@ def test_parallel_steps(keep_live: bool) -> None:
 
 
 @both
-def test_errors_sleeps_and_retries(keep_live: bool) -> None:
+def test_errors_sleeps_and_retries(play: Play, keep_live: bool) -> None:
     async def main(app: Application) -> None:
         run_id = await app.start(careful)
         assert await app.finish(run_id) == "completed"
@@ -148,7 +215,7 @@ def test_errors_sleeps_and_retries(keep_live: bool) -> None:
 
 
 @both
-def test_a_timeout_gives_a_step_up(keep_live: bool) -> None:
+def test_a_timeout_gives_a_step_up(play: Play, keep_live: bool) -> None:
     async def main(app: Application) -> None:
         run_id = await app.start(impatient)
         assert await app.finish(run_id) == "completed"
@@ -160,19 +227,18 @@ def test_a_timeout_gives_a_step_up(keep_live: bool) -> None:
 
 
 @both
-def test_a_cancel_lets_the_workflow_clean_up(keep_live: bool) -> None:
+def test_a_cancel_lets_the_workflow_clean_up(play: Play, keep_live: bool) -> None:
     async def main(app: Application) -> None:
         run_id = await app.start(cleans_up)
         await app.dispatcher.wait_for_events(run_id, 1, 5)
-        body = Message(MessageKind.CANCEL, run_id, meta={"reason": "test"}).encode()
-        assert await app.store.send(run_id, body) is SendOutcome.ACCEPTED
+        assert await send(app, MessageKind.CANCEL, run_id) is SendOutcome.ACCEPTED
         assert await app.finish(run_id) == "cancelled"
 
     play(main, keep_live=keep_live)
     assert executions.count("add") == 1
 
 
-def test_what_a_crash_cuts_off_runs_again_and_is_named() -> None:
+def test_what_a_crash_cuts_off_runs_again_and_is_named(play: Play) -> None:
     async def main(app: Application) -> None:
         run_id = await app.start(sums, 30)
         await app.dispatcher.wait_for_events(run_id, 10, 5)
@@ -186,3 +252,116 @@ def test_what_a_crash_cuts_off_runs_again_and_is_named() -> None:
         assert kinds.count(EventType.STEP_COMPLETED) == 30
 
     play(main)
+
+
+def test_ten_thousand_parallel_steps_end(play: Play) -> None:
+    async def main(app: Application) -> None:
+        assert await app.finish(await app.start(together, 9_999), 120) == "completed"
+        assert await app.store.depth(range(app.store.partitions)) == (0, 0)
+
+    app = play(main)
+    assert executions.count("add") == 9_999
+    assert len(app.observer.commits) < 2_000  # results that come together share an entry
+
+
+def test_a_deployment_that_breaks_pauses_its_runs_and_a_resume_goes_on(play: Play) -> None:
+    async def main(app: Application) -> None:
+        run_id = await app.start(together, 5)
+        waiting = await app.start(careful)
+        await app.dispatcher.wait_for_events(run_id, 1, 5)
+        app.instances.is_broken = True
+        app.instances.kill_all()
+        for paused in (run_id, waiting):
+            await wait_for_status(app, paused, RunStatus.PAUSED)
+        app.instances.is_broken = False
+        for paused in (run_id, waiting):
+            assert await send(app, MessageKind.RESUME, paused) is SendOutcome.ACCEPTED
+            assert await app.finish(paused) == "completed"
+            assert EventType.RUN_RESUMED in await kinds_of(app, paused)
+
+    play(main)
+
+
+def test_a_retry_that_came_due_while_the_run_was_paused_is_made(play: Play) -> None:
+    async def main(app: Application) -> None:
+        run_id = await app.start(patient)
+        await wait_for_kind(app, run_id, EventType.STEP_RETRYING)
+        app.instances.is_broken = True  # the retry's message leaves the queue with the pause
+        await wait_for_status(app, run_id, RunStatus.PAUSED)
+        app.instances.is_broken = False
+        await send(app, MessageKind.RESUME, run_id)
+        assert await app.finish(run_id) == "completed"
+
+    play(main)
+    assert executions.count("failing once") == 2
+
+
+@pytest.mark.parametrize("owner", ["gateway", "another"])
+def test_another_dispatcher_takes_the_runs_over(play: Play, owner: str) -> None:
+    async def main(app: Application) -> None:
+        runs = [await app.start(sums, 200) for _ in range(3)]
+        await app.dispatcher.wait_for_events(runs[0], 20, 5)
+        await app.restart(owner, 5.0)
+        for run_id in runs:
+            assert await app.finish(run_id) == "completed"
+            kinds = await kinds_of(app, run_id)
+            assert kinds.count(EventType.STEP_COMPLETED) == 200
+
+    play(main)
+    assert executions.count("add") == 600  # what ran at the stop was waited for
+
+
+def test_a_step_that_outlasts_the_drain_runs_again_and_is_named(play: Play) -> None:
+    async def main(app: Application) -> None:
+        run_id = await app.start(nap)
+        await wait_for_kind(app, run_id, EventType.STEP_SCHEDULED)
+        await app.instances.started_next()
+        await app.restart("another", 0.01)
+        assert await app.finish(run_id) == "completed"
+        events = [decode_event(e) for e in await app.store.read_events(run_id)]
+        lost = [e.meta["reason"] for e in events if e.type is EventType.ATTEMPT_LOST]
+        assert lost == ["owner_changed"]
+
+    play(main)
+
+
+def test_a_dispatcher_that_drains_starts_nothing(play: Play) -> None:
+    async def main(app: Application) -> None:
+        run_id = await app.start(many_naps)
+        await wait_for_kind(app, run_id, EventType.STEP_SCHEDULED)
+        while executions.count("slow") < MAX_IN_FLIGHT:
+            await app.instances.started_next()
+        await app.dispatcher.stop(20.0)
+        assert executions.count("slow") == MAX_IN_FLIGHT  # the others wait for the next dispatcher
+        await app.restart("another", 0.0)
+        assert await app.finish(run_id) == "completed"
+
+    play(main)
+    assert executions.count("slow") == 1000
+
+
+class FailingReads(MemoryStore):
+    """A store whose logs cannot be read now and then."""
+
+    failures = 0
+
+    async def read_events(self, run_id: str, *, start: int = 0, limit: int = 1000) -> list[bytes]:
+        if self.failures:
+            self.failures -= 1
+            raise StoreUnavailableError("a test's")
+        return await super().read_events(run_id, start=start, limit=limit)
+
+
+def test_a_replay_outlives_a_store_that_is_away() -> None:
+    store = FailingReads()
+
+    async def main(app: Application) -> None:
+        run_id = await app.start(sums, 5)
+        await app.dispatcher.wait_for_events(run_id, 4, 5)
+        store.failures = 3
+        while app.instances.kill_all() == 0:  # noqa: ASYNC110 - one loop turn later there is one
+            await asyncio.sleep(0)
+        assert await app.finish(run_id) == "completed"
+        assert store.failures == 0
+
+    run_application(store, main)
