@@ -8,11 +8,12 @@ again: the failure ends the supervisor.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final, cast
 
 from fluvial.errors import FluvialError
 from fluvial_deploy.up.processes import Child, Program, log_tail, status_text
@@ -29,13 +30,17 @@ Tell = Callable[[str], None]
 
 
 class ProgramFailedError(FluvialError):
-    """A program does not start or dies again and again; the message ends with its log."""
+    """A program does not start or dies again and again; the message says what it logged last."""
 
     code = "program_failed"
 
     def __init__(self, program: Program, reason: str) -> None:
         tail = log_tail(program.log) or "(its log is empty)"
-        super().__init__(f"{program.name} {reason}; the end of {program.log}:\n{tail}")
+        error = _logged_error(tail)
+        if error is None:
+            super().__init__(f"{program.name} {reason}; the end of {program.log}:\n{tail}")
+        else:
+            super().__init__(f"{program.name} {reason}: {error}; log {program.log}")
 
 
 class Deaths:
@@ -156,6 +161,16 @@ class Keeper:
         except TimeoutError:
             await self._child.stop(self._program.grace_seconds, asyncio.Event())
             return f"was not ready within {READY_SECONDS:g} seconds"
+
+
+def _logged_error(tail: str) -> str | None:
+    """Return the error in the last line of a log of JSON objects."""
+    try:
+        entry: Any = json.loads(tail.rpartition("\n")[2])
+    except ValueError:
+        return None
+    error = cast("dict[str, Any]", entry).get("error") if isinstance(entry, dict) else None
+    return error if isinstance(error, str) else None
 
 
 async def wait_readable(descriptor: int) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import hiredis
 
-from fluvial_queue.contract import StoreError, StoreUnavailableError
+from fluvial_queue.contract import StoreError, StoreFullError, StoreUnavailableError
 from fluvial_queue.redis.address import Address
 from fluvial_queue.redis.dialing import Command, connect
 from fluvial_queue.redis.protocol import Call, Wire
@@ -135,7 +135,7 @@ class Link:
                 wire = await self._connect()
             except StoreError as error:
                 logger.info("store not reachable", extra={"reason": str(error)})
-                self._fail_waiting(str(error))
+                self._fail_waiting(str(error), is_full=isinstance(error, StoreFullError))
             else:
                 self._adopt(wire)
                 return
@@ -151,10 +151,10 @@ class Link:
             if not call.future.done():
                 wire.send(call)
 
-    def _fail_waiting(self, reason: str) -> None:
+    def _fail_waiting(self, reason: str, *, is_full: bool = False) -> None:
         waiting, self._waiting = self._waiting, []
         for call in waiting:
-            call.fail(StoreUnavailableError(reason))
+            call.fail(StoreFullError(reason) if is_full else StoreUnavailableError(reason))
 
 
 def _ignore_error(future: asyncio.Future[Any]) -> None:
