@@ -89,7 +89,8 @@ def test_a_store_that_may_delete_runs_is_refused(short_home: Path, valkey: Embed
     assert _is_one_message(done.stderr)
     with redis.Redis(unix_socket_path=path) as store:
         assert store.exists("{unsafe:meta}") == 0
-        with platform(short_home, "--store", url):
+        with platform(short_home, "--store", url) as running, running.api() as api:
+            assert api.get("/readyz").is_success
             assert store.exists("{unsafe:meta}") == 1
 
 
