@@ -39,9 +39,11 @@ class AnswerInvocation(PooledInvocation):
         done: Callable[[Outcome], None],
         *,
         prefer: str | None,
-        deadline: float,
+        seconds: float,
     ) -> None:
-        super().__init__(pool, context, deadline)
+        self._seconds = seconds
+        self._queue_deadline = context.deadlines.clock() + seconds
+        super().__init__(pool, context, self._queue_deadline)
         self.prefer = prefer
         self._fields = fields
         self._done = done
@@ -64,8 +66,18 @@ class AnswerInvocation(PooledInvocation):
             raise
         self._tell(told)
 
+    def cancel(self, reason: str) -> None:
+        """End it; one that runs on regardless costs its instance the life."""
+        patience_over = self._context.deadlines.clock() + self._context.limits.cancelled_seconds
+        self.deadline = min(self.deadline, patience_over)
+        super().cancel(reason)
+
     def _send(self, instance: Instance, spec: DeploymentSpec) -> AnswerSlot:
+        self.deadline = self._context.deadlines.clock() + self._seconds  # not from the wait on
         return instance.link.invoke(self, self._fields)
+
+    def _sent_back(self) -> None:
+        self.deadline = self._queue_deadline
 
     def _refused(self, reason: Unavailable) -> None:
         # later: a refusal may come while `invoke` has not returned yet

@@ -89,7 +89,7 @@ class Invocations(Protocol):
             deployment: the deployment whose instance is to execute it.
             fields: what `to_frame_fields` of a request returned.
             prefer: the instance to use if it lives and has room: the one with the live coroutine.
-            deadline_seconds: after this it is refused if it waits, and cancelled if it runs.
+            deadline_seconds: having waited so long it is refused; having run so long, cancelled.
             done: is told the outcome; never called before `invoke` has returned.
         """
         ...

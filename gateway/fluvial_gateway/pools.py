@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from fluvial.errors import FluvialError
+from fluvial.errors import FluvialError, UnavailableError
 from fluvial.manifest import DeploymentSpec
 from fluvial_gateway.instances import NACK_PAUSE_SECONDS, Instance, choose, starts_wanted
 from fluvial_gateway.invocations import Unavailable
@@ -32,8 +32,10 @@ logger = logging.getLogger(__name__)
 
 DEATH_NOTICE_SECONDS: Final = 2.0  # the invoker reaps within milliseconds
 FAILURE_MEMORY_SECONDS: Final = 60.0  # an otherwise empty pool remembers failed starts so long
+_ACQUIRES: Final = 4  # of one start, while what the invoker hands out has just died
 _NACK_REASONS: Final = frozenset({"draining", "concurrency"})
 _IMPORT_FAILED: Final = "import_failed"
+_START_FAILED: Final = "start_failed"
 _RETIRED: Final = frozenset({"idle", "exit:0"})
 _TRANSIENT: Final = frozenset({"capacity", "shutting_down"})  # refusals that waiting can cure
 
@@ -49,6 +51,7 @@ class InstancePool:
         self._on_empty = on_empty
         self._spec: DeploymentSpec | None = None
         self._instances: dict[str, Instance] = {}
+        self._dialling: set[str] = set()
         self._orphans: dict[str, list[Job]] = {}  # by instance: its fate is being looked up
         self._queue: deque[Job] = deque()
         self._waiting_reported = 0
@@ -268,13 +271,24 @@ class InstancePool:
             self._spec = spec
             self._report_waiting()
             self._start_more()
-        acquired = await context.invoker.acquire(
-            spec, list(self._instances), deadline_seconds=context.limits.start_seconds
-        )
-        if acquired.instance not in self._instances:
-            await self._dial(spec, acquired, started_at)
+        for _ in range(_ACQUIRES):
+            acquired = await context.invoker.acquire(
+                spec,
+                [*self._instances, *self._dialling],
+                deadline_seconds=context.limits.start_seconds,
+            )
+            if acquired.instance in self._instances or acquired.instance in self._dialling:
+                continue  # another start was handed it in the same moment
+            self._dialling.add(acquired.instance)
+            try:
+                if await self._dial(spec, acquired, started_at):
+                    return
+            finally:
+                self._dialling.discard(acquired.instance)
+        raise UnavailableError(f"{_ACQUIRES} instances in a row were gone when they were dialled")
 
-    async def _dial(self, spec: DeploymentSpec, acquired: Acquired, started_at: float) -> None:
+    async def _dial(self, spec: DeploymentSpec, acquired: Acquired, started_at: float) -> bool:
+        """Connect to an instance; false: it was a warm one that has died meanwhile."""
         context = self._context
         instance = Instance(
             self,
@@ -291,13 +305,17 @@ class InstancePool:
                 await loop.create_unix_connection(lambda: link, acquired.address)
         except OSError as error:  # also its TimeoutError
             logger.warning("an instance cannot be dialled", extra={"reason": str(error)})
+            if instance.tier == "warm":  # once the invoker knows, it hands out another one
+                await context.notices.reason(instance.id, DEATH_NOTICE_SECONDS)
+                return False
             await self._settle(instance)
-            return
+            return True
         self._instances[instance.id] = instance
         context.observer.instances_changed(spec.app, "starting", 1)
         link.hello(acquired.credential, context.gateway, context.partitions)
         loop.call_later(context.limits.ready_seconds, self._insist_on_ready, instance)
         self._feed()
+        return True
 
     def _insist_on_ready(self, instance: Instance) -> None:
         if instance.welcomed_at is None and instance.id in self._instances:
@@ -312,6 +330,8 @@ class InstancePool:
         failure = _failure(reason)
         if failure is not None:
             self._start_failed(failure)
+        elif instance.tier != "warm" and reason is not None and reason not in _RETIRED:
+            self._start_failed(None)
         for job in reversed(orphans):
             if job.ended:
                 continue
@@ -372,9 +392,9 @@ class InstancePool:
 
 def _failure(reason: str | None) -> Unavailable | None:
     """Return what a death before the instance was ready means for its work; None: try again."""
-    if reason is None or reason in _RETIRED:
-        return None
-    if reason.startswith(_IMPORT_FAILED):
+    if reason is not None and reason.startswith(_IMPORT_FAILED):
         message = reason.removeprefix(_IMPORT_FAILED).lstrip(": ")
         return Unavailable(_IMPORT_FAILED, message, False)
-    return Unavailable("start_failed", f"the instance ended with {reason}", True, 1.0)
+    if reason is not None and reason.startswith(_START_FAILED):
+        return Unavailable(_START_FAILED, f"the instance ended with {reason}", True, 1.0)
+    return None  # it retired, or was killed when it was ready already: not the code's failure

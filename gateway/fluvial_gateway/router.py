@@ -82,7 +82,7 @@ class Router:
             fields,
             done,
             prefer=prefer,
-            deadline=self.clock() + deadline_seconds,
+            seconds=deadline_seconds,
         )
         invocation.start()
         return invocation

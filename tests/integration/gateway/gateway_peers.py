@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
+import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,6 +102,7 @@ class InstancePeer:
         self.links: list[PeerLink] = []
         self.welcomes = True
         self.max_concurrency = 100
+        self.is_dead = False  # since before it is dialled
         self.answering: Answering | None = None
         self._frames: asyncio.Queue[Frame] = asyncio.Queue()
         self._server: asyncio.AbstractServer | None = None
@@ -110,8 +112,9 @@ class InstancePeer:
         return self.links[-1]
 
     async def listen(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(lambda: PeerLink(self), str(self.path))
+        if not self.is_dead:
+            loop = asyncio.get_running_loop()
+            self._server = await loop.create_unix_server(lambda: PeerLink(self), str(self.path))
 
     async def die(self) -> None:
         """End like a killed process: every connection is gone at once."""
@@ -172,6 +175,7 @@ class PeerInvoker:
     excluded: list[list[str]] = field(default_factory=list[Any])
     killed: list[str] = field(default_factory=list[Any])
     tier: str = "fork"
+    repeats: int = 0  # how often it still hands out the instance that it handed out last
     gate: asyncio.Event | None = None  # ACQUIRE waits for it
     kill_asked: asyncio.Event = field(default_factory=asyncio.Event)
     asked: asyncio.Event = field(default_factory=asyncio.Event)
@@ -190,6 +194,9 @@ class PeerInvoker:
             await self.gate.wait()
         if self.refusals:
             raise self.refusals.pop(0)
+        if self.repeats and self.instances:
+            self.repeats -= 1
+            return self._acquired(self.instances[-1])
         number = len(self.instances)
         peer = InstancePeer(f"ins_{number}", self.folder / f"{number}.sock")
         if number < len(self.prepare):
@@ -197,6 +204,9 @@ class PeerInvoker:
         self.instances.append(peer)
         await peer.listen()
         self._started.put_nowait(peer)
+        return self._acquired(peer)
+
+    def _acquired(self, peer: InstancePeer) -> Acquired:
         return Acquired(
             instance=peer.name,
             address=str(peer.path),
@@ -419,6 +429,7 @@ async def open_world(
     pool_limits: PoolLimits | None = None,
     deployment: DeploymentSpec | None = None,
     spec_fails: bool = False,
+    clock: Callable[[], float] = time.monotonic,
 ) -> AsyncGenerator[World]:
     """Run a data plane with one deployment; fine resolution makes deadlines prompt."""
     known = deployment or spec()
@@ -441,6 +452,7 @@ async def open_world(
             gateway="gw_test",
             partitions=64,
             limits=pool_limits or PoolLimits(resolution_seconds=0.01),
+            clock=clock,
         )
         routes = Routes(
             production={"app": DEPLOYMENT, "gone": "dpl_gone"},

@@ -26,7 +26,8 @@ def _never_ready(peer: InstancePeer) -> None:
     peer.welcomes = False
 
 
-def test_an_instance_that_dies_before_it_is_ready_costs_nobody_a_request() -> None:
+@pytest.mark.parametrize("reason", ["idle", "signal:9"])
+def test_an_instance_that_dies_before_it_is_ready_costs_nobody_a_request(reason: str) -> None:
     async def main() -> None:
         async with open_world() as world:
             world.invoker.prepare.append(_never_ready)
@@ -35,12 +36,58 @@ def test_an_instance_that_dies_before_it_is_ready_costs_nobody_a_request() -> No
             first = await world.invoker.next_instance()
             await first.next(FrameType.REQUEST)
             await first.die()
-            world.invoker.tell_dead(first.name, "idle")
+            world.invoker.tell_dead(first.name, reason)
             second = await world.invoker.next_instance()
             header, _ = await second.next(FrameType.REQUEST)
             second.link.respond(header[1])
 
             assert (await client.response()).status == 200
+
+    run(main())
+
+
+def _dead(peer: InstancePeer) -> None:
+    peer.is_dead = True
+
+
+def test_a_warm_instance_that_has_just_died_costs_nobody_a_request() -> None:
+    async def main() -> None:
+        async with open_world() as world:
+            world.invoker.tier = "warm"
+            world.invoker.prepare.append(_dead)
+            client = await world.client()
+            client.send(GET)
+            first = await world.invoker.next_instance()
+            world.invoker.tell_dead(first.name, "signal:9")
+            second = await world.invoker.next_instance()
+            header, _ = await second.next(FrameType.REQUEST)
+            second.link.respond(header[1])
+
+            assert (await client.response()).status == 200
+
+    run(main())
+
+
+def test_an_instance_that_is_handed_out_twice_is_dialled_once() -> None:
+    async def main() -> None:
+        async with open_world(deployment=spec(max_concurrency=1, max_instances=2)) as world:
+            world.invoker.gate = asyncio.Event()
+            world.invoker.repeats = 1
+            clients = [await world.client() for _ in range(2)]
+            for client in clients:
+                client.send(GET)
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while len(world.invoker.excluded) < 2:
+                    world.invoker.asked.clear()
+                    await world.invoker.asked.wait()
+            world.invoker.gate.set()
+            for _ in clients:
+                instance = await world.invoker.next_instance()
+                header, _ = await instance.next(FrameType.REQUEST)
+                instance.link.respond(header[1])
+
+            assert [(await client.response()).status for client in clients] == [200, 200]
+            assert [len(each.links) for each in world.invoker.instances] == [1, 1]
 
     run(main())
 

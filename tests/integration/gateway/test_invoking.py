@@ -258,6 +258,50 @@ def test_a_turn_beyond_its_deadline_is_cancelled() -> None:
     run(main())
 
 
+def test_the_time_to_run_begins_when_the_wait_is_over() -> None:
+    async def main() -> None:
+        now = [0.0]
+        async with open_world(clock=lambda: now[0]) as world:
+            world.invoker.gate = asyncio.Event()
+            asker = Asker(world)
+            asker.invoke(seconds=10.0)
+            now[0] = 9.0
+            world.invoker.gate.set()
+            instance = await world.invoker.next_instance()
+            patient, _ = await instance.next(FrameType.INVOKE)
+            asker.invoke(seconds=5.0)
+            hasty, _ = await instance.next(FrameType.INVOKE)
+            now[0] = 14.5
+            first, _ = await instance.next(FrameType.CANCEL)
+            now[0] = 19.5
+            second, _ = await instance.next(FrameType.CANCEL)
+
+            assert (first[1], second[1]) == (hasty[1], patient[1])
+
+    run(main())
+
+
+def test_a_cancelled_invocation_that_runs_on_costs_its_instance_the_life() -> None:
+    async def main() -> None:
+        now = [0.0]
+        async with open_world(clock=lambda: now[0]) as world:
+            asker = Asker(world)
+            handle = asker.invoke(seconds=24 * 3600.0)
+            instance = await world.invoker.next_instance()
+            await instance.next(FrameType.INVOKE)
+            handle.cancel("not_needed")
+            await instance.next(FrameType.CANCEL)
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while not world.invoker.kill_asked.is_set():
+                    now[0] += 10.0
+                    await asyncio.sleep(world.router.limits.resolution_seconds)
+
+            assert world.invoker.killed == [instance.name]
+            assert now[0] < 120.0
+
+    run(main())
+
+
 def test_waiting_beyond_the_deadline_is_a_queue_timeout() -> None:
     async def main() -> None:
         async with open_world() as world:
