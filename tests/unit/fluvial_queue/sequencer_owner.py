@@ -12,6 +12,7 @@ from fluvial_queue.contract import (
     CommitEntry,
     CommitOutcome,
     Lease,
+    RunStatus,
     StoredMessage,
 )
 from fluvial_queue.jobs import Job
@@ -62,6 +63,7 @@ class Owner:
         return self.clock()
 
     def dispatch(self, job: Job) -> None:
+        assert job.view.status is not RunStatus.PAUSED, "a paused run goes on"
         if job.kind == "step":
             self._check_start(job)
         job.lost_limit = LOST_LIMIT

@@ -50,10 +50,24 @@ class World:
 
     async def run(self) -> None:
         """Play until every run has ended and nothing is outstanding."""
+        await self.start()
+        await self.run_to_the_end()
+
+    async def start(self) -> None:
+        """Start the runs."""
         for run_id in self.run_ids:
             await self.store.start(
                 StartRun(run_id=run_id, app="app", workflow="w", deployment="dpl", input=b"in")
             )
+
+    async def go_on_until(self, reached: Callable[[], bool]) -> None:
+        """Play until something is so; nobody sends anything."""
+        while not reached():
+            choices = [c for c in self._choices() if c != self._send_hook]
+            await self.random.choice(choices)()
+
+    async def run_to_the_end(self) -> None:
+        """Go on until every run has ended and nothing is outstanding."""
         for _ in range(MAX_STEPS):
             if await self._is_over():
                 return
@@ -79,7 +93,7 @@ class World:
 
     def _choices(self) -> list[Choice]:
         if self.owner is None:
-            return [self._acquire]
+            return [self._take_partition]
         choices: list[Choice] = [self._read_window, self._pass_time, self._send_hook]
         for owner in (self.owner, *self.stale):
             choices += 3 * self._choices_of(owner)
@@ -102,7 +116,7 @@ class World:
         if owner.loads:
             choices.append(partial(self._load, owner))
         if owner.commits:
-            choices.append(partial(self._commit, owner))
+            choices.append(partial(self.commit_next, owner))
         if owner.jobs:
             choices.append(partial(self._answer, owner))
         if owner.claims:
@@ -118,10 +132,15 @@ class World:
 
     # ---- what owners do ----
 
-    async def _acquire(self) -> None:
+    async def _take_partition(self) -> None:
+        await self.acquire()
+
+    async def acquire(self) -> Owner:
+        """Let a dispatcher begin."""
         lease = await self.store.acquire(partition_of(self.run_ids[0]), owner="o", ttl_ms=TTL_MS)
         assert lease is not None
         self.owner = Owner(self.store, lease, lambda: self.now_ms, self.started_by)
+        return self.owner
 
     async def _read_window(self) -> None:
         """Mostly what is new; now and then everything again, as a new subscription does."""
@@ -137,7 +156,8 @@ class World:
         load = self.random.choice(owner.loads)
         await owner.go_on_loading(load, self.random.choice((1, 2, 100)))
 
-    async def _commit(self, owner: Owner) -> None:
+    async def commit_next(self, owner: Owner) -> None:
+        """Have one of an owner's commits applied and answered."""
         entry = owner.commits.pop(self.random.randrange(len(owner.commits)))
         while owner.windows:  # they were asked for earlier, and answers come in order
             owner.take_window()
@@ -170,7 +190,10 @@ class World:
                 self.owner.sequencer.offer(message)
 
     async def _send_hook(self) -> None:
-        run_id = self._any_run()
+        await self.send_hook(self._any_run())
+
+    async def send_hook(self, run_id: str) -> None:
+        """Send the payload that a run's hook waits for, once."""
         if run_id not in self.resumed:
             meta = {"token": "token", "resume": "r1"}
             body = Message(MessageKind.HOOK, run_id, 0, 0, meta, b"payload").encode()

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections import Counter
 
@@ -50,6 +51,11 @@ def _check(program: Program, log: list[Event], end: EventType = EventType.RUN_CO
             break
     results = Counter(("result" if e.type in DONE else e.type, e.id) for e in inputs)
 
+    given_up: set[int] = set()
+    for event in log:
+        if event.type in (EventType.TIMER_CANCELLED, EventType.HOOK_CLOSED):
+            given_up.add(event.id)
+        assert event.type not in INPUTS or event.id not in given_up, "an input after its end"
     assert outputs == replayed
     assert max(results.values()) == 1
     assert [event.type for event in log if event.type in TERMINAL] == [log[-1].type]
@@ -107,6 +113,28 @@ def test_runs_that_are_stopped_end_once_whatever_breaks(kind: MessageKind) -> No
             ends = [event.type for event in log if event.type in TERMINAL]
             assert ends == [EventType.RUN_TERMINATED]  # or its clean-up took too long
             assert log[-1].type is EventType.RUN_TERMINATED
+
+
+def test_what_comes_while_a_run_is_read_again_is_kept() -> None:
+    async def main() -> list[Event]:
+        world = World(hook_first, seed=0, faults=0)
+        (run_id,) = world.run_ids
+        await world.start()
+        owner = await world.acquire()
+        await world.go_on_until(lambda: "token" in world.store.backend.runs[run_id].hooks)
+        await world.go_on_until(lambda: bool(owner.commits))
+        await owner.apply(owner.commits[0])  # its reply is lost: the repeat is refused as handled
+        await world.commit_next(owner)
+        (load,) = owner.loads
+        while not load.has_messages:
+            await owner.go_on_loading(load, 100)
+        await world.send_hook(run_id)
+        await owner.request_window(100)
+        owner.take_window()
+        await world.run_to_the_end()
+        return await world.events(run_id)
+
+    _check(hook_first, asyncio.run(main()))
 
 
 def test_steps_in_sequence_cost_one_commit_each() -> None:
