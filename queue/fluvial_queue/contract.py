@@ -116,8 +116,9 @@ class Pulse:
 
 @dataclass(frozen=True, slots=True)
 class StoredMessage:
-    """An outstanding queue entry. `epoch` is the owner's that added it; 0: nobody's (start, send,
-    a due timer). Ids sort (by `message_order`) in the order in which messages were added."""
+    """An outstanding queue entry. `epoch` is the owner's that added it, by a commit or as a due
+    timer; 0: nobody's (start, send). Ids sort (by `message_order`) in the order in which messages
+    were added."""
 
     id: str
     epoch: int
@@ -172,7 +173,7 @@ class CommitReply:
 
 @dataclass(frozen=True, slots=True)
 class FiredTimers:
-    """The messages that due timers became (epoch 0), and when the next one is due."""
+    """The messages that due timers became, and when the next one is due."""
 
     messages: tuple[StoredMessage, ...]
     next_timer_ms: int | None
