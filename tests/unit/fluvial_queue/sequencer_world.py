@@ -43,6 +43,7 @@ class World:
         self.stale: list[Owner] = []
         self.resumed: set[str] = set()  # runs whose hook has got its payload
         self.started_by: dict[str, int] = {}
+        self.reread_rate = self.random.choice((0.0, 0.2))
         self.hits: Counter[str] = Counter()
         self.stop_with: MessageKind | None = None  # a request to end the runs, at some moment
 
@@ -145,7 +146,7 @@ class World:
     async def _read_window(self) -> None:
         """Mostly what is new; now and then everything again, as a new subscription does."""
         if self.owner is not None:
-            if self.random.random() < 0.2:
+            if self.random.random() < self.reread_rate:
                 self.owner.cursor = ""
             await self.owner.request_window(self.random.choice((1, 2, 100)))
 
