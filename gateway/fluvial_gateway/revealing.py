@@ -25,7 +25,9 @@ _AUDIT = logging.getLogger("fluvial_gateway.audit")
 MAX_EVENTS: Final = 1000
 MAX_BYTES: Final = 32 * 1024 * 1024  # half of what one frame may hold: texts are longer
 _DEADLINE_SECONDS: Final = 30.0  # a cold start with heavy imports, and some
-_CONCURRENT: Final = 8
+_CONCURRENT: Final = 8  # invocations under way: decrypting is work for a person, not for load
+_ADMITTED: Final = 512  # with those that wait for their turn; as many may wait for results
+_HELD_BYTES: Final = _CONCURRENT * MAX_BYTES  # of events, by all that are admitted
 
 
 class Revealer:
@@ -36,7 +38,9 @@ class Revealer:
     ) -> None:
         self._invocations = invocations
         self._deadline_seconds = deadline_seconds
-        self._under_way = 0
+        self._turns = asyncio.Semaphore(_CONCURRENT)
+        self._admitted = 0
+        self._held_bytes = 0
 
     async def reveal(
         self, principal: Principal, run: RunRecord, events: Sequence[bytes]
@@ -48,26 +52,20 @@ class Revealer:
             ProblemError: too much at once, or the deployment did not do it.
         """
         principal.require(Scope.DATA_READ)
-        _check_size(events)
+        size = _checked_size(events)
         if not events:
             return []
-        if self._under_way >= _CONCURRENT:
-            raise ProblemError("too_many_waits", f"{_CONCURRENT} reveals are under way")
-        _AUDIT.info(
-            "data revealed",
-            extra={
-                "token_id": principal.token_id,
-                "token_name": principal.name,
-                "app": run.app,
-                "run_id": run.run_id,
-                "events": len(events),
-            },
-        )
-        self._under_way += 1
+        if self._admitted >= _ADMITTED or self._held_bytes + size > _HELD_BYTES:
+            raise ProblemError("too_many_waits", f"{self._admitted} reveals are under way already")
+        _audit(principal, run, len(events))
+        self._admitted += 1
+        self._held_bytes += size
         try:
-            outcome = await self._invoke(run, events)
+            async with self._turns:
+                outcome = await self._invoke(run, events)
         finally:
-            self._under_way -= 1
+            self._admitted -= 1
+            self._held_bytes -= size
         return _texts(outcome, len(events))
 
     async def _invoke(self, run: RunRecord, events: Sequence[bytes]) -> Outcome:
@@ -102,7 +100,20 @@ def readable(text: str) -> Any:
         return text
 
 
-def _check_size(events: Sequence[bytes]) -> None:
+def _audit(principal: Principal, run: RunRecord, events: int) -> None:
+    _AUDIT.info(
+        "data revealed",
+        extra={
+            "token_id": principal.token_id,
+            "token_name": principal.name,
+            "app": run.app,
+            "run_id": run.run_id,
+            "events": events,
+        },
+    )
+
+
+def _checked_size(events: Sequence[bytes]) -> int:
     size = sum(len(event) for event in events)
     if len(events) > MAX_EVENTS or size > MAX_BYTES:
         raise ProblemError(
@@ -110,6 +121,7 @@ def _check_size(events: Sequence[bytes]) -> None:
             f"{len(events)} events of {size} bytes are too much to decrypt at once: "
             f"ask for at most {MAX_EVENTS} events of {MAX_BYTES} bytes together",
         )
+    return size
 
 
 def _texts(outcome: Outcome, expected: int) -> Sequence[str | None]:

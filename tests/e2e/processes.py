@@ -53,3 +53,14 @@ def is_alive(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return status.rpartition(")")[2].split()[0] != "Z"
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time of a process's living threads, exactly; 0 if it is gone."""
+    total_ns = 0
+    for task in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        try:
+            total_ns += int(task.read_text().split()[0])
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended just now
+    return total_ns / 1e9

@@ -202,6 +202,7 @@ def _check_new_work_is_refused(running: Platform, app: App) -> None:
         resumed = api.post("/v1/hooks/mistakes/memory", json=1)
         assert resumed.status_code in (503, 404), resumed.text
         assert client.post("/", content=b"12345").text == "5 bytes"
+        assert client.post("/start").text.startswith("unavailable the ")
     done = running.command("start", "mistakes", "total", "1")
     assert (done.returncode, done.stdout) == (5, "")
     assert "error: The store is full: " in done.stderr

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from fluvial.errors import InvalidRequestError
@@ -20,6 +22,7 @@ from fluvial_queue.redis.store import RedisStore
         ("redis://:p@h", Address(host="h", password="p")),
         ("rediss://h?ca=/ca.pem", Address(host="h", is_tls=True, ca_file="/ca.pem")),
         ("unix:///run/a%20b.sock?db=2", Address(path="/run/a b.sock", database=2)),
+        ("unix:///s?folder=/a%20b", Address(path="/s", folder=Path("/a b"))),
         (
             "unix:///s?prefix=x&partitions=8&retention=60&durability=disk",
             Address(path="/s", prefix="x", partitions=8, retention_ms=60_000, durability="disk"),
@@ -49,6 +52,7 @@ def test_url_is_parsed(url: str, address: Address) -> None:
         ("redis://h?retention=", "retention"),
         ("redis://h?durability=always", "durability"),
         ("redis://h?durability=replicated", "replicated"),
+        ("unix:///s?folder=a", "folder in the store URL must be an absolute path"),
         ("redis://h?timeout=1", "unknown option 'timeout'"),
     ],
 )

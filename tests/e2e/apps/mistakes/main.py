@@ -71,7 +71,7 @@ async def returned_by_workflow() -> object:
 
 
 async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Answer with the body's size; /start tries to start a run with what has no encoding."""
+    """Answer with the body's size; /start starts a run, /wrong one with what has no encoding."""
     if scope["type"] != "http":
         return
     size, more = 0, True
@@ -79,14 +79,16 @@ async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
         message = await receive()
         size += len(message.get("body", b""))
         more = message.get("more_body", False)
-    text = await _wrong_start() if scope["path"] == "/start" else f"{size} bytes"
+    wanted: dict[str, Any] = {"/start": 1, "/wrong": object()}
+    path = scope["path"]
+    text = await _started(wanted[path]) if path in wanted else f"{size} bytes"
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": text.encode()})
 
 
-async def _wrong_start() -> str:
+async def _started(first: int) -> str:
     try:
-        await start(total, object())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # the mistake
+        run = await start(total, first)
     except FluvialError as error:
         return f"{error.code} {error}"
-    return "started"
+    return run.id

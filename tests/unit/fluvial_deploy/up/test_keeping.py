@@ -125,6 +125,23 @@ def test_a_crash_loop_ends_with_the_log(tmp_path: Path, monkeypatch: pytest.Monk
     asyncio.run(main())
 
 
+def test_a_program_that_cannot_start_is_told_with_the_error_it_logged(tmp_path: Path) -> None:
+    async def main() -> None:
+        source = (
+            """print('{"message": "no", "error": "the store is unsafe"}'); raise SystemExit(1)"""
+        )
+        keeper = Keeper(program(tmp_path, source), lambda text: None)
+        with pytest.raises(ProgramFailedError) as raised:
+            await keeper.start_ready()
+
+        assert str(raised.value) == (
+            "stand-in ended (status 1) before it was ready: the store is unsafe; "
+            f"log {tmp_path / 'program.log'}"
+        )
+
+    asyncio.run(main())
+
+
 def test_an_on_demand_program_runs_only_while_somebody_asks(tmp_path: Path) -> None:
     async def main() -> None:
         path = tmp_path / "socket"
