@@ -15,12 +15,14 @@ from fluvial.manifest import DeploymentSpec
 from fluvial_gateway.instances import Instance
 from fluvial_gateway.invocations import Unavailable
 from fluvial_gateway.link_slots import HttpSlot, RequestFields
+from fluvial_gateway.links import LINK_LOST
 from fluvial_gateway.pool_contract import HttpObserver
 from fluvial_gateway.pooled_invocations import InvocationContext, PooledInvocation
 from fluvial_gateway.pools import InstancePool
 
 BACKLOG_BYTES: Final = wire.CHUNK_BYTES  # unsent body above which the client is not read
 
+_SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _OUTCOMES: Final = frozenset({"ok", "error", "cancelled", "timeout"})
 
 
@@ -182,6 +184,14 @@ class HttpInvocation(PooledInvocation):
             self._pending = deque([*self._replay, *(self._pending or ())])
             self.backlog = sum(map(len, self._pending))
             self._replay = None
+
+    def _may_run_twice(self, reason: str) -> bool:
+        """Once, for what a proxy may repeat by itself (RFC 9110 §9.2.2), while the client has seen
+        nothing of a response: an instance that is killed costs such a request only time."""
+        has_body = self._replay is not None or self._pending is not None or not self._complete
+        is_safe = self._fields[1] in _SAFE_METHODS and not has_body
+        is_dead = reason.startswith(LINK_LOST)  # and not cut off by us for what it sent
+        return is_safe and is_dead and not self._handler_started and self.reroutes == 0
 
     def _refused(self, reason: Unavailable) -> None:
         self._fail(reason)

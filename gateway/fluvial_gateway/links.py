@@ -23,6 +23,7 @@ from fluvial.wire import FrameType
 from fluvial_gateway.link_calls import CallDesk
 from fluvial_gateway.link_slots import AnswerSink, AnswerSlot, HttpSink, HttpSlot, RequestFields
 
+LINK_LOST: Final = "link lost"  # how the reason begins when the other side ended the link
 logger = logging.getLogger(__name__)
 
 _REQUEST: Final = int(FrameType.REQUEST)  # members of an enumeration are looked up slowly
@@ -165,7 +166,7 @@ class Link(asyncio.Protocol):
         """Let the transport close: the end of the stream is the instance's death."""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        reason = self._closing or (f"link lost: {exc}" if exc else "link lost")
+        reason = self._closing or (f"{LINK_LOST}: {exc}" if exc else LINK_LOST)
         self._closing = reason
         self._calls.close()
         self._owner.link_lost(reason)

@@ -79,6 +79,10 @@ class PooledInvocation(ABC):
     def _sent_back(self) -> None:  # noqa: B027 not every kind has something to do
         """It was not started and goes elsewhere: prepare to send it again."""
 
+    def _may_run_twice(self, reason: str) -> bool:
+        """Whether it may be sent elsewhere although its handler may have been started."""
+        return False
+
     # For whoever asked
 
     def start(self) -> None:
@@ -129,6 +133,11 @@ class PooledInvocation(ABC):
         if instance.welcomed_at is None and self.cancelled is None:
             self._sent_back()
             self._pool.orphaned(self, instance)
+        elif self.cancelled is None and self._may_run_twice(reason):
+            self.reroutes += 1
+            self._pool.release(instance)
+            self._sent_back()
+            self._pool.submit(self, first=True)
         else:
             self._pool.release(instance)
             self._end()

@@ -171,7 +171,8 @@ class InstancePool:
             self._context.tasks.start(self._settle(instance), f"settle {instance.id}")
         else:
             self._start_more()
-            self._end_if_empty()
+            # Later: its invocations are told next, and some of them come back.
+            asyncio.get_running_loop().call_soon(self._end_if_empty)
 
     # Queue
 

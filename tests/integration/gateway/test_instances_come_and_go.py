@@ -92,12 +92,34 @@ def test_an_instance_that_is_handed_out_twice_is_dialled_once() -> None:
     run(main())
 
 
+def test_a_safe_request_whose_instance_dies_is_made_once_more() -> None:
+    async def main() -> None:
+        async with open_world() as world:
+            first = await world.warm()
+            clients = [await world.client() for _ in range(2)]
+            for client in clients:
+                client.send(GET)
+                await first.next(FrameType.REQUEST)
+            await first.die()
+            second = await world.invoker.next_instance()
+            headers = [(await second.next(FrameType.REQUEST))[0] for _ in clients]
+            second.link.respond(headers[0][1])
+            await world.recorder.next_http()
+            await second.die()
+            statuses = [(await client.response()).status for client in clients]
+
+            assert sorted(statuses) == [200, 502]
+            assert world.invoker.instances == [first, second]
+
+    run(main())
+
+
 def test_an_instance_that_dies_with_a_request_is_a_502() -> None:
     async def main() -> None:
         async with open_world() as world:
             instance = await world.warm()
             client = await world.client()
-            client.send(GET)
+            client.send(GET.replace(b"GET", b"POST"))
             await instance.next(FrameType.REQUEST)
             await instance.die()
             response = await client.response()
