@@ -39,6 +39,10 @@ _COLD_BUCKETS: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 # From an in-memory store to a disk that syncs slowly.
 _COMMIT_BUCKETS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1, 5)
 
+_ATTEMPT_REASONS: Final = frozenset(
+    {"first", "exception", "timeout", "retryable", "cancelled", "link_lost", "owner_changed"}
+)
+
 _Metric = TypeVar("_Metric", Counter, Gauge, Histogram)
 
 
@@ -169,7 +173,9 @@ class Metrics:
         self._steps.of(app, step, outcome).inc()
 
     def step_attempt(self, app: str, reason: str) -> None:
-        self._attempts.of(app, reason).inc()
+        # A reason may come from an instance or an error's text: labels must stay few.
+        known = reason.partition(":")[0].replace(" ", "_")
+        self._attempts.of(app, known if known in _ATTEMPT_REASONS else "other").inc()
 
     def run_finished(self, app: str, workflow: str, outcome: str) -> None:
         self._runs.of(app, workflow, outcome).inc()

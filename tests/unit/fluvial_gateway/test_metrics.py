@@ -84,3 +84,13 @@ def test_two_gateways_in_one_process_do_not_share_counts() -> None:
 
     assert _sample(one, "commits_total", answer="ok") == 1
     assert _sample(other, "commits_total", answer="ok") is None
+
+
+def test_reasons_that_instances_make_up_share_one_label() -> None:
+    metrics = Metrics(version="1.2.3")
+    for reason in ("link lost: [Errno 104]", "invented 1", "invented 2", "owner_changed"):
+        metrics.step_attempt("shop", reason)
+
+    assert _sample(metrics, "step_attempts_total", app="shop", reason="link_lost") == 1
+    assert _sample(metrics, "step_attempts_total", app="shop", reason="other") == 2
+    assert _sample(metrics, "step_attempts_total", app="shop", reason="owner_changed") == 1
