@@ -83,14 +83,14 @@ class Dispatcher:
                     await self._progress.wait()
         except TimeoutError:
             logger.warning("drain deadline passed", extra={"seconds": drain_seconds})
-        given_up = list(self._owned.values())
+        given_up = [(owned, owned.has_rested) for owned in self._owned.values()]
         self._owned.clear()
-        for owned in given_up:
+        for owned, _ in given_up:
             owned.close()
         try:
             async with asyncio.timeout(drain_seconds):
-                for owned in given_up:
-                    await self.store.release(owned.lease)
+                for owned, rested in given_up:
+                    await self.store.release(owned.lease, rested=rested)
         except (OutcomeUnknownError, StoreUnavailableError, TimeoutError) as error:
             logger.warning("leases not released", extra={"error": str(error)})
         tasks = list(self._tasks)

@@ -125,6 +125,11 @@ class Ownership:
         """Whether an invocation or a commit is under way."""
         return bool(self._flights.count or self._group or self._committing)
 
+    @property
+    def has_rested(self) -> bool:
+        """Whether whatever was dispatched is over and committed."""
+        return not self.is_busy and not self.sequencer.has_results()
+
     # ---- Port of the sequencer ----
 
     def now_ms(self) -> int:

@@ -98,11 +98,16 @@ _TERMINAL = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to be a partition's one owner; both numbers are compared on every commit."""
+    """The right to be a partition's one owner; epoch and nonce are compared on every commit.
+
+    `rested_epoch`: the owner of that epoch left nothing running, so of the messages up to it none
+    has been started; 0 if the last owner did not say so.
+    """
 
     partition: int
     epoch: int
     nonce: str
+    rested_epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,8 +309,11 @@ class Store(Protocol):
 
     async def renew(self, leases: Sequence[Lease], *, ttl_ms: int) -> list[Pulse]: ...
 
-    async def release(self, lease: Lease) -> None:
-        """Give a partition up, so that the next owner need not wait; a stale lease is ignored."""
+    async def release(self, lease: Lease, *, rested: bool = False) -> None:
+        """Give a partition up, so that the next owner need not wait; a stale lease is ignored.
+
+        With `rested`, no outstanding message has been dispatched, or every invocation is over and
+        its result committed: the next owner (and only that one) is told by `rested_epoch`."""
         ...
 
     # ---- the owner's work ----

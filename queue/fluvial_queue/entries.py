@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from fluvial.events import INPUTS, TERMINAL, Event, EventType
-from fluvial_queue.contract import CommitEntry, RunStatus
+from fluvial_queue.contract import CommitEntry, Lease, RunStatus
 from fluvial_queue.jobs import Job
 from fluvial_queue.messages import Message, MessageKind
 from fluvial_queue.views import (
@@ -105,17 +105,18 @@ class Outstanding:
             return True
         return self.steps.setdefault((message.id, message.attempt), message_id) != message_id
 
-    def may_have_started(self, message_id: str, epoch: int) -> bool:
+    def may_have_started(self, message_id: str, lease: Lease) -> bool:
         """Whether an earlier owner has, perhaps, dispatched this message."""
-        return self.epochs[message_id] not in (0, epoch)
+        epoch = self.epochs[message_id]
+        return epoch > lease.rested_epoch and epoch not in (0, lease.epoch)
 
-    def take_startable(self, view: RunView, epoch: int) -> list[tuple[str, Message]]:
+    def take_startable(self, view: RunView, lease: Lease) -> list[tuple[str, Message]]:
         """Take the steps that may start now; what must be recorded or dropped first stays."""
         taken = [
             (message_id, message)
             for message_id, message in self.waiting.items()
             if not self.is_moot(message_id, message, view)
-            and not self.may_have_started(message_id, epoch)
+            and not self.may_have_started(message_id, lease)
         ]
         if len(taken) == len(self.waiting):
             self.waiting = {}
@@ -240,13 +241,13 @@ class EntryDraft:
         self._add(Event(EventType.RUN_TERMINATED, self._now_ms, meta=meta_end))
         self._end(RunStatus.TERMINATED)
 
-    def check_waiting(self, epoch: int, limit: int) -> None:
+    def check_waiting(self, lease: Lease, limit: int) -> None:
         """Drop requests for attempts that are over; record attempts that an earlier owner may have
         started before they start again."""
         for message_id, message in self._outstanding.waiting.items():
             if self._outstanding.is_moot(message_id, message, self.view):
                 self._handled[message_id] = None
-            elif self._outstanding.may_have_started(message_id, epoch):
+            elif self._outstanding.may_have_started(message_id, lease):
                 self.lose_step(message_id, message, "owner_changed", limit)
 
     def lose_step(self, message_id: str, message: Message, reason: str, limit: int) -> None:

@@ -217,6 +217,10 @@ class Sequencer:
         """Return the invocations under way."""
         return [job for run in self._runs.values() for job in run.jobs.values()]
 
+    def has_results(self) -> bool:
+        """Whether something that was executed is not in the store yet."""
+        return any(run.results or run.turn is not None for run in self._runs.values())
+
     # ---- one run: what can be done now? ----
 
     def _advance(self, run_id: str, run: _Run) -> None:
@@ -268,12 +272,12 @@ class Sequencer:
         if run.outstanding.inputs:
             draft.add_inputs()
             draft.add_cancel(CANCEL_GRACE_MS)
-        draft.check_waiting(self.lease.epoch, MAX_LOST)
+        draft.check_waiting(self.lease, MAX_LOST)
 
     def _dispatch(self, run: _Run, view: RunView) -> None:
         outstanding = run.outstanding
         if outstanding.waiting:
-            for message_id, message in outstanding.take_startable(view, self.lease.epoch):
+            for message_id, message in outstanding.take_startable(view, self.lease):
                 self._start(run, step_job(view, message_id, message))
         if outstanding.turns and run.turn_job is None and run.turn is None:
             message_id = next(iter(outstanding.turns))

@@ -152,6 +152,24 @@ def test_released_partition_is_free_at_once_and_epochs_go_on(backend: Backend) -
     backend.run(main)
 
 
+def test_the_next_owner_and_no_other_hears_that_the_last_one_rested(backend: Backend) -> None:
+    async def main(store: Store) -> None:
+        heard: list[int] = []
+        for rested in (True, False, True):
+            lease = await store.acquire(1, owner="a", ttl_ms=60_000)
+            assert lease is not None
+            heard.append(lease.rested_epoch)
+            await store.release(lease, rested=rested)
+        for _ in range(2):
+            lease = await store.acquire(1, owner="a", ttl_ms=60_000)
+            assert lease is not None
+            heard.append(lease.rested_epoch)
+
+        assert heard == [0, 1, 0, 3, 0]
+
+    backend.run(main)
+
+
 def test_release_of_a_stale_lease_is_ignored(backend: Backend) -> None:
     async def main(store: Store) -> None:
         stale = await store.acquire(1, owner="a", ttl_ms=60_000)

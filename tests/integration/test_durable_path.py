@@ -306,6 +306,7 @@ def test_another_dispatcher_takes_the_runs_over(play: Play, owner: str) -> None:
             assert await app.finish(run_id) == "completed"
             kinds = await kinds_of(app, run_id)
             assert kinds.count(EventType.STEP_COMPLETED) == 200
+            assert EventType.ATTEMPT_LOST not in kinds  # an orderly stop is no fault
 
     play(main)
     assert executions.count("add") == 600  # what ran at the stop was waited for
@@ -335,6 +336,7 @@ def test_a_dispatcher_that_drains_starts_nothing(play: Play) -> None:
         assert executions.count("slow") == MAX_IN_FLIGHT  # the others wait for the next dispatcher
         await app.restart("another", 0.0)
         assert await app.finish(run_id) == "completed"
+        assert EventType.ATTEMPT_LOST not in await kinds_of(app, run_id)
 
     play(main)
     assert executions.count("slow") == 1000

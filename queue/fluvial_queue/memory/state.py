@@ -70,6 +70,7 @@ class Partition:
     nonce: str = ""
     owner: str = ""
     until_ms: int = 0
+    rested: int = 0  # the epoch whose owner left nothing running
     last_id: tuple[int, int] = (0, 0)
     messages: dict[str, StoredMessage] = field(default_factory=dict[str, StoredMessage])
     timers: dict[bytes, tuple[int, str]] = field(

@@ -99,7 +99,8 @@ class MemoryStore:
         state.epoch += 1
         state.nonce, state.owner = secrets.token_hex(8), owner
         state.until_ms = now_ms + ttl_ms
-        return Lease(partition, state.epoch, state.nonce)
+        rested, state.rested = state.rested, 0
+        return Lease(partition, state.epoch, state.nonce, rested)
 
     async def renew(self, leases: Sequence[Lease], *, ttl_ms: int) -> list[Pulse]:
         _check_ttl(ttl_ms)
@@ -114,10 +115,11 @@ class MemoryStore:
         last = "" if state.last_id == (0, 0) else "{}-{}".format(*state.last_id)
         return Pulse(True, state.next_timer_ms(), last)
 
-    async def release(self, lease: Lease) -> None:
+    async def release(self, lease: Lease, *, rested: bool = False) -> None:
         state = self.backend.partition(lease.partition)
         if state.is_current(lease, self.backend.clock()):
             state.until_ms, state.nonce = 0, ""
+            state.rested = lease.epoch if rested else 0
 
     # ---- the owner's work ----
 

@@ -3,7 +3,7 @@
 `{fv:p017}` is the hash tag of partition 17 (`fv` is the prefix, set by `?prefix=`): all of a run's
 keys are in one slot, so each script touches exactly one.
 
-    {fv:p017}:lease             hash    epoch, nonce, owner, until (ms); for ever, never with a TTL
+    {fv:p017}:lease             hash    epoch, nonce, owner, until (ms), rested; it never ends
     {fv:p017}:messages          stream  e = epoch, b = body; each lives until a commit deletes it
     {fv:p017}:timers            zset    member: the body of the message to come; score: due (ms)
     {fv:p017}:open              hash    app NUL status → how many open runs

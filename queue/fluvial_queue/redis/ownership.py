@@ -43,8 +43,8 @@ class Ownership:
         """Take a partition that is free, expired, or held under the same name."""
         nonce = secrets.token_hex(8)
         keys = [self._keys.lease(partition)]
-        epoch = await self._scripts.run(lua.ACQUIRE, keys, [owner, _ttl(ttl_ms), nonce])
-        return None if epoch is None else Lease(partition, epoch, nonce)
+        reply = await self._scripts.run(lua.ACQUIRE, keys, [owner, _ttl(ttl_ms), nonce])
+        return None if reply is None else Lease(partition, reply[0], nonce, reply[1])
 
     async def renew(self, leases: Sequence[Lease], *, ttl_ms: int) -> list[Pulse]:
         """Prolong leases that are still held."""
@@ -63,10 +63,10 @@ class Ownership:
             return Pulse(False, None, "")
         return Pulse(True, _due(reply[0]), reply[1].decode())
 
-    async def release(self, lease: Lease) -> None:
+    async def release(self, lease: Lease, *, rested: bool) -> None:
         """Give a partition up."""
         keys = [self._keys.lease(lease.partition)]
-        await self._scripts.run(lua.RELEASE, keys, [lease.epoch, lease.nonce])
+        await self._scripts.run(lua.RELEASE, keys, [lease.epoch, lease.nonce, int(rested)])
 
     # ---- messages and timers ----
 

@@ -127,8 +127,8 @@ class RedisStore:
         await self._sweep.step([lease.partition for lease in leases], now_seconds)
         return pulses
 
-    async def release(self, lease: Lease) -> None:
-        await self._owned.release(lease)
+    async def release(self, lease: Lease, *, rested: bool = False) -> None:
+        await self._owned.release(lease, rested=rested)
 
     # ---- the owner's work ----
 
