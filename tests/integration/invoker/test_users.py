@@ -31,8 +31,8 @@ ATTEMPTS = """
             client.connect(path)
 
     def write(path):
-        with open(path, "w") as file:
-            file.write("x")
+        with open(path, "ab"):
+            pass  # where it is allowed, nothing must change: it is the platform's own code
 
     def read(path):
         with open(path, "rb") as file:
