@@ -153,6 +153,9 @@ class InProcess:
             answer = Answer(outcome="cancelled")
         if not self._keep_live:
             live.forget(self._runs)
+        task = asyncio.current_task()
+        if task is not None:
+            self._tasks.pop(task, None)  # it is over: nobody may lose it any more
         done(Answered(f"ins{number}", answer, 1))
 
 
