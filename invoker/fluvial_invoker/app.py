@@ -68,7 +68,8 @@ class App:
         _prepare_sockets(self._config.run_dir / "i")
         listener.setblocking(False)
         loop = asyncio.get_running_loop()
-        server = await loop.create_unix_server(self._gateways.new_connection, sock=listener)
+        # Not create_unix_server: from Python 3.13 on that removes the supervisor's socket file.
+        server = await loop.create_server(self._gateways.new_connection, sock=listener)
         _log.info("invoker ready", extra={"pid": os.getpid()})
         self._watch_idleness()
         reason = await self._stopped
