@@ -237,10 +237,8 @@ def test_deployment_that_cannot_be_loaded_says_why(
 ) -> None:
     async def main() -> None:
         invoker = await machine.connect()
-        handed, link = await invoker.open(machine.spec(source))
-        link.request()
+        handed = await invoker.acquire(machine.spec(source))  # not dialled: it may be gone by then
         reason = await invoker.death_of(handed.instance)
-        await link.wait_closed()
         await invoker.close()
 
         assert reason.startswith("import_failed: ")
