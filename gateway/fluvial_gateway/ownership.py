@@ -59,6 +59,7 @@ _RUN_OUTCOMES = {
     EventType.RUN_FAILED: "failed",
     EventType.RUN_CANCELLED: "cancelled",
     EventType.RUN_TERMINATED: "terminated",
+    EventType.RUN_CONTINUED: "continued",
 }
 
 

@@ -85,6 +85,7 @@ class RunStatus(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     TERMINATED = "terminated"
+    CONTINUED = "continued"  # ended by continue_as_new: another run goes on in its place
 
     @property
     def is_terminal(self) -> bool:
@@ -92,7 +93,13 @@ class RunStatus(StrEnum):
 
 
 _TERMINAL = frozenset(
-    {RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.TERMINATED}
+    {
+        RunStatus.COMPLETED,
+        RunStatus.FAILED,
+        RunStatus.CANCELLED,
+        RunStatus.TERMINATED,
+        RunStatus.CONTINUED,
+    }
 )
 
 

@@ -27,6 +27,7 @@ _END_STATUS = {
     EventType.RUN_FAILED: RunStatus.FAILED,
     EventType.RUN_CANCELLED: RunStatus.CANCELLED,
     EventType.RUN_TERMINATED: RunStatus.TERMINATED,
+    EventType.RUN_CONTINUED: RunStatus.CONTINUED,
 }
 
 

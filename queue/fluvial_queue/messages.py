@@ -34,7 +34,13 @@ class MessageKind(StrEnum):
     TERMINATE = (
         "terminate"  # end the run at once; by `send`, or by a cancel's deadline; meta: reason
     )
-    RESUME = "resume"  # continue a paused run; added by `send`
+    RESUME = "resume"  # continue a paused run; added by `send`; meta: by, deployment
+    PAUSE = "pause"  # append RUN_PAUSED; added by `send`; meta: reason, by
+    WAKE = "wake"  # let sleeps end now; added by `send`; id: the timer, 0: all; meta: by
+    RETRY = "retry"  # make the attempts that wait for their time now; added by `send`; meta: by
+    TAG = "tag"  # append TAGS_CHANGED; added by `send`; meta: tags, by
+    CHILD = "child"  # append CHILD_COMPLETED or CHILD_FAILED; added by `send`; payload: its end
+    EFFECT = "effect"  # something for another run, carried out by the owner; added by commits
 
 
 @dataclass(frozen=True, slots=True)

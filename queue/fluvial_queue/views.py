@@ -23,6 +23,7 @@ _STATUS = {
     EventType.RUN_FAILED: RunStatus.FAILED,
     EventType.RUN_CANCELLED: RunStatus.CANCELLED,
     EventType.RUN_TERMINATED: RunStatus.TERMINATED,
+    EventType.RUN_CONTINUED: RunStatus.CONTINUED,
 }
 _OPENS = frozenset({EventType.STEP_SCHEDULED, EventType.TIMER_SET, EventType.HOOK_OPENED})
 

@@ -30,7 +30,7 @@ _NO_CONTENT: Final = 204  # to a follower: the run has ended and there is nothin
 _RECONNECTS: Final = 5  # in a row, of a follower that hears nothing new
 _RECONNECT_SECONDS: Final = 1.0
 _MEDIA_TYPE: Final = "application/zstd"
-_ENDED: Final = frozenset({"completed", "failed", "cancelled", "terminated"})
+_ENDED: Final = frozenset({"completed", "failed", "cancelled", "terminated", "continued"})
 
 
 class ProblemError(FluvialError):

@@ -37,7 +37,9 @@ class EventType(IntEnum):
     TIMER_FIRED = 4
     HOOK_RECEIVED = 5  # payload; meta: resume (id of the resume)
     HOOK_CONFLICT = 6  # meta: token
-    CANCEL_REQUESTED = 7  # meta: reason
+    CANCEL_REQUESTED = 7  # meta: reason, by
+    CHILD_COMPLETED = 8  # payload: the child's result, sealed for the child; meta: run
+    CHILD_FAILED = 9  # payload: the child's error, or none; meta: run, status, reason
 
     # outputs
     STEP_SCHEDULED = 20  # payload: the arguments; meta: name, timeout_ms (0: none)
@@ -46,11 +48,18 @@ class EventType(IntEnum):
     TIMER_CANCELLED = 23
     HOOK_OPENED = 24  # meta: token, chosen (True: the user chose it, so it must be claimed)
     HOOK_CLOSED = 25  # meta: token
+    HOOK_ANSWERED = 26  # payload: the answer; meta: token, resume, ok (False: a refusal)
+    CHILD_SCHEDULED = 27  # payload: the child's input, sealed for the child; meta: see children
+    CHILD_CANCELLED = 28  # the workflow gave the child up: it is cancelled
+    STATE_PUBLISHED = 29  # payload: what the run shows of itself; id 0
+    TAGS_SET = 33  # meta: tags; id 0
+    PATCHED = 34  # meta: patch; id 0: the run takes the new path of an intended change
 
     # outputs that end the run
     RUN_COMPLETED = 30  # payload: the result
     RUN_FAILED = 31  # payload: the error; meta: reason (a code, never user text)
     RUN_CANCELLED = 32
+    RUN_CONTINUED = 35  # payload: the next run's input, sealed for it; meta: run, workflow
 
     # records of the owner
     STEP_RETRYING = 40  # payload: the error; meta: attempt (the failed one), delay_ms, reason,
@@ -58,9 +67,11 @@ class EventType(IntEnum):
     ATTEMPT_LOST = 41  # meta: attempt, reason (instance_died, owner_changed, ...)
     STEP_ABANDONED = 42  # meta: attempt; by a terminate
     RUN_TERMINATED = 43  # meta: reason
-    RUN_PAUSED = 44  # meta: reason
-    RUN_RESUMED = 45
+    RUN_PAUSED = 44  # meta: reason, by
+    RUN_RESUMED = 45  # meta: by, deployment (where it goes on from now, if that changed)
     TURN_LOST = 46  # meta: attempt, reason
+    RUN_FORKED = 47  # meta: origin (a run id), events (how many of its log stand before this)
+    TAGS_CHANGED = 48  # meta: tags, by; from outside
 
 
 INPUTS: Final = frozenset(t for t in EventType if t < 20)
@@ -71,6 +82,7 @@ TERMINAL: Final = frozenset(
         EventType.RUN_FAILED,
         EventType.RUN_CANCELLED,
         EventType.RUN_TERMINATED,
+        EventType.RUN_CONTINUED,
     }
 )
 

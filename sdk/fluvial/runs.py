@@ -36,7 +36,7 @@ R = TypeVar("R")
 
 MAX_KEY_BYTES: Final = 512
 _WAIT_MS: Final = 20_000  # one question to the platform; a longer wait asks again
-_OVER: Final = frozenset({"completed", "failed", "cancelled", "terminated"})
+_OVER: Final = frozenset({"completed", "failed", "cancelled", "terminated", "continued"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

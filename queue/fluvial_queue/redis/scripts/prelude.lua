@@ -22,4 +22,6 @@ local function each_chunk(values, apply)
   end
 end
 
-local TERMINAL = { completed = true, failed = true, cancelled = true, terminated = true }
+local TERMINAL = {
+  completed = true, failed = true, cancelled = true, terminated = true, continued = true
+}
