@@ -18,7 +18,7 @@ from fluvial.invocations import (
 from fluvial.invocations import Outcome as AnswerOutcome
 from fluvial.manifest import DeploymentSpec
 from fluvial_gateway.instances import Instance
-from fluvial_gateway.invocations import Answered, Lost, Outcome, Unavailable
+from fluvial_gateway.invocations import Answered, Lost, Outcome, Subject, Unavailable
 from fluvial_gateway.link_slots import AnswerSlot
 from fluvial_gateway.pooled_invocations import InvocationContext, PooledInvocation
 from fluvial_gateway.pools import InstancePool
@@ -40,6 +40,7 @@ class AnswerInvocation(PooledInvocation):
         *,
         prefer: str | None,
         seconds: float,
+        subject: Subject | None = None,
     ) -> None:
         self._seconds = seconds
         self._queue_deadline = context.deadlines.clock() + seconds
@@ -47,6 +48,7 @@ class AnswerInvocation(PooledInvocation):
         self.prefer = prefer
         self._fields = fields
         self._done = done
+        self._subject = subject
 
     @property
     def instance(self) -> str | None:
@@ -74,7 +76,7 @@ class AnswerInvocation(PooledInvocation):
 
     def _send(self, instance: Instance, spec: DeploymentSpec) -> AnswerSlot:
         self.deadline = self._context.deadlines.clock() + self._seconds  # not from the wait on
-        return instance.link.invoke(self, self._fields)
+        return instance.link.invoke(self, self._fields, self._subject)
 
     def _sent_back(self) -> None:
         self.deadline = self._queue_deadline

@@ -15,7 +15,14 @@ from typing import Any, Protocol
 
 from fluvial.invocations import StepRequest, TurnRequest
 from fluvial_gateway.admission import Admission
-from fluvial_gateway.invocations import Answered, InvocationHandle, Lost, Outcome, Unavailable
+from fluvial_gateway.invocations import (
+    Answered,
+    InvocationHandle,
+    Lost,
+    Outcome,
+    Subject,
+    Unavailable,
+)
 from fluvial_gateway.surroundings import Surroundings
 from fluvial_queue.jobs import Job
 from fluvial_queue.sequencer import Sequencer
@@ -149,6 +156,7 @@ class Flights:
             prefer=view.live_on,
             deadline_seconds=_deadline_seconds(job),
             done=lambda outcome: self._done(flight, outcome),
+            subject=_subject(job),
         )
         if job.kind == "step" and job.attempt == 1 and not view.steps[job.step_id].lost:
             self._around.observer.step_attempt(view.app, "first")
@@ -190,6 +198,18 @@ class Flights:
             self._refusals.pop(job, None)
         else:
             self.submit(job)
+
+
+def _subject(job: Job) -> Subject | None:
+    """Return what a step's calls are known by; workflow code makes none."""
+    if job.kind == "turn":
+        return None
+    return Subject(
+        run_id=job.view.run_id,
+        step_id=job.step_id,
+        attempt=job.attempt,
+        message_id=job.message_id,
+    )
 
 
 def _stamp(flight: _Flight, outcome: Answered) -> dict[str, object]:

@@ -54,6 +54,20 @@ class Unavailable:
 Outcome = Answered | Lost | Unavailable
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """Which execution of a step an invocation is, as the dispatcher knows it.
+
+    It never leaves the gateway. Calls that come out of the invocation are known by it, so nothing
+    that an instance says of itself must be believed.
+    """
+
+    run_id: str
+    step_id: int
+    attempt: int
+    message_id: str  # of this one execution: another one has a greater id
+
+
 class InvocationHandle(Protocol):
     """One invocation under way."""
 
@@ -82,6 +96,7 @@ class Invocations(Protocol):
         prefer: str | None,
         deadline_seconds: float,
         done: Callable[[Outcome], None],
+        subject: Subject | None = None,
     ) -> InvocationHandle:
         """Send one invocation; `done` is called exactly once, later, on the event loop.
 
@@ -91,6 +106,7 @@ class Invocations(Protocol):
             prefer: the instance to use if it lives and has room: the one with the live coroutine.
             deadline_seconds: having waited so long it is refused; having run so long, cancelled.
             done: is told the outcome; never called before `invoke` has returned.
+            subject: what the invocation executes, for the calls that come out of it.
         """
         ...
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol, cast
 
 from fluvial import wire
 from fluvial.errors import FluvialError, UnavailableError, WireError
 from fluvial.wire import FrameType
+from fluvial_gateway.invocations import Subject
 from fluvial_gateway.owned_tasks import OwnedTasks
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class LinkContext:
     instance: str
     deployment: str
     app: str
+    subject: Subject | None = None  # the execution whose invocation, still under way, is calling
 
 
 class CallHandler(Protocol):
@@ -58,6 +60,17 @@ class CallHandler(Protocol):
     ) -> tuple[str, dict[str, Any], bytes]:
         """Return ("ok" or an error code, result, body)."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One CALL frame and who sent it."""
+
+    id: int
+    context: LinkContext
+    operation: str
+    arguments: dict[str, Any]
+    body: bytes
 
 
 class CallDesk:
@@ -83,8 +96,10 @@ class CallDesk:
         """How many calls have not been replied to."""
         return len(self._under_way)
 
-    def on_call(self, link: ReplyLink, header: list[Any], body: bytes) -> None:
-        """Carry out one CALL frame.
+    def on_call(
+        self, link: ReplyLink, header: list[Any], body: bytes, subject: Subject | None
+    ) -> None:
+        """Carry out one CALL frame that came out of the execution `subject`.
 
         Raises:
             WireError: the frame is malformed or its id is in use.
@@ -100,7 +115,9 @@ class CallDesk:
             self._send(link, wire.pack(FrameType.REPLY, call_id, UnavailableError.code, reason))
             return
         self._body_bytes += len(body)
-        work = self._reply(link, call_id, operation, cast("dict[str, Any]", arguments), body)
+        context = self._context if subject is None else replace(self._context, subject=subject)
+        call = _Call(call_id, context, operation, cast("dict[str, Any]", arguments), body)
+        work = self._reply(link, call)
         self._under_way[call_id] = self._tasks.start(work, f"call {operation}")
 
     def close(self) -> None:
@@ -108,18 +125,16 @@ class CallDesk:
         for task in self._under_way.values():
             task.cancel()
 
-    async def _reply(
-        self, link: ReplyLink, call_id: int, operation: str, arguments: dict[str, Any], body: bytes
-    ) -> None:
+    async def _reply(self, link: ReplyLink, call: _Call) -> None:
         try:
-            code, result, answer = await self._answer(operation, arguments, body)
+            code, result, answer = await self._answer(call)
         finally:
-            del self._under_way[call_id]
-            self._body_bytes -= len(body)
+            del self._under_way[call.id]
+            self._body_bytes -= len(call.body)
         try:
-            frame = wire.pack(FrameType.REPLY, call_id, code, result, body=answer)
+            frame = wire.pack(FrameType.REPLY, call.id, code, result, body=answer)
         except WireError as error:
-            frame = wire.pack(FrameType.REPLY, call_id, error.code, {"message": str(error)})
+            frame = wire.pack(FrameType.REPLY, call.id, error.code, {"message": str(error)})
         self._send(link, frame)
 
     def _send(self, link: ReplyLink, frame: bytes) -> None:
@@ -130,12 +145,13 @@ class CallDesk:
         else:
             link.send(frame)
 
-    async def _answer(
-        self, operation: str, arguments: dict[str, Any], body: bytes
-    ) -> tuple[str, dict[str, Any], bytes]:
+    async def _answer(self, call: _Call) -> tuple[str, dict[str, Any], bytes]:
+        operation = call.operation
         try:
             async with asyncio.timeout(self._call_seconds):
-                return await self._handler.handle(self._context, operation, arguments, body)
+                return await self._handler.handle(
+                    call.context, operation, call.arguments, call.body
+                )
         except UnavailableError as error:  # an instance knows no kinds of it
             return UnavailableError.code, {"message": str(error)}, b""
         except FluvialError as error:

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 from fluvial import wire
 from fluvial.errors import WireError
 from fluvial.wire import FrameType
+from fluvial_gateway.invocations import Subject
 
 # method and the rest of a REQUEST's fields up to its deadline:
 # invocation, method, target, headers, client, scheme, HTTP version
@@ -82,12 +83,15 @@ class AnswerSink(Protocol):
 class AnswerSlot:
     """A turn, a step or a reveal under way."""
 
-    __slots__ = ("_link", "id", "sink")
+    __slots__ = ("_link", "id", "sink", "subject")
     may_nack = True
 
-    def __init__(self, slot_id: int, link: FrameSender, sink: AnswerSink) -> None:
+    def __init__(
+        self, slot_id: int, link: FrameSender, sink: AnswerSink, subject: Subject | None
+    ) -> None:
         self.id = slot_id
         self.sink = sink
+        self.subject = subject
         self._link = link
 
     def cancel(self, reason: str) -> None:

@@ -20,6 +20,7 @@ from typing import Any, Final, Protocol, cast
 from fluvial import wire
 from fluvial.errors import WireError
 from fluvial.wire import FrameType
+from fluvial_gateway.invocations import Subject
 from fluvial_gateway.link_calls import CallDesk
 from fluvial_gateway.link_slots import AnswerSink, AnswerSlot, HttpSink, HttpSlot, RequestFields
 
@@ -99,7 +100,12 @@ class Link(asyncio.Protocol):
             slot.send_credit -= len(chunk)
         return slot
 
-    def invoke(self, sink: AnswerSink, fields: tuple[str, dict[str, Any], bytes]) -> AnswerSlot:
+    def invoke(
+        self,
+        sink: AnswerSink,
+        fields: tuple[str, dict[str, Any], bytes],
+        subject: Subject | None = None,
+    ) -> AnswerSlot:
         """Send a turn, a step or a reveal.
 
         Raises:
@@ -108,7 +114,7 @@ class Link(asyncio.Protocol):
         self._last_id = slot_id = self._last_id + 1
         kind, meta, body = fields
         self.send(wire.pack(FrameType.INVOKE, slot_id, kind, meta, body=body))
-        self._answers[slot_id] = slot = AnswerSlot(slot_id, self, sink)
+        self._answers[slot_id] = slot = AnswerSlot(slot_id, self, sink, subject)
         return slot
 
     def forget(self, run_ids: list[str]) -> None:
@@ -225,7 +231,8 @@ class Link(asyncio.Protocol):
             raise WireError(f"credit for {header[1]}, which never was")
 
     def _on_call(self, header: list[Any], body: bytes) -> None:
-        self._calls.on_call(self, header, body)
+        slot = self._answers.get(_natural(header[2]))
+        self._calls.on_call(self, header, body, None if slot is None else slot.subject)
 
     def _on_welcome(self, header: list[Any], body: bytes) -> None:
         if header[2] != wire.PROTOCOL_VERSION or self._welcomed:

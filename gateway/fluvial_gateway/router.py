@@ -10,7 +10,7 @@ from fluvial_gateway.answer_invocations import AnswerInvocation
 from fluvial_gateway.deadlines import Deadlines
 from fluvial_gateway.death_notices import DeathNotices
 from fluvial_gateway.http_invocations import HttpClient, HttpInvocation
-from fluvial_gateway.invocations import Outcome
+from fluvial_gateway.invocations import Outcome, Subject
 from fluvial_gateway.link_calls import CallHandler
 from fluvial_gateway.link_slots import RequestFields
 from fluvial_gateway.occupancy import Occupancy, Occupied
@@ -74,6 +74,7 @@ class Router:
         prefer: str | None,
         deadline_seconds: float,
         done: Callable[[Outcome], None],
+        subject: Subject | None = None,
     ) -> AnswerInvocation:
         """Send a turn, a step or a reveal; see `Invocations.invoke`."""
         invocation = AnswerInvocation(
@@ -83,6 +84,7 @@ class Router:
             done,
             prefer=prefer,
             seconds=deadline_seconds,
+            subject=subject,
         )
         invocation.start()
         return invocation

@@ -25,6 +25,7 @@ from fluvial_gateway.invocations import (
     InvocationHandle,
     Lost,
     Outcome,
+    Subject,
     Unavailable,
 )
 from fluvial_queue.contract import StartRun, Store
@@ -99,6 +100,7 @@ class InProcess:
         prefer: str | None,
         deadline_seconds: float,
         done: Callable[[Outcome], None],
+        subject: Subject | None = None,
     ) -> InvocationHandle:
         if self.is_broken:
             refusal = Unavailable("import_failed", "a test's", False)

@@ -37,7 +37,7 @@ from fluvial_gateway.deployments import Deployments
 from fluvial_gateway.fingerprints import Fingerprints
 from fluvial_gateway.hooks import Hooks
 from fluvial_gateway.hosts import HostTable
-from fluvial_gateway.invocations import Answered, Outcome
+from fluvial_gateway.invocations import Answered, Outcome, Subject
 from fluvial_gateway.invoker_client import AppPublicKey, Survey
 from fluvial_gateway.metrics import Metrics
 from fluvial_gateway.occupancy import Occupied
@@ -191,6 +191,7 @@ class FakeInvocations:
         prefer: str | None,
         deadline_seconds: float,
         done: Callable[[Outcome], None],
+        subject: Subject | None = None,
     ) -> FakeHandle:
         kind, meta, body = fields
         assert kind == "reveal"

@@ -7,7 +7,7 @@ import contextlib
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -283,6 +283,8 @@ class EchoCalls:
                 raise
         if operation == "fail":
             raise ValueError("secret detail")
+        if operation == "who" and link_context.subject is not None:
+            return "ok", {"subject": asdict(link_context.subject)}, b""
         return "ok", {"app": link_context.app, "operation": operation, **arguments}, body
 
 
