@@ -8,8 +8,9 @@ Invariants (DESIGN calls them by number; the contract suite tests each on every 
 2.  An entry is refused, in this order of checks, with
     EPOCH     the lease's (epoch, nonce) is not the partition's current one, or it has expired by
               the store's clock;
-    GONE      the run does not exist or is terminal, or one of the `handled` messages does not
-              exist any more (it was handled, or is another run's);
+    GONE      the run does not exist, or is terminal and the entry does more than delete
+              messages, or one of the `handled` messages does not exist any more (it was handled,
+              or is another run's);
     SEQUENCE  the length of the run's log is not `base`.
 3.  A message exists from the moment it was added until the entry that handles it is applied. After
     any crash the stored messages are exactly the outstanding work.
@@ -18,8 +19,9 @@ Invariants (DESIGN calls them by number; the contract suite tests each on every 
 6.  `start` and `send` check and add in one atomic operation, and answer what they did.
 7.  A raised `OutcomeUnknownError` means that the operation may or may not have happened. A commit
     must then be repeated unchanged until its answer is definite (GONE = it had been applied).
-8.  Terminal is final: once a run's status is terminal, its timers, hooks and (but for the handled
-    ones) messages are gone, and `send` answers CLOSED.
+8.  Terminal is final: once a run's status is terminal, its timers, hooks and messages are gone,
+    and `send` answers CLOSED. Only its *effects* stay, the messages that ask for something in
+    another run, until they are handled; the retention begins when the last of them is.
 9.  Times are Unix milliseconds of the store's clock. No operation uses the caller's clock.
 
 A store is used from one event loop. A cancelled await never leaves the store's connection in
@@ -28,7 +30,7 @@ doubt: the operation goes on and its answer is dropped.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, Protocol
@@ -158,6 +160,24 @@ class CommitEntry:
     close_hooks: tuple[str, ...] = ()  # before `open_hooks` are opened
     status: RunStatus | None = None  # None: unchanged
     turn: bytes | None = None  # an opaque value kept on the run record; None: unchanged
+    effects: tuple[bytes, ...] = ()  # bodies to add behind `messages`; they outlive the run's end
+    tags: Mapping[str, str] | None = None  # all tags of the run from now on; None: unchanged
+    reason: str | None = None  # why the run is paused; None: unchanged
+
+    @property
+    def only_deletes(self) -> bool:
+        """Whether it does nothing but delete messages: all that a run that has ended takes."""
+        return not (
+            self.events
+            or self.messages
+            or self.effects
+            or self.timers
+            or self.open_hooks
+            or self.status
+            or self.turn is not None
+            or self.tags is not None
+            or self.reason is not None
+        )
 
 
 class CommitOutcome(StrEnum):
@@ -169,7 +189,8 @@ class CommitOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CommitAnswer:
-    """The answer to one entry; `message_ids` are those of `entry.messages`, in order."""
+    """The answer to one entry; `message_ids` are those of `entry.messages`, then those of
+    `entry.effects`, in order."""
 
     outcome: CommitOutcome
     message_ids: tuple[str, ...] = ()
@@ -204,6 +225,12 @@ class StartRun:
     key: str = ""
     fingerprint: bytes = b""  # of the plain input; compared only where both sides have one
     meta: dict[str, Any] = field(default_factory=dict[str, Any])  # small, in clear
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
+    delay_ms: int = 0  # how long the START message waits, as a timer
+    deadline_ms: int | None = None  # after so long the run is cancelled; None: never
+    retention_ms: int | None = None  # how long it stays once it has ended; None: the store's
+    log: tuple[bytes, ...] = ()  # what the log holds from the beginning, where a run is forked
+    turn: bytes = b""  # of the run record
 
 
 class StartOutcome(StrEnum):
@@ -217,6 +244,12 @@ class SendOutcome(StrEnum):
     DUPLICATE = "duplicate"  # this resume id was accepted before
     UNKNOWN = "unknown"  # no such run, or no such open hook
     CLOSED = "closed"  # the run is terminal, or the hook was closed
+
+
+class DeleteOutcome(StrEnum):
+    DELETED = "deleted"
+    UNKNOWN = "unknown"  # no such run
+    OPEN = "open"  # it has not ended, or what it asked of other runs is not done yet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,6 +269,8 @@ class RunRecord:
     turn: bytes  # what the last commit with a `turn` said; empty before
     events: int  # the length of the log
     meta: dict[str, Any]
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
+    reason: str = ""  # why it is paused; empty while it is not
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,6 +281,9 @@ class RunQuery:
     workflow: str | None = None
     statuses: frozenset[RunStatus] | None = None
     since_ms: int | None = None  # created at or after
+    until_ms: int | None = None  # created before
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])  # all of them
+    parent: str | None = None  # the run that started it as its child
     limit: int = 50
     cursor: str | None = None  # from a page; stable while runs are added
 
@@ -261,14 +299,16 @@ class Bell:
     """A doorbell: a hint, never the only way to learn of something.
 
     `messages`: something was added to `partition` by somebody who is not its owner.
+    `timer`: a timer that is due at `due_ms` was added to `partition`, likewise.
     `finished`: the run `run_id` became terminal.
     `lost`: the subscription broke and was made anew; whoever waits must look now. Also the first
     bell of every subscription: from then on nothing is missed.
     """
 
-    kind: Literal["messages", "finished", "lost"]
+    kind: Literal["messages", "timer", "finished", "lost"]
     partition: int = -1
     run_id: str = ""
+    due_ms: int = 0
 
 
 RecordKind = Literal["app", "deployment", "token", "host", "setting"]
@@ -349,9 +389,21 @@ class Store(Protocol):
     async def start(self, run: StartRun) -> StartOutcome: ...
 
     async def send(
-        self, run_id: str, body: bytes, *, token: str | None = None, resume_id: str = ""
+        self,
+        run_id: str,
+        body: bytes,
+        *,
+        token: str | None = None,
+        resume_id: str = "",
+        urgent: bool = False,
     ) -> SendOutcome:
-        """Add a message to a run; with `token` only if that hook is open, once per `resume_id`."""
+        """Add a message to a run; with `token` only if that hook is open, once per `resume_id`.
+
+        `urgent`: also where the store has no room for new work, as it helps to make room."""
+        ...
+
+    async def delete_run(self, run_id: str) -> DeleteOutcome:
+        """Remove a run that has ended, with its log, at once and for good."""
         ...
 
     async def claim_token(self, app: str, token: str, run_id: str) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from fluvial.errors import InvalidRequestError
 from fluvial_queue.contract import RunQuery, RunStatus
 
@@ -23,11 +26,20 @@ def parse_cursor(cursor: str) -> Position:
     return int(created_ms), run_id
 
 
-def matches(query: RunQuery, app: str, workflow: str, status: str) -> bool:
+def matches(
+    query: RunQuery,
+    app: str,
+    workflow: str,
+    status: str,
+    tags: Mapping[str, str],
+    meta: Mapping[str, Any],
+) -> bool:
     """Return whether a run is asked for; `status` is empty for one that has expired."""
     return (
         bool(status)
         and query.app in (None, app)
         and query.workflow in (None, workflow)
         and (query.statuses is None or RunStatus(status) in query.statuses)
+        and query.parent in (None, meta.get("parent"))
+        and all(tags.get(name) == value for name, value in query.tags.items())
     )

@@ -61,6 +61,11 @@ class Message:
         )
 
 
+def deadline_body(run_id: str) -> bytes:
+    """Return the body of the message that cancels a run whose deadline has passed."""
+    return Message(MessageKind.CANCEL, run_id, meta={"reason": "deadline"}).encode()
+
+
 def decode_message(body: bytes) -> Message:
     """Return the message that `body` holds.
 

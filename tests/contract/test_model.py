@@ -22,6 +22,7 @@ from fluvial_queue import MemoryStore, Store, open_store
 from fluvial_queue.contract import (
     CommitEntry,
     CommitOutcome,
+    DeleteOutcome,
     Lease,
     RunQuery,
     RunStatus,
@@ -53,13 +54,22 @@ class ModelRun:
     log: list[bytes] = field(default_factory=list[bytes])
     turn: bytes = b""
     messages: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    effects: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    tags: dict[str, str] = field(default_factory=dict[str, str])
+    reason: str = ""
     timers: dict[bytes, int] = field(default_factory=dict[bytes, int])  # body → hours left
     hooks: dict[str, int | None] = field(default_factory=dict[str, int | None])
     resumes: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
 
+    @property
+    def outstanding(self) -> dict[str, bytes]:
+        return {**self.messages, **self.effects}
+
     def refusal(self, entry: CommitEntry) -> CommitOutcome | None:
         """Why a commit with a current lease is refused."""
-        if self.status.is_terminal or not self.messages.keys() >= set(entry.handled):
+        if self.status.is_terminal and not entry.only_deletes:
+            return CommitOutcome.GONE
+        if not self.outstanding.keys() >= set(entry.handled):
             return CommitOutcome.GONE
         return CommitOutcome.SEQUENCE if len(self.log) != entry.base else None
 
@@ -67,8 +77,10 @@ class ModelRun:
         """Do what an accepted entry says."""
         for message_id in entry.handled:
             self.messages.pop(message_id, None)
+            self.effects.pop(message_id, None)
         self.log += entry.events
-        self.messages.update(zip(ids, entry.messages, strict=True))
+        self.messages.update(zip(ids, entry.messages, strict=False))
+        self.effects.update(zip(ids[len(entry.messages) :], entry.effects, strict=True))
         for body in entry.drop_timers:
             self.timers.pop(body, None)
         self.timers.update({body: delay_ms // HOUR_MS for delay_ms, body in entry.timers})
@@ -76,6 +88,8 @@ class ModelRun:
         self.hooks.update(entry.open_hooks)
         self.status = entry.status or self.status
         self.turn = self.turn if entry.turn is None else entry.turn
+        self.tags = self.tags if entry.tags is None else dict(entry.tags)
+        self.reason = self.reason if entry.reason is None else entry.reason
         if self.status.is_terminal:
             for owned in (self.messages, self.timers, self.hooks, self.resumes):
                 owned.clear()
@@ -104,6 +118,9 @@ def changes(draw: st.DrawFn) -> dict[str, Any]:
         "close_hooks": tuple(draw(_tokens)),
         "status": draw(_status),
         "turn": draw(st.sampled_from([None, None, b"t1", b"t2"])),
+        "effects": tuple(b"x%d" % i for i in range(draw(st.sampled_from([0, 0, 1, 2])))),
+        "tags": draw(st.sampled_from([None, None, None, {"a": "1"}, {}])),
+        "reason": draw(st.sampled_from([None, None, None, "why", ""])),
     }
 
 
@@ -227,7 +244,7 @@ class StoreMachine(RuleBasedStateMachine):
     def _entry(self, run_id: str, guards: tuple[str, int], drawn: dict[str, Any]) -> CommitEntry:
         which, off = guards
         run = self.runs.get(run_id, ModelRun(b""))
-        outstanding = sorted(run.messages, key=message_order)
+        outstanding = sorted(run.outstanding, key=message_order)
         handled = {
             "one": outstanding[:1] or self.old_ids[-1:],
             "all": outstanding or self.old_ids[-1:],
@@ -277,6 +294,31 @@ class StoreMachine(RuleBasedStateMachine):
                 run.apply(entry, answer.message_ids)
 
     @precondition(lambda self: self.lease is not None)
+    @rule(run_id=_runs, which=st.sampled_from(["one", "all"]))
+    def delete_messages(self, run_id: str, which: str) -> None:
+        nothing: dict[str, Any] = {"timers": (), "drop_timers": ()}
+        entry = self._entry(run_id, (which, 0), nothing)
+        assert self.lease is not None
+        (answer,) = self.wait(self.store.commit(self.lease, [entry])).answers
+        run = self.runs.get(run_id)
+        expected = CommitOutcome.GONE if run is None else run.refusal(entry)
+        assert answer.outcome is (expected or CommitOutcome.OK)
+        if expected is None and run is not None:
+            self.old_ids += entry.handled
+            run.apply(entry, answer.message_ids)
+
+    @rule(run_id=_runs)
+    def delete_run(self, run_id: str) -> None:
+        run = self.runs.get(run_id)
+        expected = DeleteOutcome.UNKNOWN
+        if run is not None:
+            is_over = run.status.is_terminal and not run.effects
+            expected = DeleteOutcome.DELETED if is_over else DeleteOutcome.OPEN
+        assert self.wait(self.store.delete_run(run_id)) is expected
+        if expected is DeleteOutcome.DELETED:
+            del self.runs[run_id]
+
+    @precondition(lambda self: self.lease is not None)
     @rule(limit=st.integers(1, 5))
     def fire(self, limit: int) -> None:
         assert self.lease is not None
@@ -306,6 +348,7 @@ class StoreMachine(RuleBasedStateMachine):
                 continue
             assert record is not None
             assert (record.status, record.turn) == (run.status, run.turn)
+            assert (record.tags, record.reason) == (run.tags, run.reason)
             assert record.events == len(run.log)
             assert (record.finished_ms is not None) == run.status.is_terminal
             assert self.wait(self.store.read_events(run_id)) == run.log
@@ -314,7 +357,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @invariant()
     def stored_messages_are_the_outstanding_work(self) -> None:
-        messages = {i: body for run in self.runs.values() for i, body in run.messages.items()}
+        messages = {i: body for run in self.runs.values() for i, body in run.outstanding.items()}
         timers = sum(len(run.timers) for run in self.runs.values())
         assert self.wait(self.store.depth([PARTITION])) == (len(messages), timers)
         if self.lease is not None:

@@ -36,8 +36,11 @@ class Run:
     finished_ms: int | None = None
     input: bytes = b""
     turn: bytes = b""
+    reason: str = ""
+    tags: dict[str, str] = field(default_factory=dict[str, str])
     log: list[bytes] = field(default_factory=list[bytes])
     messages: set[str] = field(default_factory=set[str])
+    effects: set[str] = field(default_factory=set[str])  # messages that outlive the run's end
     timers: set[bytes] = field(default_factory=set[bytes])
     hooks: dict[str, int | None] = field(default_factory=dict[str, int | None])  # None: closed
     resumes: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
@@ -59,6 +62,8 @@ class Run:
             turn=self.turn,
             events=len(self.log),
             meta=dict(start.meta),
+            tags=dict(self.tags),
+            reason=self.reason,
         )
 
 
@@ -81,19 +86,22 @@ class Partition:
         """Return whether a lease is the partition's one valid lease."""
         return (lease.epoch, lease.nonce) == (self.epoch, self.nonce) and now_ms < self.until_ms
 
-    def add(self, run: Run, epoch: int, body: bytes, now_ms: int) -> str:
+    def add(
+        self, run: Run, epoch: int, body: bytes, now_ms: int, *, is_effect: bool = False
+    ) -> str:
         """Add a message of a run."""
         high, low = self.last_id
         self.last_id = (now_ms, 0) if now_ms > high else (high, low + 1)
         message_id = f"{self.last_id[0]}-{self.last_id[1]}"
         self.messages[message_id] = StoredMessage(message_id, epoch, body)
-        run.messages.add(message_id)
+        (run.effects if is_effect else run.messages).add(message_id)
         return message_id
 
     def delete(self, run: Run, message_id: str) -> None:
         """Delete a message of a run, if it exists."""
         self.messages.pop(message_id, None)
         run.messages.discard(message_id)
+        run.effects.discard(message_id)
 
     def next_timer_ms(self) -> int | None:
         """Return when the next timer is due."""
@@ -131,9 +139,12 @@ class Backend:
     def run(self, run_id: str) -> Run | None:
         """Return a run, unless its retention is over."""
         run = self.runs.get(run_id)
-        if run is None or run.finished_ms is None:
+        if run is None or run.finished_ms is None or run.effects:
             return run
-        if self.clock() < run.finished_ms + self.retention_ms:
+        retention_ms = run.start.retention_ms
+        if retention_ms is None:
+            retention_ms = self.retention_ms
+        if self.clock() < run.finished_ms + retention_ms:
             return run
         del self.runs[run_id]
         return None
@@ -146,7 +157,9 @@ class Backend:
 
 def refusal(run: Run | None, entry: CommitEntry) -> CommitAnswer | None:
     """Return why an entry must be refused, the lease aside."""
-    if run is None or run.status.is_terminal or not run.messages.issuperset(entry.handled):
+    if run is None or (run.status.is_terminal and not entry.only_deletes):
+        return _GONE
+    if not all(message in run.messages or message in run.effects for message in entry.handled):
         return _GONE
     if len(run.log) != entry.base:
         return _SEQUENCE
@@ -162,7 +175,8 @@ def apply_entry(
     if entry.events:
         run.log.extend(entry.events)
         run.input = b""
-    ids = tuple([partition.add(run, epoch, body, now_ms) for body in entry.messages])
+    ids = [partition.add(run, epoch, body, now_ms) for body in entry.messages]
+    ids += [partition.add(run, epoch, body, now_ms, is_effect=True) for body in entry.effects]
     for body in entry.drop_timers:
         _drop_timer(partition, run, body)
     for delay_ms, body in entry.timers:
@@ -174,9 +188,11 @@ def apply_entry(
     run.hooks.update(entry.open_hooks)
     run.status = entry.status or run.status
     run.turn = run.turn if entry.turn is None else entry.turn
-    if run.status.is_terminal:
+    run.tags = run.tags if entry.tags is None else dict(entry.tags)
+    run.reason = run.reason if entry.reason is None else entry.reason
+    if run.status.is_terminal and run.finished_ms is None:
         _finish(partition, run, now_ms)
-    return ids
+    return tuple(ids)
 
 
 def _drop_timer(partition: Partition, run: Run, body: bytes) -> None:

@@ -20,6 +20,7 @@ from fluvial_queue.contract import (
     CommitEntry,
     CommitOutcome,
     CommitReply,
+    DeleteOutcome,
     Durability,
     FiredTimers,
     Lease,
@@ -38,7 +39,7 @@ from fluvial_queue.contract import (
 )
 from fluvial_queue.cursors import format_cursor, matches, parse_cursor
 from fluvial_queue.memory.state import Backend, Run, apply_entry, refusal
-from fluvial_queue.messages import Message, MessageKind
+from fluvial_queue.messages import Message, MessageKind, deadline_body
 
 _EPOCH = CommitAnswer(CommitOutcome.EPOCH)
 
@@ -164,7 +165,7 @@ class MemoryStore:
             return answer
         partition = self.backend.partition(lease.partition)
         ids = apply_entry(partition, run, entry, lease.epoch, now_ms)
-        if run.status.is_terminal:
+        if run.status.is_terminal and entry.status is not None:
             self.backend.ring(Bell("finished", run_id=entry.run_id))
         return CommitAnswer(CommitOutcome.OK, ids)
 
@@ -179,13 +180,34 @@ class MemoryStore:
             is_other = ours != theirs and bool(ours) and bool(theirs)
             return StartOutcome.CONFLICT if is_other else StartOutcome.DUPLICATE
         now_ms = self.backend.clock()
-        created = Run(deepcopy(run), now_ms, input=run.input)
+        created = Run(
+            deepcopy(run), now_ms, input=run.input, tags=dict(run.tags), log=list(run.log)
+        )
+        created.turn = run.turn
         self.backend.runs[run.run_id] = created
-        self._add(partition, created, Message(MessageKind.START, run.run_id).encode())
+        body = Message(MessageKind.START, run.run_id).encode()
+        if run.delay_ms:
+            self._set_timer(partition, created, run.delay_ms, body)
+        else:
+            self._add(partition, created, body)
+        if run.deadline_ms is not None:
+            self._set_timer(partition, created, run.deadline_ms, deadline_body(run.run_id))
         return StartOutcome.ACCEPTED
 
+    def _set_timer(self, partition: int, run: Run, delay_ms: int, body: bytes) -> None:
+        due_ms = self.backend.clock() + delay_ms
+        self.backend.partition(partition).timers[body] = due_ms, run.start.run_id
+        run.timers.add(body)
+        self.backend.ring(Bell("timer", partition=partition, due_ms=due_ms))
+
     async def send(
-        self, run_id: str, body: bytes, *, token: str | None = None, resume_id: str = ""
+        self,
+        run_id: str,
+        body: bytes,
+        *,
+        token: str | None = None,
+        resume_id: str = "",
+        urgent: bool = False,
     ) -> SendOutcome:
         partition = check_run_id(run_id, self.partitions)
         check_values((body,))
@@ -206,6 +228,16 @@ class MemoryStore:
     def _add(self, partition: int, run: Run, body: bytes) -> None:
         self.backend.partition(partition).add(run, 0, body, self.backend.clock())
         self.backend.ring(Bell("messages", partition=partition))
+
+    async def delete_run(self, run_id: str) -> DeleteOutcome:
+        check_run_id(run_id, self.partitions)
+        run = self.backend.run(run_id)
+        if run is None:
+            return DeleteOutcome.UNKNOWN
+        if not run.status.is_terminal or run.effects:
+            return DeleteOutcome.OPEN
+        del self.backend.runs[run_id]
+        return DeleteOutcome.DELETED
 
     async def claim_token(self, app: str, token: str, run_id: str) -> str:
         check_run_id(run_id, self.partitions)
@@ -249,7 +281,8 @@ class MemoryStore:
             for run in sorted(runs, key=lambda r: (r.created_ms, r.run_id), reverse=True)
             if before is None or (run.created_ms, run.run_id) < before
             if query.since_ms is None or run.created_ms >= query.since_ms
-            if matches(query, run.app, run.workflow, run.status)
+            if query.until_ms is None or run.created_ms < query.until_ms
+            if matches(query, run.app, run.workflow, run.status, run.tags, run.meta)
         ]
         page = found[: query.limit]
         last = page[-1] if len(page) < len(found) else None

@@ -90,4 +90,7 @@ def parse_bell(text: str) -> Bell | None:
         return Bell("finished", run_id=text[1:])
     if text.startswith("m") and text[1:].isdigit():
         return Bell("messages", partition=int(text[1:]))
+    partition, _, due_ms = text[1:].partition(":")
+    if text.startswith("t") and partition.isdigit() and due_ms.isdigit():
+        return Bell("timer", partition=int(partition), due_ms=int(due_ms))
     return None

@@ -67,6 +67,7 @@ def _is_wide(entry: CommitEntry) -> bool:
         or entry.open_hooks
         or entry.close_hooks
         or (entry.status is not None and entry.status.is_terminal)
+        or entry.only_deletes  # perhaps the last effect of a run that has ended
     )
 
 
@@ -85,10 +86,23 @@ def _pack(entry: CommitEntry, is_wide: bool) -> bytes:
             [part for hook in entry.open_hooks for part in hook] if entry.open_hooks else (),
             "" if entry.status is None else entry.status.value,
             False if entry.turn is None else entry.turn,
+            entry.effects,
+            () if entry.tags is None and entry.reason is None else _record_fields(entry),
         ),
         use_bin_type=False,  # the server's unpacker does not know the later spec's bin type
     )
 
 
+def _record_fields(entry: CommitEntry) -> list[str | bytes]:
+    """Return what the entry changes on the run's record, as field and value in turn."""
+    fields: list[str | bytes] = []
+    if entry.tags is not None:
+        fields += ["tags", msgpack.packb(dict(entry.tags))]
+    if entry.reason is not None:
+        fields += ["reason", entry.reason]
+    return fields
+
+
 def _bytes_of(entry: CommitEntry) -> int:
-    return sum(map(len, entry.events)) + sum(map(len, entry.messages))
+    bodies = (*entry.messages, *entry.effects) if entry.effects else entry.messages
+    return sum(map(len, entry.events)) + sum(map(len, bodies))

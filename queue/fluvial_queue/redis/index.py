@@ -47,7 +47,7 @@ class RunIndex:
         if query.limit < 1:
             raise InvalidRequestError(f"limit must be at least 1, got {query.limit}")
         before = None if query.cursor is None else parse_cursor(query.cursor)
-        merged = _Merge(self._link, self._keys, range(self._partitions), query.since_ms, before)
+        merged = _Merge(self._link, self._keys, range(self._partitions), query, before)
         runs: list[RunRecord] = []
         for _ in range(_MAX_EXAMINED // _BATCH):
             batch = await merged.take(_BATCH)
@@ -66,13 +66,14 @@ class RunIndex:
 
     async def _matching(self, batch: Sequence[Position], query: RunQuery) -> list[Position]:
         commands: list[Command] = [
-            ("HMGET", self._keys.run(run_id), "app", "workflow", "status") for _, run_id in batch
+            ("HMGET", self._keys.run(run_id), "app", "workflow", "status", "tags", "meta")
+            for _, run_id in batch
         ]
         replies = await self._link.calls(commands, writes=False)
         return [
             position
             for position, reply in zip(batch, replies, strict=True)
-            if matches(query, *_texts(reply))
+            if _matches(query, reply)
         ]
 
     async def sweep(self, partition: int, offset: int) -> int:
@@ -95,12 +96,12 @@ class _Merge:
         link: Link,
         keys: Keys,
         partitions: range,
-        since_ms: int | None,
+        query: RunQuery,
         before: Position | None,
     ) -> None:
         self._link = link
-        self._least = "-inf" if since_ms is None else str(since_ms)
-        self._most = "+inf" if before is None else str(before[0])
+        self._least = "-inf" if query.since_ms is None else str(query.since_ms)
+        self._most = _most(query.until_ms, before)
         indexes = [keys.index(partition) for partition in partitions]
         self._before = dict.fromkeys(indexes, before)  # the last position that each has given
         self._offsets = dict.fromkeys(indexes, 0)  # of those that may have more to read
@@ -145,17 +146,26 @@ class _Merge:
             heapq.heappush(self._heap, (*_newest_first(position), index))
 
 
+def _most(until_ms: int | None, before: Position | None) -> str:
+    """The greatest score to read: that of the cursor, or what lies before `until_ms`."""
+    if until_ms is not None and (before is None or until_ms <= before[0]):
+        return f"({until_ms}"
+    return "+inf" if before is None else str(before[0])
+
+
 def _newest_first(position: Position) -> tuple[int, tuple[int, ...], str]:
     created_ms, run_id = position
     return -created_ms, tuple([-ord(character) for character in run_id]), run_id
 
 
-def _texts(reply: Sequence[bytes | None]) -> list[str]:
-    return ["" if value is None else value.decode() for value in reply]
+def _matches(query: RunQuery, reply: Sequence[bytes | None]) -> bool:
+    app, workflow, status = ["" if value is None else value.decode() for value in reply[:3]]
+    return matches(query, app, workflow, status, _map(reply[3]), _map(reply[4]))
 
 
 def _record(run_id: str, fields: Sequence[Any]) -> RunRecord:
     app, workflow, deployment, status, created, finished, key, fingerprint, turn, meta = fields[:10]
+    tags, reason, length, sealed = fields[10:]
     return RunRecord(
         run_id=run_id,
         app=app.decode(),
@@ -166,8 +176,14 @@ def _record(run_id: str, fields: Sequence[Any]) -> RunRecord:
         finished_ms=None if finished is None else int(finished),
         key=key.decode(),
         fingerprint=fingerprint,
-        input=fields[11] or b"",
+        input=sealed or b"",
         turn=turn or b"",
-        events=fields[10],
+        events=length,
         meta=msgpack.unpackb(meta),
+        tags=_map(tags),
+        reason="" if reason is None else reason.decode(),
     )
+
+
+def _map(packed: bytes | None) -> dict[str, Any]:
+    return msgpack.unpackb(packed) if packed else {}

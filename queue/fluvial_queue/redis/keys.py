@@ -18,9 +18,10 @@ keys are in one slot, so each script touches exactly one.
     {fv:records}:<kind>         hash    record id → version ":" msgpack; until deleted
     fv:bell                     channel "m<partition>" and "f<run id>"
 
-A run's hash holds `app workflow deployment status created finished key fingerprint turn meta`, and
-beside them what the run owns elsewhere, so that ending it can remove everything without a search:
-a field `#<message id>` per outstanding message and `@<body>` per timer (values are empty).
+A run's hash holds `app workflow deployment status created finished key fingerprint turn meta`,
+where they are needed `tags retention reason`, and beside them what the run owns elsewhere, so that
+ending it can remove everything without a search: a field `#<message id>` per outstanding message,
+`!<message id>` per outstanding effect, and `@<body>` per timer (values are empty).
 """
 
 from __future__ import annotations

@@ -25,8 +25,10 @@ class Script:
     is_new_work: bool  # refused where there is no room, so that what is under way has it
 
 
-def _read(name: str) -> Script:
+def _read(name: str, *, flags: str = "") -> Script:
+    """`flags`: instead of those of the file's first line."""
     first_line, _, rest = (_FOLDER / f"{name}.lua").read_text("utf-8").partition("\n")
+    first_line = f"#!lua flags={flags}" if flags else first_line
     prelude = (_FOLDER / "prelude.lua").read_text("utf-8")
     text = f"{first_line}\n{prelude}\n{rest}"
     sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
@@ -42,6 +44,7 @@ ACQUIRE: Final = _read("acquire")
 CLAIM: Final = _read("claim")
 COMMIT: Final = _read("commit")
 CREATE: Final = _read("create")
+DELETE: Final = _read("delete")
 DUE: Final = _read("due")
 FIRE: Final = _read("fire")
 PUT_RECORD: Final = _read("put_record")
@@ -50,6 +53,7 @@ RELEASE: Final = _read("release")
 RENEW: Final = _read("renew")
 REOPEN: Final = _read("reopen")
 SEND: Final = _read("send")
+SEND_URGENT: Final = _read("send", flags="allow-oom")
 START: Final = _read("start")
 UNCLAIM: Final = _read("unclaim")
 UNINDEX: Final = _read("unindex")
@@ -59,8 +63,8 @@ WINDOW: Final = _read("window")
 LOAD_ALL: Final[tuple[Command, ...]] = tuple(
     ("SCRIPT", "LOAD", script.text)
     for script in (
-        *(ACQUIRE, CLAIM, COMMIT, CREATE, DUE, FIRE, PUT_RECORD, READ_RUN),
-        *(RELEASE, RENEW, REOPEN, SEND, START, UNCLAIM, UNINDEX, WINDOW),
+        *(ACQUIRE, CLAIM, COMMIT, CREATE, DELETE, DUE, FIRE, PUT_RECORD, READ_RUN),
+        *(RELEASE, RENEW, REOPEN, SEND, SEND_URGENT, START, UNCLAIM, UNINDEX, WINDOW),
     )
 )
 

@@ -19,6 +19,7 @@ from fluvial_queue.contract import (
     Bell,
     CommitEntry,
     CommitReply,
+    DeleteOutcome,
     Durability,
     FiredTimers,
     Lease,
@@ -35,7 +36,7 @@ from fluvial_queue.contract import (
     StoredMessage,
     UnsafeStoreError,
 )
-from fluvial_queue.messages import Message, MessageKind
+from fluvial_queue.messages import Message, MessageKind, deadline_body
 from fluvial_queue.redis import lua
 from fluvial_queue.redis.address import Address
 from fluvial_queue.redis.bells import Subscription
@@ -146,24 +147,35 @@ class RedisStore:
     async def start(self, run: StartRun) -> StartOutcome:
         partition = check_run_id(run.run_id, self._partitions)
         meta: bytes = msgpack.packb(run.meta)
-        check_values((run.input, meta))
+        check_values((run.input, meta, *run.log))
         keys = [
             self._keys.run(run.run_id),
             self._keys.input(run.run_id),
             self._keys.messages(partition),
             self._keys.index(partition),
             self._keys.open(partition),
+            self._keys.log(run.run_id),
+            self._keys.timers(partition),
         ]
         body = Message(MessageKind.START, run.run_id).encode()
         arguments: list[Argument] = [
             *(run.run_id, run.app, run.workflow, run.deployment, run.key, run.fingerprint),
             *(meta, run.input, body, self._keys.bell, partition),
+            *(msgpack.packb(dict(run.tags)) if run.tags else b"", run.turn),
+            *(_or_empty(run.retention_ms), run.delay_ms, _or_empty(run.deadline_ms)),
+            *(deadline_body(run.run_id), *run.log),
         ]
         reply: bytes = await self._scripts.run(lua.START, keys, arguments)
         return StartOutcome(reply.decode())
 
     async def send(
-        self, run_id: str, body: bytes, *, token: str | None = None, resume_id: str = ""
+        self,
+        run_id: str,
+        body: bytes,
+        *,
+        token: str | None = None,
+        resume_id: str = "",
+        urgent: bool = False,
     ) -> SendOutcome:
         partition = check_run_id(run_id, self._partitions)
         check_values((body,))
@@ -177,8 +189,15 @@ class RedisStore:
             *(body, int(token is not None), token or "", resume_id),
             *(self._keys.bell, partition),
         ]
-        reply: bytes = await self._scripts.run(lua.SEND, keys, arguments)
+        script = lua.SEND_URGENT if urgent else lua.SEND
+        reply: bytes = await self._scripts.run(script, keys, arguments)
         return SendOutcome(reply.decode())
+
+    async def delete_run(self, run_id: str) -> DeleteOutcome:
+        partition = check_run_id(run_id, self._partitions)
+        keys = [self._keys.run(run_id), self._keys.log(run_id), self._keys.index(partition)]
+        reply: bytes = await self._scripts.run(lua.DELETE, keys, [run_id])
+        return DeleteOutcome(reply.decode())
 
     async def claim_token(self, app: str, token: str, run_id: str) -> str:
         check_run_id(run_id, self._partitions)
@@ -265,3 +284,7 @@ class RedisStore:
         firsts = [found[0] for found in await self._link.calls(commands, writes=False) if found]
         # A stream's ids begin with the server's milliseconds at the time of the XADD.
         return min((int(entry[0].partition(b"-")[0]) for entry in firsts), default=None)
+
+
+def _or_empty(value: int | None) -> Argument:
+    return "" if value is None else value

@@ -100,9 +100,16 @@ class FaultyStore(MemoryStore):
         return self._answer(await super().start(run))
 
     async def send(
-        self, run_id: str, body: bytes, *, token: str | None = None, resume_id: str = ""
+        self,
+        run_id: str,
+        body: bytes,
+        *,
+        token: str | None = None,
+        resume_id: str = "",
+        urgent: bool = False,
     ) -> SendOutcome:
-        return self._answer(await super().send(run_id, body, token=token, resume_id=resume_id))
+        sent = await super().send(run_id, body, token=token, resume_id=resume_id, urgent=urgent)
+        return self._answer(sent)
 
     def _fail(self) -> None:
         if self.failure is not None:

@@ -72,4 +72,5 @@ def test_script_never_makes_up_a_key(path: Path) -> None:
 def test_every_script_is_loaded() -> None:
     loaded = {command[2] for command in lua.LOAD_ALL}
 
-    assert len(loaded) == len(RUNNABLE)
+    urgent = 1  # `send` is loaded twice: once as new work, once as what makes room
+    assert len(loaded) == len(RUNNABLE) + urgent

@@ -5,7 +5,8 @@
 --       input, hooks, resumes
 -- ARGV  epoch, nonce, retention_ms, bell, then for each entry a msgpack array
 --       { run_id, wide, handled, base, events, messages, timers, drop_timers, close_hooks,
---         open_hooks, status or "", turn or false }; timers and open_hooks are flat pairs
+--         open_hooks, status or "", turn or false, effects, fields }; timers, open_hooks and fields
+--         (of the run's record) are flat pairs
 -- → { now, an answer each }: 1 epoch, 2 gone, 3 sequence, or the list of the new messages' ids
 --
 -- Scripts are not rolled back: an entry is checked completely before its first write, and nothing
@@ -22,22 +23,32 @@ local function count(app, status, by)
   end
 end
 
--- Returns why the entry must be refused, or nil and the run's status and app.
-local function refusal(run, log, handled, base)
+local function only_deletes(entry)
+  local additions = #entry[5] + #entry[6] + #entry[7] + #entry[10] + #entry[13] + #entry[14]
+  return additions == 0 and entry[11] == '' and not entry[12]
+end
+
+-- Returns why the entry must be refused, or nil and the run's status, its app and which of the
+-- handled messages are effects.
+local function refusal(run, log, entry)
   local record = call('HMGET', run, 'status', 'app')
-  local status = record[1]
-  if not status or TERMINAL[status] then
+  local status, handled, effects = record[1], entry[3], nil
+  if not status or (TERMINAL[status] and not only_deletes(entry)) then
     return GONE
   end
   for i = 1, #handled do
     if call('HEXISTS', run, '#' .. handled[i]) == 0 then
-      return GONE
+      if call('HEXISTS', run, '!' .. handled[i]) == 0 then
+        return GONE
+      end
+      effects = effects or {}
+      effects[#effects + 1] = handled[i]
     end
   end
-  if call('LLEN', log) ~= base then
+  if call('LLEN', log) ~= entry[4] then
     return SEQUENCE
   end
-  return nil, status, record[2]
+  return nil, status, record[2], effects
 end
 
 local function forget(run, mark, values)
@@ -69,37 +80,68 @@ local function change_hooks(hooks, closed, opened)
   end
 end
 
--- Removes everything that an ended run owns; its record and its log stay for a while.
+-- The record and the log of an ended run stay for a while from now on.
+local function retain(run, log)
+  local kept = call('HGET', run, 'retention') or retention
+  call('PEXPIRE', run, kept)
+  call('PEXPIRE', log, kept)
+end
+
+-- Removes everything that an ended run owns but for its effects.
 local function finish(run_id, run, log, input, hooks, resumes, now)
-  local messages, timers = {}, {}
+  local messages, timers, effects = {}, {}, 0
   for _, field in ipairs(call('HKEYS', run)) do
     local mark = string.byte(field)
     if mark == 35 then -- "#"
       messages[#messages + 1] = string.sub(field, 2)
     elseif mark == 64 then -- "@"
       timers[#timers + 1] = string.sub(field, 2)
+    elseif mark == 33 then -- "!"
+      effects = effects + 1
     end
   end
   delete_messages(run, messages)
   drop_timers(run, timers)
   call('DEL', input, hooks, resumes)
   call('HSET', run, 'finished', now)
-  call('PEXPIRE', run, retention)
-  call('PEXPIRE', log, retention)
+  if effects == 0 then
+    retain(run, log)
+  end
   call('PUBLISH', bell, 'f' .. run_id)
 end
 
-local function apply(entry, key, now, was, app)
+local function has_effects(run)
+  for _, field in ipairs(call('HKEYS', run)) do
+    if string.byte(field) == 33 then
+      return true
+    end
+  end
+  return false
+end
+
+local function apply(entry, key, now, was, app, handled_effects)
   local run, log = KEYS[key], KEYS[key + 1]
   local events, messages, timers, drops = entry[5], entry[6], entry[7], entry[8]
-  local status, turn = entry[11], entry[12]
-  local ids, fields = {}, {}
+  local status, turn, effects = entry[11], entry[12], entry[13]
+  local ids, fields = {}, entry[14]
 
   delete_messages(run, entry[3])
+  if handled_effects then
+    forget(run, '!', handled_effects)
+    if TERMINAL[was] and not has_effects(run) then
+      retain(run, log)
+    end
+  end
   each_chunk(events, function(...) call('RPUSH', log, ...) end)
   for i = 1, #messages do
     ids[i] = call('XADD', MESSAGES, '*', 'e', epoch, 'b', messages[i])
     fields[#fields + 1] = '#' .. ids[i]
+    fields[#fields + 1] = ''
+  end
+  for i = 1, #effects do
+    local id = call('XADD', MESSAGES, '*', 'e', epoch, 'b', effects[i])
+    ids[#ids + 1] = id
+    fields[#fields + 1] = '!' .. id
     fields[#fields + 1] = ''
   end
   if #drops > 0 then
@@ -149,14 +191,14 @@ local key = 5
 for i = 1, #ARGV - 4 do
   local answer = EPOCH
   if current then
-    local entry, was, app = entries[i], nil, nil
+    local entry, was, app, effects = entries[i], nil, nil, nil
     answer = refused[entry[1]]
     if not answer then
-      answer, was, app = refusal(KEYS[key], KEYS[key + 1], entry[3], entry[4])
+      answer, was, app, effects = refusal(KEYS[key], KEYS[key + 1], entry)
       if answer then
         refused[entry[1]] = answer
       else
-        answer = apply(entry, key, now, was, app)
+        answer = apply(entry, key, now, was, app, effects)
       end
     end
     key = key + (entry[2] and 5 or 2)

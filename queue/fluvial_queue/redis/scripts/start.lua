@@ -1,8 +1,9 @@
 #!lua
--- KEYS run, input, messages, index, open
--- ARGV run_id, app, workflow, deployment, key, fingerprint, meta, sealed input, body, bell, partition
+-- KEYS run, input, messages, index, open, log, timers
+-- ARGV run_id, app, workflow, deployment, key, fingerprint, meta, sealed input, body, bell, partition,
+--      tags, turn, retention or "", delay, deadline or "", the deadline's body, then the log
 -- → "accepted", "duplicate" or "conflict"
-local fingerprint = ARGV[6]
+local fingerprint, partition = ARGV[6], ARGV[11]
 local existing = call('HMGET', KEYS[1], 'status', 'fingerprint')
 if existing[1] then
   if fingerprint ~= '' and existing[2] ~= '' and fingerprint ~= existing[2] then
@@ -11,11 +12,41 @@ if existing[1] then
   return 'duplicate'
 end
 local now = clock()
-local id = call('XADD', KEYS[3], '*', 'e', 0, 'b', ARGV[9])
+
+local function set_timer(delay, body)
+  local due = now + delay
+  call('ZADD', KEYS[7], due, body)
+  call('HSET', KEYS[1], '@' .. body, '')
+  call('PUBLISH', ARGV[10], 't' .. partition .. ':' .. due)
+end
+
 call('HSET', KEYS[1], 'app', ARGV[2], 'workflow', ARGV[3], 'deployment', ARGV[4], 'key', ARGV[5],
-  'fingerprint', fingerprint, 'meta', ARGV[7], 'status', 'pending', 'created', now, '#' .. id, '')
-call('SET', KEYS[2], ARGV[8])
+  'fingerprint', fingerprint, 'meta', ARGV[7], 'status', 'pending', 'created', now)
+if ARGV[12] ~= '' then
+  call('HSET', KEYS[1], 'tags', ARGV[12])
+end
+if ARGV[13] ~= '' then
+  call('HSET', KEYS[1], 'turn', ARGV[13])
+end
+if ARGV[14] ~= '' then
+  call('HSET', KEYS[1], 'retention', ARGV[14])
+end
+if ARGV[8] ~= '' then
+  call('SET', KEYS[2], ARGV[8])
+end
+for i = 18, #ARGV do
+  call('RPUSH', KEYS[6], ARGV[i])
+end
 call('ZADD', KEYS[4], now, ARGV[1])
 call('HINCRBY', KEYS[5], ARGV[2] .. '\0pending', 1)
-call('PUBLISH', ARGV[10], 'm' .. ARGV[11])
+if ARGV[16] ~= '' then
+  set_timer(ARGV[16], ARGV[17])
+end
+if tonumber(ARGV[15]) > 0 then
+  set_timer(ARGV[15], ARGV[9])
+else
+  local id = call('XADD', KEYS[3], '*', 'e', 0, 'b', ARGV[9])
+  call('HSET', KEYS[1], '#' .. id, '')
+  call('PUBLISH', ARGV[10], 'm' .. partition)
+end
 return 'accepted'
