@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from fluvial.invocations import StepRequest, TurnRequest
 from fluvial_gateway.admission import Admission
 from fluvial_gateway.invocations import (
     Answered,
@@ -25,6 +24,7 @@ from fluvial_gateway.invocations import (
 )
 from fluvial_gateway.surroundings import Surroundings
 from fluvial_queue.jobs import Job
+from fluvial_queue.requests import step_request, turn_request
 from fluvial_queue.sequencer import Sequencer
 
 TURN_SECONDS = 120.0  # a turn is CPU work of milliseconds: beyond this it hangs
@@ -118,33 +118,11 @@ class Flights:
         self._send(job, self._turn_fields(job, events))
 
     def _turn_fields(self, job: Job, events: Sequence[bytes]) -> tuple[str, dict[str, Any], bytes]:
-        view = job.view
-        return TurnRequest(
-            run_id=view.run_id,
-            app=view.app,
-            workflow=view.workflow,
-            turn_id=None if job.replay or view.consumed == 0 else view.turn_id,
-            consumed=view.consumed,
-            now_ms=self._around.clock.now_ms(),
-            events=events,
-        ).to_frame_fields()
+        return turn_request(job, events, self._around.clock.now_ms()).to_frame_fields()
 
     def _step_fields(self, job: Job) -> tuple[str, dict[str, Any], bytes]:
-        view = job.view
-        step = view.steps[job.step_id]
-        return StepRequest(
-            run_id=view.run_id,
-            app=view.app,
-            workflow=view.workflow,
-            step=step.name,
-            id=job.step_id,
-            attempt=job.attempt,
-            invocation=self._around.invocation_ids.new(time.monotonic()),
-            timeout_ms=step.timeout_ms,
-            now_ms=self._around.clock.now_ms(),
-            carry=job.carry,
-            input=step.input,
-        ).to_frame_fields()
+        invocation = self._around.invocation_ids.new(time.monotonic())
+        return step_request(job, invocation, self._around.clock.now_ms()).to_frame_fields()
 
     def _send(self, job: Job, fields: tuple[str, dict[str, Any], bytes]) -> None:
         view = job.view

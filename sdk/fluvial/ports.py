@@ -18,7 +18,11 @@ class Platform(Protocol):
 
     @property
     def partitions(self) -> int:
-        """How many partitions the store has; run ids made here need it."""
+        """How many partitions the store has; the ids of runs that have a key need it."""
+        ...
+
+    def new_run_id(self) -> str:
+        """Return the id of a run that is about to be started without a key."""
         ...
 
     @property

@@ -23,7 +23,7 @@ from fluvial.errors import (
 )
 from fluvial.events import Event, EventType, decode_event
 from fluvial.execution import decode_error, describe_error
-from fluvial.ids import keyed_run_id, new_run_id
+from fluvial.ids import keyed_run_id
 from fluvial.invocations import unpack_events
 from fluvial.payloads import PayloadReader
 from fluvial.ports import Platform
@@ -159,7 +159,7 @@ async def start(
     workflow.signature.parameters.bind(*args, **kwargs)  # a wrong call fails here, not in the run
     plaintext = encode_call(args, kwargs)
     name = workflow.name
-    run_id = _run_id(served_by, name, key) if key is not None else new_run_id(served_by.partitions)
+    run_id = _run_id(served_by, name, key) if key is not None else served_by.new_run_id()
     arguments = {
         "workflow": name,
         "run_id": run_id,

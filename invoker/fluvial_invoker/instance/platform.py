@@ -16,6 +16,7 @@ from fluvial.errors import (
     StartConflictError,
     UnavailableError,
 )
+from fluvial.ids import new_run_id
 from fluvial.wire import FrameType, pack
 from fluvial_invoker.instance.metering import current
 
@@ -64,6 +65,10 @@ class LinkPlatform:
             attempt=attempt,
             deadline_seconds=deadline or None,
         )
+
+    def new_run_id(self) -> str:
+        """Return the id of a run that is about to be started without a key."""
+        return new_run_id(self.partitions)
 
     async def call(
         self, operation: str, arguments: dict[str, Any], body: bytes = b""

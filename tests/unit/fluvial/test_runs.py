@@ -25,7 +25,7 @@ from fluvial.errors import (
 )
 from fluvial.events import Event, EventType, decode_event
 from fluvial.execution import encode_error
-from fluvial.ids import keyed_run_id, partition_of
+from fluvial.ids import keyed_run_id, new_run_id, partition_of
 from fluvial.invocations import pack_events
 from fluvial.runs import Run, get_run, resume_hook, start
 from fluvial.sealing import Binding
@@ -48,6 +48,9 @@ class MemoryPlatform:
         self.tokens: dict[str, str] = {}
         self.resumed: dict[str, bytes] = {}
         self.calls: list[tuple[str, dict[str, Any]]] = []
+
+    def new_run_id(self) -> str:
+        return new_run_id(self.partitions)
 
     async def call(
         self, operation: str, arguments: dict[str, Any], body: bytes = b""
