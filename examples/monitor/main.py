@@ -22,7 +22,7 @@ async def check(url: str) -> Check:
     """Look at `url`; what is still wrong at the last attempt is a finding, not a failure."""
     finding = await probe(url)
     if not finding.ok and _attempts_left() > 0:
-        raise RetryableError(f"{url}: {finding.error}", retry_after_seconds=0.2)
+        raise RetryableError(f"{url}: {finding.error}", retry_after=0.2)
     return finding
 
 

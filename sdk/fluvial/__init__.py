@@ -26,7 +26,8 @@ from fluvial.errors import (
 from fluvial.hooks import Hook
 from fluvial.runs import Run, RunEvent, get_run, resume_hook, start
 from fluvial.sleeping import sleep
-from fluvial.steps import Backoff, Step, step
+from fluvial.step_settings import Backoff
+from fluvial.steps import Step, step
 from fluvial.workflows import Workflow, workflow
 
 __all__ = [

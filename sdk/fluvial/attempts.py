@@ -1,9 +1,4 @@
-"""One attempt of a step: run the body, and decide what its end means.
-
-    returned a value            STEP_COMPLETED
-    value cannot be encoded     STEP_FAILED, never repeated: the next attempt would fail alike
-    FatalError, wrong call      STEP_FAILED, never repeated
-    any other error, timeout    STEP_RETRYING with a delay; STEP_FAILED after the last attempt
+"""One attempt of a step: open its arguments, run the body, and have its end judged.
 
 A cancellation from outside is not a verdict: it goes on to the caller.
 """
@@ -12,31 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from fluvial.codec import encode
 from fluvial.context import Metadata, step_metadata
-from fluvial.errors import DecryptionError, FatalError, RetryableError, SerializationError
-from fluvial.events import EventType
-from fluvial.execution import encode_error
+from fluvial.errors import DecryptionError, FatalError, SerializationError
 from fluvial.invocations import StepRequest
 from fluvial.registry import Registry
 from fluvial.threads import Threads
+from fluvial.verdicts import Verdict, after_error, after_value, failed
 
 if TYPE_CHECKING:
     from fluvial.encryption import AppKeys
     from fluvial.steps import Step
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What an attempt came to, before it is sealed."""
-
-    type: EventType
-    kind: Literal["step_result", "step_error"]
-    plaintext: bytes
-    meta: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
 class Attempts:
@@ -52,16 +34,16 @@ class Attempts:
         step = self._registry.steps.get(request.step)
         if step is None:
             missing = FatalError(f"this deployment has no step {request.step!r}")
-            return _failed(missing, "step_not_found")
+            return failed(missing, "step_not_found")
         try:
             plaintext = self._keys.for_run(request.run_id).open(
                 request.input, "step_input", request.id
             )
             args, kwargs = step.signature.decode_call(plaintext)
         except DecryptionError as error:
-            return _failed(error, error.code)
+            return failed(error, error.code)
         except SerializationError as error:
-            return _failed(error, "invalid_arguments")
+            return failed(error, "invalid_arguments")
         return await self._judge(step, request, args, kwargs)
 
     async def _judge(
@@ -84,13 +66,13 @@ class Attempts:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            return _after_error(step, request, error, "exception")
+            return after_error(step.settings, request, error, "exception")
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the body is user code; recorded
             reason = "timeout" if deadline.expired() else "exception"
-            return _after_error(step, request, error, reason)
+            return after_error(step.settings, request, error, reason)
         finally:
             step_metadata.reset(token)
-        return _after_value(value)
+        return after_value(value)
 
     async def _call(self, step: Step[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
         if step.is_async:
@@ -103,39 +85,3 @@ def _run_body(step: Step[..., Any], args: list[Any], kwargs: dict[str, Any]) -> 
         return step.function(*args, **kwargs)
     except StopIteration as error:  # no future can carry it: whoever waits would wait for ever
         raise RuntimeError("the step raised StopIteration") from error
-
-
-def _after_value(value: Any) -> Verdict:
-    try:
-        plaintext = encode(value, "result")
-    except SerializationError as error:
-        return _failed(error, error.code)
-    return Verdict(type=EventType.STEP_COMPLETED, kind="step_result", plaintext=plaintext)
-
-
-def _after_error(
-    step: Step[..., Any], request: StepRequest, error: BaseException, reason: str
-) -> Verdict:
-    if isinstance(error, FatalError):
-        return _failed(error, error.code)
-    if request.attempt > step.retries:
-        return _failed(error, reason)
-    if isinstance(error, RetryableError):
-        delay_seconds = error.retry_after_seconds
-    else:
-        delay_seconds = step.backoff.delay_seconds(request.attempt)
-    return Verdict(
-        type=EventType.STEP_RETRYING,
-        kind="step_error",
-        plaintext=encode_error(error),
-        meta={"reason": reason, "delay_ms": round(delay_seconds * 1000)},
-    )
-
-
-def _failed(error: BaseException, reason: str) -> Verdict:
-    return Verdict(
-        type=EventType.STEP_FAILED,
-        kind="step_error",
-        plaintext=encode_error(error),
-        meta={"reason": reason},
-    )

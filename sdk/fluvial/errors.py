@@ -2,7 +2,7 @@
 
 FluvialError
 ├── FatalError              a step failed for good: never retried
-├── RetryableError          a step failed for now: retried after `retry_after_seconds`
+├── RetryableError          a step failed for now: retried after `retry_after`
 ├── SerializationError      a value cannot cross the boundary (also TypeError)
 ├── DecryptionError         a sealed value was altered, moved, or its key is gone
 ├── NondeterminismError     a replay asked for something else than the log recorded
@@ -33,7 +33,10 @@ through `retryable` whether the same call may succeed later.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import ClassVar
+
+from fluvial.spans import Duration, parse_seconds
 
 
 class FluvialError(Exception):
@@ -50,18 +53,18 @@ class FatalError(FluvialError):
 
 
 class RetryableError(FluvialError):
-    """Raise it in a step to have it tried again after a chosen delay."""
+    """Raise it in a step to have it tried again after a chosen delay.
+
+    `retry_after` is a duration ("30s", 30, a timedelta) or the aware datetime of the next attempt,
+    as a server's Retry-After header says it; one that has passed means at once.
+    """
 
     code = "retryable"
     retryable = True
 
-    def __init__(self, message: str = "", *, retry_after_seconds: float = 1.0) -> None:
+    def __init__(self, message: str = "", *, retry_after: Duration | datetime = 1.0) -> None:
         super().__init__(message)
-        if retry_after_seconds < 0:
-            raise InvalidRequestError(
-                f"retry_after_seconds must not be negative, got {retry_after_seconds}"
-            )
-        self.retry_after_seconds = retry_after_seconds
+        self.retry_after_seconds = _seconds_until(retry_after)
 
 
 class SerializationError(FluvialError, TypeError):
@@ -246,3 +249,15 @@ class UnavailableError(FluvialError, ConnectionError):
 
     code = "unavailable"
     retryable = True
+
+
+def _seconds_until(moment: Duration | datetime) -> float:
+    try:
+        if not isinstance(moment, datetime):
+            return parse_seconds(moment, "retry_after")
+        if moment.tzinfo is None:
+            raise ValueError(f"retry_after needs a datetime with a time zone, got {moment!r}")
+        seconds = max(0.0, (moment - datetime.now(UTC)).total_seconds())
+        return parse_seconds(seconds, "retry_after")
+    except ValueError as error:
+        raise InvalidRequestError(str(error)) from None

@@ -5,50 +5,26 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-import random
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
-from typing import Any, Final, Generic, Literal, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
-from fluvial.durations import Duration, to_seconds
+from fluvial.durations import Duration
 from fluvial.errors import InvalidRequestError
 from fluvial.events import EventType
 from fluvial.journal import Operation
 from fluvial.loop import WorkflowLoop, current_loop
 from fluvial.registry import registry
 from fluvial.signatures import Signature, encode_call
+from fluvial.step_settings import (
+    DEFAULT_RETRIES,
+    Backoff,
+    RetryOn,
+    StepSettings,
+    checked_settings,
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-DEFAULT_RETRIES: Final = 3
-MAX_RETRIES: Final = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Backoff:
-    """How long to wait before each retry: `first`, then `factor` times longer, at most `most`.
-
-    The wait is drawn between half and all of that, so that steps that failed together do not
-    come back together.
-    """
-
-    first: Duration = 1.0
-    factor: float = 2.0
-    most: Duration = 300.0
-
-    def __post_init__(self) -> None:
-        if to_seconds(self.first, "backoff") > to_seconds(self.most, "backoff"):
-            raise InvalidRequestError(f"backoff: first ({self.first!r}) is above most")
-        if not 1 <= self.factor <= 100:
-            raise InvalidRequestError(f"backoff: factor must be 1 to 100, got {self.factor!r}")
-
-    def delay_seconds(self, attempt: int) -> float:
-        """Draw the wait after the failed attempt number `attempt`."""
-        most = to_seconds(self.most)
-        # The exponent is bounded: 100 ** 1000 is not a float.
-        full = min(most, to_seconds(self.first) * self.factor ** min(attempt - 1, 60))
-        return full * random.uniform(0.5, 1.0)
 
 
 class StepOperation(Operation):
@@ -85,8 +61,7 @@ class Step(Generic[P, R]):
         self.origin = _origin(function)
         self.is_async = inspect.iscoroutinefunction(function)
         self.signature = Signature(function)
-        self.retries = settings.retries
-        self.backoff = settings.backoff
+        self.settings = settings
         self.timeout_ms = settings.timeout_ms
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
@@ -111,16 +86,6 @@ async def _outcome(loop: WorkflowLoop, operation: StepOperation) -> Any:
         loop.journal.withdraw(operation)  # without effect when it has its result
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepSettings:
-    """The arguments of `@step`, checked."""
-
-    name: str | None
-    retries: int
-    backoff: Backoff
-    timeout_ms: int  # 0: none
-
-
 class StepDecorator(Protocol):
     """What `@step(...)` with arguments returns."""
 
@@ -140,6 +105,7 @@ def step(
     name: str | None = None,
     retries: int = DEFAULT_RETRIES,
     backoff: Backoff | Duration | None = None,
+    retry_on: RetryOn | None = None,
     timeout: Duration | None = None,
 ) -> StepDecorator: ...
 def step(
@@ -149,6 +115,7 @@ def step(
     name: str | None = None,
     retries: int = DEFAULT_RETRIES,
     backoff: Backoff | Duration | None = None,
+    retry_on: RetryOn | None = None,
     timeout: Duration | None = None,
 ) -> Any:
     """Make a function (sync or async) a step.
@@ -157,16 +124,16 @@ def step(
         name: how logs and events call it; default: the function's qualified name.
         retries: how often a failed attempt is repeated; 0: never.
         backoff: how long to wait before a retry: the first wait, or a `Backoff`.
+        retry_on: which errors are worth a retry: an exception class, a tuple of them, or a
+            function `(error) -> bool`. Any other fails the step at once. `RetryableError` is
+            always retried, `FatalError` never.
         timeout: how long one attempt may take.
 
     Raises:
         InvalidRequestError: an argument is wrong, or the name is taken.
     """
-    settings = StepSettings(
-        name=name,
-        retries=_checked_retries(retries),
-        backoff=_checked_backoff(backoff),
-        timeout_ms=_checked_timeout_ms(timeout),
+    settings = checked_settings(
+        name=name, retries=retries, backoff=backoff, retry_on=retry_on, timeout=timeout
     )
 
     def decorate(decorated: Callable[..., Any]) -> Step[..., Any]:
@@ -175,30 +142,6 @@ def step(
         return made
 
     return decorate if function is None else decorate(function)
-
-
-def _checked_retries(retries: int) -> int:
-    if not 0 <= retries <= MAX_RETRIES:
-        raise InvalidRequestError(f"retries must be 0 to {MAX_RETRIES}, got {retries!r}")
-    return retries
-
-
-def _checked_backoff(backoff: Backoff | Duration | None) -> Backoff:
-    if backoff is None:
-        return Backoff()
-    if isinstance(backoff, Backoff):
-        return backoff
-    first = to_seconds(backoff, "backoff")
-    return Backoff(first, most=max(first, 300.0))
-
-
-def _checked_timeout_ms(timeout: Duration | None) -> int:
-    if timeout is None:
-        return 0
-    milliseconds = round(to_seconds(timeout, "timeout") * 1000)
-    if milliseconds < 1:
-        raise InvalidRequestError(f"timeout must be at least 1 ms, got {timeout!r}")
-    return milliseconds
 
 
 def _origin(function: Any) -> str:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 from fluvial import guards
-from fluvial.attempts import Attempts, Verdict
+from fluvial.attempts import Attempts
 from fluvial.context import current_invocation
 from fluvial.errors import DecryptionError, NondeterminismError, WireError
 from fluvial.events import INPUTS, OUTPUTS, EventType, decode_event, pack_event, unpack_event
@@ -38,6 +38,7 @@ from fluvial.journal import Recorded
 from fluvial.payloads import PayloadReader, render
 from fluvial.scope import RunScope
 from fluvial.threads import StepThreads, Threads
+from fluvial.verdicts import Verdict
 
 if TYPE_CHECKING:
     from fluvial.encryption import AppKeys

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from fluvial.context import metadata
+from fluvial.durations import Duration
 from fluvial.encryption import AppKeys
 from fluvial.errors import (
     FatalError,
@@ -22,7 +24,8 @@ from fluvial.invocations import StepRequest
 from fluvial.registry import registry
 from fluvial.sealing import Binding
 from fluvial.signatures import encode_call
-from fluvial.steps import Backoff, Step, step
+from fluvial.step_settings import Backoff
+from fluvial.steps import Step, step
 from fluvial.turns import LiveRuns
 from fluvial.workflows import workflow
 
@@ -117,12 +120,103 @@ def test_backoff_grows_is_capped_and_drawn(keys: AppKeys) -> None:
 def test_a_step_chooses_its_own_delay(keys: AppKeys) -> None:
     @step
     async def busy() -> None:
-        raise RetryableError("later", retry_after_seconds=42)
+        raise RetryableError("later", retry_after=42)
 
     event = attempt(keys, busy)
 
     assert event.type is EventType.STEP_RETRYING
     assert event.meta["delay_ms"] == 42_000
+
+
+def test_an_error_that_retry_on_does_not_name_is_never_repeated(keys: AppKeys) -> None:
+    @step(retries=9, retry_on=(ConnectionError, TimeoutError))
+    async def picky(error: str) -> None:
+        raise {"down": ConnectionResetError, "wrong": ValueError}[error]("no")
+
+    assert attempt(keys, picky, "down").type is EventType.STEP_RETRYING
+    refused = attempt(keys, picky, "wrong")
+    assert refused.type is EventType.STEP_FAILED
+    assert refused.meta["reason"] == "not_retried"
+
+
+def test_a_function_chooses_what_is_tried_again(play: Play) -> None:
+    class StatusError(Exception):
+        def __init__(self, status: int) -> None:
+            super().__init__(status)
+            self.status = status
+
+    def is_transient(error: Exception) -> bool:
+        return isinstance(error, StatusError) and error.status >= 500
+
+    attempts: list[int] = []
+
+    @step(retry_on=is_transient)
+    async def fetch(statuses: list[int]) -> None:
+        attempts.append(1)
+        raise StatusError(statuses[metadata().attempt - 1])
+
+    @workflow
+    async def main() -> tuple[int, str]:
+        try:
+            await fetch([503, 500, 404])
+        except StepFailedError as error:
+            return error.attempts, error.reason
+        return 0, ""
+
+    outcome = play(main, before=attempts.clear)
+
+    assert outcome.result == (3, f"{StatusError.__module__}.{StatusError.__qualname__}: 404")
+    assert len(attempts) == 3
+
+
+def test_retry_on_has_no_say_where_the_body_asks_for_another_attempt(keys: AppKeys) -> None:
+    @step(retry_on=ConnectionError)
+    async def busy() -> None:
+        raise RetryableError("later")
+
+    assert attempt(keys, busy).type is EventType.STEP_RETRYING
+
+
+def test_a_retry_on_that_fails_is_the_steps_error(play: Play) -> None:
+    def broken(error: Exception) -> bool:
+        raise KeyError("status")
+
+    @step(retry_on=broken)
+    async def fetch() -> None:
+        raise ValueError("first")
+
+    @workflow
+    async def main() -> list[str]:
+        try:
+            await fetch()
+        except StepFailedError as error:
+            cause = error.__cause__
+            assert cause is not None
+            return [repr(cause), repr(cause.__cause__)]
+        return []
+
+    assert play(main).result == ["KeyError('status')", "ValueError('first')"]
+
+
+@pytest.mark.parametrize(
+    ("after", "seconds"), [("1h 30m", 5400), (0, 0), (2.5, 2.5), (timedelta(minutes=1), 60)]
+)
+def test_a_retry_comes_after_any_kind_of_duration(after: Duration, seconds: float) -> None:
+    assert RetryableError(retry_after=after).retry_after_seconds == seconds
+
+
+def test_a_retry_comes_at_a_moment() -> None:
+    in_an_hour = RetryableError(retry_after=datetime.now(UTC) + timedelta(hours=1))
+    long_ago = RetryableError(retry_after=datetime(2020, 1, 1, tzinfo=UTC))
+
+    assert 3590 < in_an_hour.retry_after_seconds <= 3600
+    assert long_ago.retry_after_seconds == 0
+
+
+@pytest.mark.parametrize("after", ["soon", -1, datetime(2030, 1, 1)])  # noqa: DTZ001 - no zone
+def test_a_retry_after_what_is_no_time_is_refused(after: Any) -> None:
+    with pytest.raises(InvalidRequestError, match="retry_after"):
+        RetryableError(retry_after=after)
 
 
 def test_a_fatal_error_is_never_repeated(keys: AppKeys) -> None:
@@ -302,6 +396,10 @@ def test_metadata_outside_is_refused() -> None:
         {"timeout": 0},
         {"timeout": "soon"},
         {"backoff": -1},
+        {"retry_on": "ConnectionError"},
+        {"retry_on": (ConnectionError, "TimeoutError")},
+        {"retry_on": int},
+        {"retry_on": asyncio.sleep},
         {"name": ""},
         {"name": "x" * 257},
     ],

@@ -221,7 +221,7 @@ def test_errors_keep_class_arguments_cause_and_traceback() -> None:
         try:
             raise KeyError("inner")
         except KeyError as error:
-            raise RetryableError("outer", retry_after_seconds=9) from error
+            raise RetryableError("outer", retry_after=9) from error
 
     with pytest.raises(RetryableError) as caught:
         fail()

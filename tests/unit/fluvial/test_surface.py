@@ -38,7 +38,7 @@ def test_an_order_is_fulfilled_refused_or_expires(
     async def charge(order_id: str, cents: int) -> str:
         calls.append("charge")
         if calls.count("charge") == 1:
-            raise RetryableError("busy", retry_after_seconds=1)
+            raise RetryableError("busy", retry_after=1)
         return f"charge-{order_id}-{cents}"
 
     @step

@@ -1,0 +1,118 @@
+"""What `@step(...)` may be told, checked once when the function is decorated."""
+
+from __future__ import annotations
+
+import inspect
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+from fluvial.durations import Duration, to_seconds
+from fluvial.errors import InvalidRequestError
+
+RetryOn = type[BaseException] | tuple[type[BaseException], ...] | Callable[[Any], bool]
+"""Which errors are worth another attempt: a class, several, or a function that says so."""
+
+DEFAULT_RETRIES: Final = 3
+MAX_RETRIES: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """How long to wait before each retry: `first`, then `factor` times longer, at most `most`.
+
+    The wait is drawn between half and all of that, so that steps that failed together do not
+    come back together.
+    """
+
+    first: Duration = 1.0
+    factor: float = 2.0
+    most: Duration = 300.0
+
+    def __post_init__(self) -> None:
+        if to_seconds(self.first, "backoff") > to_seconds(self.most, "backoff"):
+            raise InvalidRequestError(f"backoff: first ({self.first!r}) is above most")
+        if not 1 <= self.factor <= 100:
+            raise InvalidRequestError(f"backoff: factor must be 1 to 100, got {self.factor!r}")
+
+    def delay_seconds(self, attempt: int) -> float:
+        """Draw the wait after the failed attempt number `attempt`."""
+        most = to_seconds(self.most)
+        # The exponent is bounded: 100 ** 1000 is not a float.
+        full = min(most, to_seconds(self.first) * self.factor ** min(attempt - 1, 60))
+        return full * random.uniform(0.5, 1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepSettings:
+    """The arguments of `@step`, checked."""
+
+    name: str | None
+    retries: int
+    backoff: Backoff
+    retry_on: Callable[[BaseException], bool] | None  # None: every error
+    timeout_ms: int  # 0: none
+
+
+def checked_settings(
+    *,
+    name: str | None,
+    retries: int,
+    backoff: Backoff | Duration | None,
+    retry_on: RetryOn | None,
+    timeout: Duration | None,
+) -> StepSettings:
+    """Return the settings that a user's arguments mean.
+
+    Raises:
+        InvalidRequestError: one of them is wrong; the message names it.
+    """
+    return StepSettings(
+        name=name,
+        retries=_checked_retries(retries),
+        backoff=_checked_backoff(backoff),
+        retry_on=None if retry_on is None else _predicate(retry_on),
+        timeout_ms=_checked_milliseconds("timeout", timeout),
+    )
+
+
+def _checked_retries(retries: int) -> int:
+    if not 0 <= retries <= MAX_RETRIES:
+        raise InvalidRequestError(f"retries must be 0 to {MAX_RETRIES}, got {retries!r}")
+    return retries
+
+
+def _checked_backoff(backoff: Backoff | Duration | None) -> Backoff:
+    if backoff is None:
+        return Backoff()
+    if isinstance(backoff, Backoff):
+        return backoff
+    first = to_seconds(backoff, "backoff")
+    return Backoff(first, most=max(first, 300.0))
+
+
+def _predicate(retry_on: Any) -> Callable[[BaseException], bool]:
+    classes = cast("tuple[Any, ...]", retry_on if isinstance(retry_on, tuple) else (retry_on,))
+    if all(isinstance(cls, type) and issubclass(cls, BaseException) for cls in classes):
+        return lambda error: isinstance(error, classes)
+    if isinstance(retry_on, (tuple, type)) or not callable(retry_on):
+        raise InvalidRequestError(
+            "retry_on must be an exception class, a tuple of them, or a function"
+            f" (error) -> bool, got {retry_on!r}"
+        )
+    if inspect.iscoroutinefunction(retry_on):
+        raise InvalidRequestError(
+            f"retry_on must be a plain function, and {retry_on.__qualname__} is async: it could"
+            " not be awaited where the error is judged"
+        )
+    return cast("Callable[[BaseException], bool]", retry_on)
+
+
+def _checked_milliseconds(what: str, duration: Duration | None) -> int:
+    if duration is None:
+        return 0
+    milliseconds = round(to_seconds(duration, what) * 1000)
+    if milliseconds < 1:
+        raise InvalidRequestError(f"{what} must be at least 1 ms, got {duration!r}")
+    return milliseconds

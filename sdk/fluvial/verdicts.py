@@ -1,0 +1,85 @@
+"""What the end of an attempt means.
+
+returned a value            STEP_COMPLETED
+value cannot be encoded     STEP_FAILED, never repeated: the next attempt would fail alike
+FatalError, wrong call      STEP_FAILED, never repeated
+not wanted by `retry_on`    STEP_FAILED, never repeated
+any other error, timeout    STEP_RETRYING with a delay; STEP_FAILED after the last attempt
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from fluvial.codec import encode
+from fluvial.errors import FatalError, RetryableError, SerializationError
+from fluvial.events import EventType
+from fluvial.execution import encode_error
+from fluvial.invocations import StepRequest
+from fluvial.step_settings import StepSettings
+
+_NOT_RETRIED = "not_retried"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What an attempt came to, before it is sealed."""
+
+    type: EventType
+    kind: Literal["step_result", "step_error"]
+    plaintext: bytes
+    meta: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+def after_value(value: Any) -> Verdict:
+    """Judge an attempt that has returned `value`."""
+    try:
+        plaintext = encode(value, "result")
+    except SerializationError as error:
+        return failed(error, error.code)
+    return Verdict(type=EventType.STEP_COMPLETED, kind="step_result", plaintext=plaintext)
+
+
+def after_error(
+    settings: StepSettings, request: StepRequest, error: BaseException, reason: str
+) -> Verdict:
+    """Judge an attempt that has raised `error`; `reason` says how, as a code."""
+    if isinstance(error, FatalError):
+        return failed(error, error.code)
+    refusal = _refusal(settings, error)
+    if refusal is not None:
+        return failed(refusal, _NOT_RETRIED)
+    if request.attempt > settings.retries:
+        return failed(error, reason)
+    if isinstance(error, RetryableError):
+        delay_seconds = error.retry_after_seconds
+    else:
+        delay_seconds = settings.backoff.delay_seconds(request.attempt)
+    return Verdict(
+        type=EventType.STEP_RETRYING,
+        kind="step_error",
+        plaintext=encode_error(error),
+        meta={"reason": reason, "delay_ms": round(delay_seconds * 1000)},
+    )
+
+
+def failed(error: BaseException, reason: str) -> Verdict:
+    """Return the end of a step that is not tried again."""
+    return Verdict(
+        type=EventType.STEP_FAILED,
+        kind="step_error",
+        plaintext=encode_error(error),
+        meta={"reason": reason},
+    )
+
+
+def _refusal(settings: StepSettings, error: BaseException) -> BaseException | None:
+    """Return the error to fail with if `retry_on` does not want it tried again."""
+    if settings.retry_on is None or isinstance(error, RetryableError):
+        return None
+    try:
+        return None if settings.retry_on(error) else error
+    except Exception as broken:  # noqa: BLE001 - the predicate is user code
+        broken.__cause__ = error
+        return broken
