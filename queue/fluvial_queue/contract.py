@@ -36,6 +36,7 @@ from enum import StrEnum
 from typing import Any, Literal, Protocol
 
 from fluvial.errors import FluvialError, UnavailableError
+from fluvial_queue.stream_contract import StreamStore
 
 DEFAULT_PARTITIONS = 64
 MAX_VALUE_BYTES = 32 * 1024 * 1024  # one event, message or record
@@ -301,11 +302,12 @@ class Bell:
     `messages`: something was added to `partition` by somebody who is not its owner.
     `timer`: a timer that is due at `due_ms` was added to `partition`, likewise.
     `finished`: the run `run_id` became terminal.
+    `stream`: something was added to a stream of the run `run_id`, or one was closed.
     `lost`: the subscription broke and was made anew; whoever waits must look now. Also the first
     bell of every subscription: from then on nothing is missed.
     """
 
-    kind: Literal["messages", "timer", "finished", "lost"]
+    kind: Literal["messages", "timer", "finished", "stream", "lost"]
     partition: int = -1
     run_id: str = ""
     due_ms: int = 0
@@ -323,8 +325,8 @@ class Record:
     value: dict[str, Any]
 
 
-class Store(Protocol):
-    """Where event logs, messages, timers, hooks and records live."""
+class Store(StreamStore, Protocol):
+    """Where event logs, messages, timers, hooks, streams and records live."""
 
     @property
     def partitions(self) -> int:

@@ -27,6 +27,7 @@ from fluvial_queue.messages import Message, MessageKind
 
 TEST_SECONDS = 30.0
 RETENTION_SECONDS = 2
+STREAM_BYTES = 8 * 1024 * 1024  # of a run
 
 
 class OwnedRun:
@@ -75,6 +76,7 @@ class Backend:
     """One store's data; `view` gives another client of it."""
 
     partitions = 4
+    stream_bytes = STREAM_BYTES
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -82,6 +84,7 @@ class Backend:
             now_ms=lambda: self._clock_ms,
             partitions=self.partitions,
             retention_ms=RETENTION_SECONDS * 1000,
+            stream_bytes=STREAM_BYTES,
         )
         self._clock_ms = 1_700_000_000_000
         self._views: list[Store] = []
@@ -150,4 +153,4 @@ def backend(request: pytest.FixtureRequest) -> Backend:
     if request.param == "memory":
         return Backend("")
     url: str = request.getfixturevalue("valkey_url")
-    return Backend(f"{url}&retention={RETENTION_SECONDS}")
+    return Backend(f"{url}&retention={RETENTION_SECONDS}&stream_bytes={STREAM_BYTES}")

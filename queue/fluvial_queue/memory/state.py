@@ -21,6 +21,8 @@ from fluvial_queue.contract import (
     StoredMessage,
     message_order,
 )
+from fluvial_queue.memory.streams import RunStreams
+from fluvial_queue.stream_contract import DEFAULT_STREAM_BYTES
 
 _GONE = CommitAnswer(CommitOutcome.GONE)
 _SEQUENCE = CommitAnswer(CommitOutcome.SEQUENCE)
@@ -44,6 +46,7 @@ class Run:
     timers: set[bytes] = field(default_factory=set[bytes])
     hooks: dict[str, int | None] = field(default_factory=dict[str, int | None])  # None: closed
     resumes: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
+    streams: RunStreams = field(default_factory=RunStreams)
 
     def record(self) -> RunRecord:
         """Return what a caller may see."""
@@ -121,6 +124,7 @@ class Backend:
     clock: Callable[[], int]
     partition_count: int = DEFAULT_PARTITIONS
     retention_ms: int = DEFAULT_RETENTION_MS
+    stream_bytes: int = DEFAULT_STREAM_BYTES
     listeners: list[BellQueue] = field(default_factory=list[BellQueue])
     partitions: dict[int, Partition] = field(default_factory=dict[int, Partition])
     runs: dict[str, Run] = field(default_factory=dict[str, Run])

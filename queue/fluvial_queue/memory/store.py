@@ -10,6 +10,7 @@ from copy import deepcopy
 from typing import Any
 
 from fluvial.errors import InvalidRequestError
+from fluvial.stream_entries import MAX_CHUNKS
 from fluvial_queue.bells import LOST, BellQueue
 from fluvial_queue.checks import check_entries, check_partition, check_run_id, check_values
 from fluvial_queue.contract import (
@@ -40,6 +41,16 @@ from fluvial_queue.contract import (
 from fluvial_queue.cursors import format_cursor, matches, parse_cursor
 from fluvial_queue.memory.state import Backend, Run, apply_entry, refusal
 from fluvial_queue.messages import Message, MessageKind, deadline_body
+from fluvial_queue.stream_contract import (
+    DEFAULT_STREAM_BYTES,
+    Append,
+    AppendAnswer,
+    AppendOutcome,
+    StreamPage,
+    StreamRecord,
+    check_append,
+    check_page,
+)
 
 _EPOCH = CommitAnswer(CommitOutcome.EPOCH)
 
@@ -58,10 +69,11 @@ class MemoryStore:
         now_ms: Callable[[], int] = wall_clock_ms,
         partitions: int = DEFAULT_PARTITIONS,
         retention_ms: int = DEFAULT_RETENTION_MS,
+        stream_bytes: int = DEFAULT_STREAM_BYTES,
         backend: Backend | None = None,
     ) -> None:
         """With `backend`, the other arguments are not used: they are the backend's."""
-        self.backend = backend or Backend(now_ms, partitions, retention_ms)
+        self.backend = backend or Backend(now_ms, partitions, retention_ms, stream_bytes)
         self._listeners: list[BellQueue] = []
         self._is_closed = False
 
@@ -307,6 +319,38 @@ class MemoryStore:
         finally:
             self._listeners.remove(queue)
             self.backend.listeners.remove(queue)
+
+    # ---- streams ----
+
+    async def append_stream(self, append: Append) -> AppendAnswer:
+        check_run_id(append.run_id, self.partitions)
+        check_append(append)
+        run = self.backend.run(append.run_id)
+        if run is None:
+            return AppendAnswer(AppendOutcome.UNKNOWN)
+        if run.status.is_terminal:
+            return AppendAnswer(AppendOutcome.CLOSED)
+        if append.writer.message_id not in run.messages:
+            return AppendAnswer(AppendOutcome.STALE)
+        answer = run.streams.append(append, self.backend.clock(), self.backend.stream_bytes)
+        if answer.outcome is AppendOutcome.ACCEPTED:
+            self.backend.ring(Bell("stream", run_id=append.run_id))
+        return answer
+
+    async def read_stream(
+        self, run_id: str, name: str, *, start: int, limit: int = MAX_CHUNKS
+    ) -> StreamPage | None:
+        check_run_id(run_id, self.partitions)
+        check_page(name, limit)
+        run = self.backend.run(run_id)
+        if run is None:
+            return None
+        return run.streams.read(name, start, limit, has_ended=run.status.is_terminal)
+
+    async def list_streams(self, run_id: str) -> list[StreamRecord] | None:
+        check_run_id(run_id, self.partitions)
+        run = self.backend.run(run_id)
+        return None if run is None else run.streams.records(has_ended=run.status.is_terminal)
 
     # ---- records ----
 

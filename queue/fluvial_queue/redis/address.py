@@ -5,7 +5,8 @@
 
 Options: `prefix` (of every key), `partitions` (when the store is created), `retention` (seconds
 that finished runs are kept), `durability` (see `settings`), `db` (for unix://), `ca` (a file with
-the certificate authority for rediss://), `folder` (of this machine, that the server writes to).
+the certificate authority for rediss://), `folder` (of this machine, that the server writes to),
+`stream_bytes` (what the streams of one run may hold).
 """
 
 from __future__ import annotations
@@ -20,9 +21,12 @@ from fluvial.errors import InvalidRequestError
 from fluvial.ids import MAX_PARTITIONS
 from fluvial_queue.contract import DEFAULT_PARTITIONS, DEFAULT_RETENTION_MS, Durability
 from fluvial_queue.redis.keys import DEFAULT_PREFIX
+from fluvial_queue.stream_contract import DEFAULT_STREAM_BYTES
 
 DEFAULT_PORT: Final = 6379
-_OPTIONS: Final = ("ca", "db", "durability", "folder", "partitions", "prefix", "retention")
+_OPTIONS: Final = (
+    *("ca", "db", "durability", "folder", "partitions", "prefix", "retention", "stream_bytes"),
+)
 _PREFIX: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -41,6 +45,7 @@ class Address:
     prefix: str = DEFAULT_PREFIX
     partitions: int = DEFAULT_PARTITIONS
     retention_ms: int = DEFAULT_RETENTION_MS
+    stream_bytes: int = DEFAULT_STREAM_BYTES
     durability: Durability | None = None  # what the operator says; None: look
     folder: Path | None = None  # its disk is watched; None: it is none of ours
 
@@ -80,6 +85,9 @@ def parse_address(url: str) -> Address:
         retention_ms=1000 * _number("retention", options["retention"], 1, 2**31)
         if "retention" in options
         else DEFAULT_RETENTION_MS,
+        stream_bytes=_number(
+            "stream_bytes", options.get("stream_bytes", str(DEFAULT_STREAM_BYTES)), 1, 2**40
+        ),
         durability=_durability(options.get("durability")),
         folder=_folder(options.get("folder")),
     )

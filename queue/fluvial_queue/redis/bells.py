@@ -88,6 +88,8 @@ def parse_bell(text: str) -> Bell | None:
     """Return the bell that a script has published; None for one that this version does not know."""
     if text.startswith("f"):
         return Bell("finished", run_id=text[1:])
+    if text.startswith("s"):
+        return Bell("stream", run_id=text[1:])
     if text.startswith("m") and text[1:].isdigit():
         return Bell("messages", partition=int(text[1:]))
     partition, _, due_ms = text[1:].partition(":")

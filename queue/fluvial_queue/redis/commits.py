@@ -45,6 +45,7 @@ def commit_arguments(
         names += (keys.run(run_id), keys.log(run_id))
         if is_wide:
             names += (keys.input(run_id), keys.hooks(run_id), keys.resumes(run_id))
+            names.append(keys.streams(run_id))
         arguments.append(_pack(entry, is_wide))
 
 

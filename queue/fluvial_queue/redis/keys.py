@@ -14,14 +14,27 @@ keys are in one slot, so each script touches exactly one.
     {fv:p017}:input:<run id>    string  the sealed input; until RUN_STARTED is in the log
     {fv:p017}:hooks:<run id>    hash    token → id of the open hook, "" once closed; until the end
     {fv:p017}:resumes:<run id>  set     token NUL resume id that was accepted; until the run ends
+    {fv:p017}:streams:<run id>  hash    see below; expires with the run
     {fv:meta}                   hash    format, partitions; for ever
     {fv:records}:<kind>         hash    record id → version ":" msgpack; until deleted
-    fv:bell                     channel "m<partition>" and "f<run id>"
+    fv:bell                     channel "m<partition>", "f<run id>" and "s<run id>"
 
 A run's hash holds `app workflow deployment status created finished key fingerprint turn meta`,
 where they are needed `tags retention reason`, and beside them what the run owns elsewhere, so that
 ending it can remove everything without a search: a field `#<message id>` per outstanding message,
 `!<message id>` per outstanding effect, and `@<body>` per timer (values are empty).
+
+A run's streams are one hash, so that they expire together. Its fields:
+
+    names                 the streams' names in the order in which they were made, between NULs
+    bytes                 what all of them count for against the limit
+    s<name>               length, bytes of the payloads, the step that closed it or 0
+    w<step> NUL <name>    the newest execution of a step that wrote into a stream: its message, the
+                          index of its next chunk, the position of its first, and which of the
+                          step's executions it is there, from 1
+    c<position> NUL <name>  as `struct` packs it, `>BIIIIQ`: 1 for a reset or 0, step, execution,
+                          attempt, the chunk's index (of a reset: since which position), time;
+                          then the payload
 """
 
 from __future__ import annotations
@@ -82,6 +95,9 @@ class Keys:
 
     def resumes(self, run_id: str) -> str:
         return self._of_run("resumes:", run_id)
+
+    def streams(self, run_id: str) -> str:
+        return self._of_run("streams:", run_id)
 
     def records(self, kind: str) -> str:
         return self._records + kind

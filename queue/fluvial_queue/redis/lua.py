@@ -41,14 +41,17 @@ def _read(name: str, *, flags: str = "") -> Script:
 
 
 ACQUIRE: Final = _read("acquire")
+APPEND: Final = _read("append")
 CLAIM: Final = _read("claim")
 COMMIT: Final = _read("commit")
 CREATE: Final = _read("create")
 DELETE: Final = _read("delete")
 DUE: Final = _read("due")
 FIRE: Final = _read("fire")
+LIST_STREAMS: Final = _read("list_streams")
 PUT_RECORD: Final = _read("put_record")
 READ_RUN: Final = _read("read_run")
+READ_STREAM: Final = _read("read_stream")
 RELEASE: Final = _read("release")
 RENEW: Final = _read("renew")
 REOPEN: Final = _read("reopen")
@@ -65,6 +68,7 @@ LOAD_ALL: Final[tuple[Command, ...]] = tuple(
     for script in (
         *(ACQUIRE, CLAIM, COMMIT, CREATE, DELETE, DUE, FIRE, PUT_RECORD, READ_RUN),
         *(RELEASE, RENEW, REOPEN, SEND, SEND_URGENT, START, UNCLAIM, UNINDEX, WINDOW),
+        *(APPEND, LIST_STREAMS, READ_STREAM),
     )
 )
 

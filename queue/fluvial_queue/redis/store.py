@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgpack
 
 from fluvial.errors import InvalidRequestError
+from fluvial.stream_entries import MAX_CHUNKS
 from fluvial_queue.checks import check_partition, check_run_id, check_values
 from fluvial_queue.contract import (
     Bell,
@@ -50,7 +51,16 @@ from fluvial_queue.redis.lua import Argument, Scripts
 from fluvial_queue.redis.ownership import Ownership
 from fluvial_queue.redis.room import DiskRoom
 from fluvial_queue.redis.settings import check_server
+from fluvial_queue.redis.streams import Streams
 from fluvial_queue.redis.sweeping import Sweep
+from fluvial_queue.stream_contract import (
+    Append,
+    AppendAnswer,
+    StreamPage,
+    StreamRecord,
+    check_append,
+    check_page,
+)
 
 FORMAT: Final = "1"  # of the keys and values; a store of another format is refused
 
@@ -67,6 +77,7 @@ class RedisStore:
         room = DiskRoom(address.folder) if address.folder is not None else None
         self._scripts = Scripts(self._link, room)
         self._owned = Ownership(self._scripts, self._keys, address.retention_ms)
+        self._streams = Streams(self._scripts, self._keys, address.stream_bytes)
         self._documents = Documents(self._link, self._scripts, self._keys)
         self._partitions = 0
         self._durability: Durability = "memory"
@@ -196,6 +207,7 @@ class RedisStore:
     async def delete_run(self, run_id: str) -> DeleteOutcome:
         partition = check_run_id(run_id, self._partitions)
         keys = [self._keys.run(run_id), self._keys.log(run_id), self._keys.index(partition)]
+        keys.append(self._keys.streams(run_id))
         reply: bytes = await self._scripts.run(lua.DELETE, keys, [run_id])
         return DeleteOutcome(reply.decode())
 
@@ -249,6 +261,24 @@ class RedisStore:
         finally:
             self._subscriptions.discard(subscription)
             subscription.close()
+
+    # ---- streams ----
+
+    async def append_stream(self, append: Append) -> AppendAnswer:
+        check_run_id(append.run_id, self._partitions)
+        check_append(append)
+        return await self._streams.append(append)
+
+    async def read_stream(
+        self, run_id: str, name: str, *, start: int, limit: int = MAX_CHUNKS
+    ) -> StreamPage | None:
+        check_run_id(run_id, self._partitions)
+        check_page(name, limit)
+        return await self._streams.read(run_id, name, start, limit)
+
+    async def list_streams(self, run_id: str) -> list[StreamRecord] | None:
+        check_run_id(run_id, self._partitions)
+        return await self._streams.records(run_id)
 
     # ---- records ----
 

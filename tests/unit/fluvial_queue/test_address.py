@@ -24,8 +24,15 @@ from fluvial_queue.redis.store import RedisStore
         ("unix:///run/a%20b.sock?db=2", Address(path="/run/a b.sock", database=2)),
         ("unix:///s?folder=/a%20b", Address(path="/s", folder=Path("/a b"))),
         (
-            "unix:///s?prefix=x&partitions=8&retention=60&durability=disk",
-            Address(path="/s", prefix="x", partitions=8, retention_ms=60_000, durability="disk"),
+            "unix:///s?prefix=x&partitions=8&retention=60&stream_bytes=9&durability=disk",
+            Address(
+                path="/s",
+                prefix="x",
+                partitions=8,
+                retention_ms=60_000,
+                stream_bytes=9,
+                durability="disk",
+            ),
         ),
     ],
 )
@@ -50,6 +57,7 @@ def test_url_is_parsed(url: str, address: Address) -> None:
         ("redis://h?partitions=1025", "partitions"),
         ("redis://h?partitions=-1", "partitions"),
         ("redis://h?retention=", "retention"),
+        ("redis://h?stream_bytes=0", "stream_bytes"),
         ("redis://h?durability=always", "durability"),
         ("redis://h?durability=replicated", "replicated"),
         ("unix:///s?folder=a", "folder in the store URL must be an absolute path"),

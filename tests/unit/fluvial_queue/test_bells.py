@@ -29,5 +29,6 @@ def test_too_many_bells_become_one_lost() -> None:
 def test_unknown_bell_is_ignored() -> None:
     assert parse_bell("m17") == Bell("messages", partition=17)
     assert parse_bell("frun_1") == Bell("finished", run_id="run_1")
+    assert parse_bell("srun_1") == Bell("stream", run_id="run_1")
     for text in ("", "m", "mx", "z1"):
         assert parse_bell(text) is None

@@ -29,7 +29,7 @@ def test_all_keys_of_a_partition_and_its_runs_share_a_slot() -> None:
     run_id = new_run_id(64)
     partition = partition_of(run_id)
     of_partition = [keys.lease, keys.messages, keys.timers, keys.open, keys.index, keys.claims]
-    of_run = [keys.run, keys.log, keys.input, keys.hooks, keys.resumes]
+    of_run = [keys.run, keys.log, keys.input, keys.hooks, keys.resumes, keys.streams]
     names = [*(key(partition) for key in of_partition), *(key(run_id) for key in of_run)]
 
     assert {tag(name) for name in names} == {f"my.prefix:p{partition:03d}"}
@@ -51,7 +51,7 @@ def test_claims_spread_over_partitions() -> None:
 @pytest.mark.parametrize("path", RUNNABLE, ids=lambda path: path.stem)
 def test_script_says_whether_it_needs_memory(path: Path) -> None:
     first_line = path.read_text().partition("\n")[0]
-    adds = {"start", "send", "put_record"}  # refused when the store is full
+    adds = {"start", "send", "append", "put_record"}  # refused when the store is full
 
     assert first_line.startswith("#!lua")
     assert ("allow-oom" in first_line) == (path.stem not in adds)
@@ -60,7 +60,18 @@ def test_script_says_whether_it_needs_memory(path: Path) -> None:
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 def test_script_never_makes_up_a_key(path: Path) -> None:
     text = re.sub(r"--.*", "", path.read_text())
-    named = {"lease", "run", "log", "input", "hooks", "resumes", "MESSAGES", "TIMERS", "OPEN"}
+    named = {
+        "lease",
+        "run",
+        "log",
+        "input",
+        "hooks",
+        "resumes",
+        "streams",
+        "MESSAGES",
+        "TIMERS",
+        "OPEN",
+    }
     called = re.findall(r"call\('([A-Z]+)', (?:'STREAM', )?([A-Za-z]+)", text)
     assert {key for command, key in called if command != PUBLISH} <= named | {"KEYS"}
 

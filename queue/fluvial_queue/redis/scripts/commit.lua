@@ -2,7 +2,7 @@
 -- Applies a group of commit entries of one partition.
 --
 -- KEYS  lease, messages, timers, open, then for each entry: run, log, and if it is `wide` also
---       input, hooks, resumes
+--       input, hooks, resumes, streams
 -- ARGV  epoch, nonce, retention_ms, bell, then for each entry a msgpack array
 --       { run_id, wide, handled, base, events, messages, timers, drop_timers, close_hooks,
 --         open_hooks, status or "", turn or false, effects, fields }; timers, open_hooks and fields
@@ -80,15 +80,16 @@ local function change_hooks(hooks, closed, opened)
   end
 end
 
--- The record and the log of an ended run stay for a while from now on.
-local function retain(run, log)
+-- The record, the log and the streams of an ended run stay for a while from now on.
+local function retain(run, log, streams)
   local kept = call('HGET', run, 'retention') or retention
   call('PEXPIRE', run, kept)
   call('PEXPIRE', log, kept)
+  call('PEXPIRE', streams, kept)
 end
 
 -- Removes everything that an ended run owns but for its effects.
-local function finish(run_id, run, log, input, hooks, resumes, now)
+local function finish(run_id, run, log, input, hooks, resumes, streams, now)
   local messages, timers, effects = {}, {}, 0
   for _, field in ipairs(call('HKEYS', run)) do
     local mark = string.byte(field)
@@ -105,7 +106,7 @@ local function finish(run_id, run, log, input, hooks, resumes, now)
   call('DEL', input, hooks, resumes)
   call('HSET', run, 'finished', now)
   if effects == 0 then
-    retain(run, log)
+    retain(run, log, streams)
   end
   call('PUBLISH', bell, 'f' .. run_id)
 end
@@ -129,7 +130,7 @@ local function apply(entry, key, now, was, app, handled_effects)
   if handled_effects then
     forget(run, '!', handled_effects)
     if TERMINAL[was] and not has_effects(run) then
-      retain(run, log)
+      retain(run, log, KEYS[key + 5])
     end
   end
   each_chunk(events, function(...) call('RPUSH', log, ...) end)
@@ -167,12 +168,13 @@ local function apply(entry, key, now, was, app, handled_effects)
   each_chunk(fields, function(...) call('HSET', run, ...) end)
   if entry[2] then
     local input, hooks, resumes = KEYS[key + 2], KEYS[key + 3], KEYS[key + 4]
+    local streams = KEYS[key + 5]
     if #events > 0 then
       call('DEL', input)
     end
     change_hooks(hooks, entry[9], entry[10])
     if TERMINAL[status] then
-      finish(entry[1], run, log, input, hooks, resumes, now)
+      finish(entry[1], run, log, input, hooks, resumes, streams, now)
     end
   end
   return ids
@@ -201,7 +203,7 @@ for i = 1, #ARGV - 4 do
         answer = apply(entry, key, now, was, app, effects)
       end
     end
-    key = key + (entry[2] and 5 or 2)
+    key = key + (entry[2] and 6 or 2)
   end
   answers[i + 1] = answer
 end

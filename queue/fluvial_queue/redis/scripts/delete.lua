@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- KEYS run, log, index; ARGV run_id → "deleted", "unknown" or "open"
+-- KEYS run, log, index, streams; ARGV run_id → "deleted", "unknown" or "open"
 local status = call('HGET', KEYS[1], 'status')
 if not status then
   return 'unknown'
@@ -12,6 +12,6 @@ for _, field in ipairs(call('HKEYS', KEYS[1])) do
     return 'open'
   end
 end
-call('DEL', KEYS[1], KEYS[2])
+call('UNLINK', KEYS[1], KEYS[2], KEYS[4]) -- large ones are freed outside the script
 call('ZREM', KEYS[3], ARGV[1])
 return 'deleted'
