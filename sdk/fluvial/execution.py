@@ -20,7 +20,7 @@ from fluvial.errors import (
 )
 from fluvial.events import EventType
 from fluvial.hooks import HookOperation
-from fluvial.journal import Journal, Operation, Recorded, TurnTooLargeError
+from fluvial.journal import Journal, Operation, TurnTooLargeError
 from fluvial.loop import TimerOperation, new_loop
 from fluvial.scope import RunScope
 from fluvial.signatures import decode_result
@@ -63,12 +63,12 @@ class Execution:
         workflow: Workflow[..., Any],
         scope: RunScope,
         keys: RunKeys,
-        recorded: list[Recorded],
+        journal: Journal,
     ) -> None:
         self._workflow = workflow
         self._keys = keys
-        self.journal = Journal(keys, recorded)
-        self.loop = new_loop(self.journal, scope)
+        self.journal = journal
+        self.loop = new_loop(journal, scope)
         self._task: asyncio.Task[Any] | None = None
         self._payload_bytes = 0.0
         self.is_over = False
@@ -79,6 +79,11 @@ class Execution:
         """An estimate of the memory that the live run takes."""
         operations = self.journal.open_operations * _OPERATION_BYTES
         return BASE_BYTES + operations + int(self._payload_bytes)
+
+    @property
+    def coroutine(self) -> Any:
+        """The workflow's coroutine; None before it has started."""
+        return None if self._task is None else self._task.get_coro()
 
     def feed(self, given: Input, plaintext: bytes | None = None) -> None:
         """Let the workflow consume one input; with `plaintext`, nothing need be decrypted.
@@ -212,17 +217,19 @@ class Execution:
         self._fail(error, error.code if isinstance(error, FluvialError) else "exception")
 
     def _fail(self, error: BaseException, reason: str) -> None:
-        self._end(EventType.RUN_FAILED, {"reason": reason}, ("error", encode_error(error)))
+        meta = {"reason": reason}
+        self._end(EventType.RUN_FAILED, meta, ("error", encode_error(error)), error)
 
     def _end(
         self,
         event_type: EventType,
         meta: dict[str, Any],
         secret: tuple[Literal["result", "error"], bytes] | None,
+        error: BaseException | None = None,
     ) -> None:
         self.is_over = True
         if self.journal.is_replaying:
-            self.journal.match_last(event_type)
+            self.journal.match_last(event_type, error)
             return
         payload = b"" if secret is None else self._keys.seal(secret[1], secret[0])
         try:

@@ -100,6 +100,12 @@ class Journal:
         """How many settled operations are unfinished."""
         return len(self._open)
 
+    @property
+    def upcoming(self) -> Recorded | None:
+        """The recorded output that a replay has to ask for next."""
+        position = self._position
+        return self._recorded[position] if position < len(self._recorded) else None
+
     def ask(self, operation: Operation) -> None:
         """Note an operation; it is settled when the workflow is idle."""
         if self.is_closed:
@@ -150,7 +156,7 @@ class Journal:
                 self._count += 1
                 operation.id = self._count
                 self._open[self._count] = operation
-                self._put_opening(operation)
+                self.put_opening(operation)
 
     def settle_last(self) -> None:
         """As `settle`, when the workflow has returned: what it only asked for is dropped."""
@@ -160,7 +166,7 @@ class Journal:
     def put(self, event_type: EventType, operation_id: int, meta: dict[str, Any]) -> None:
         """Write an event without payload down, or compare it with the recorded one."""
         if self.is_replaying:
-            self._match(event_type, operation_id, meta)
+            self.match(event_type, operation_id, meta)
         else:
             self.write(event_type, operation_id, b"", meta)
 
@@ -189,13 +195,20 @@ class Journal:
         Raises:
             NondeterminismError: recorded outputs are left over.
         """
-        if self._position < len(self._recorded):
-            raise NondeterminismError(
-                f"the log recorded {_describe(*self._recorded[self._position])}, but the workflow"
-                f" does not ask for it now{_ADVICE}"
-            )
+        self.check_complete()
         self.is_replaying = False
         self._recorded = ()
+
+    def check_complete(self) -> None:
+        """Raises:
+        NondeterminismError: recorded outputs are left over.
+        """
+        left = self.upcoming
+        if left is not None:
+            raise NondeterminismError(
+                f"the log recorded {describe(*left)}, but the workflow does not ask for it"
+                f" now{_ADVICE}"
+            )
 
     def close(self) -> None:
         """Take nothing any more; forget everything."""
@@ -204,15 +217,12 @@ class Journal:
         self._open.clear()
         self._outputs.clear()
 
-    def match_last(self, event_type: EventType) -> None:
-        """Compare the event that ends the run while replaying."""
-        self._match(event_type, 0, {})
-
-    def _put_opening(self, operation: Operation) -> None:
+    def put_opening(self, operation: Operation) -> None:
+        """Write the event that opens an operation down, or compare it with the recorded one."""
         meta = operation.opening_meta()
         secret = operation.take_plaintext()
         if self.is_replaying:
-            self._match(operation.opens, operation.id, meta)
+            self.match(operation.opens, operation.id, meta)
         elif secret is None:
             self.write(operation.opens, operation.id, b"", meta)
         else:
@@ -220,20 +230,29 @@ class Journal:
             sealed = self._keys.seal(plaintext, kind, operation.id)
             self.write(operation.opens, operation.id, sealed, meta)
 
-    def _match(self, event_type: EventType, operation_id: int, meta: dict[str, Any]) -> None:
+    def match(self, event_type: EventType, operation_id: int, meta: dict[str, Any]) -> None:
+        """Compare an output with the next one that the log recorded.
+
+        Raises:
+            NondeterminismError: it is another, or there is none.
+        """
         position = self._position
         if position >= len(self._recorded):
             raise NondeterminismError(
-                f"the workflow now asks for {_describe(event_type, operation_id, meta)}, which the"
+                f"the workflow now asks for {describe(event_type, operation_id, meta)}, which the"
                 f" log did not record at this point{_ADVICE}"
             )
         recorded = self._recorded[position]
         self._position = position + 1
         if recorded[0] != event_type or recorded[1] != operation_id or not _same(recorded, meta):
             raise NondeterminismError(
-                f"the log recorded {_describe(*recorded)}, the workflow now asks for"
-                f" {_describe(event_type, operation_id, meta)}{_ADVICE}"
+                f"the log recorded {describe(*recorded)}, the workflow now asks for"
+                f" {describe(event_type, operation_id, meta)}{_ADVICE}"
             )
+
+    def match_last(self, event_type: EventType, error: BaseException | None) -> None:
+        """Compare the event that ends the run while replaying; `error`: what has failed it."""
+        self.match(event_type, 0, {})
 
 
 _COMPARED: Final[dict[int, tuple[str, ...]]] = {
@@ -251,12 +270,12 @@ def _same(recorded: Recorded, meta: dict[str, Any]) -> bool:
     return True
 
 
-def _describe(event_type: int, operation_id: int, meta: dict[str, Any]) -> str:
+def describe(event_type: int, operation_id: int, meta: dict[str, Any]) -> str:
     """Name an event for people, without user data (a hook's token may hold some)."""
     detail = ""
     if event_type == EventType.STEP_SCHEDULED:
         detail = f" {meta.get('name')}"
     elif event_type == EventType.TIMER_SET:
-        detail = f" of {meta.get('delay_ms')} ms"
-    place = f" (operation {operation_id}{detail})" if operation_id else ""
-    return EventType(event_type).name + place
+        detail = f" {meta.get('delay_ms')} ms"
+    place = f" (operation {operation_id})" if operation_id else ""
+    return EventType(event_type).name + detail + place

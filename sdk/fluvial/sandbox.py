@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import sys
-import sysconfig
-from pathlib import Path
 from types import FrameType
-from typing import Final
 
 from fluvial.errors import WorkflowSandboxError
-
-_LIBRARY: Final = sysconfig.get_path("stdlib")
-_OWN: Final = str(Path(__file__).parent)
+from fluvial.places import is_library
 
 
 def refusal(what: str, instead: str = "move this into a step") -> WorkflowSandboxError:
@@ -26,13 +21,7 @@ def user_line() -> str:
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - documented
     while frame is not None:
         filename = frame.f_code.co_filename
-        if not _is_library(filename):
+        if not is_library(filename):
             return f"{filename}:{frame.f_lineno}"
         frame = frame.f_back
     return "workflow code"
-
-
-def _is_library(filename: str) -> bool:
-    if filename.startswith((_OWN, "<")):
-        return True
-    return filename.startswith(_LIBRARY) and "site-packages" not in filename

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Final
 from fluvial import guards
 from fluvial.attempts import Attempts
 from fluvial.context import current_invocation
-from fluvial.errors import DecryptionError, NondeterminismError, WireError
-from fluvial.events import INPUTS, OUTPUTS, EventType, decode_event, pack_event, unpack_event
+from fluvial.errors import DecryptionError, FluvialError, NondeterminismError, WireError
+from fluvial.events import EventType, decode_event, pack_event, unpack_event
 from fluvial.execution import Execution, Input
 from fluvial.invocations import (
     MAX_EVENTS_PER_ANSWER,
@@ -34,9 +34,8 @@ from fluvial.invocations import (
     StepRequest,
     TurnRequest,
 )
-from fluvial.journal import Recorded
 from fluvial.payloads import PayloadReader, render
-from fluvial.scope import RunScope
+from fluvial.replays import Replays, feed
 from fluvial.threads import StepThreads, Threads
 from fluvial.verdicts import Verdict
 
@@ -45,8 +44,6 @@ if TYPE_CHECKING:
     from fluvial.registry import Registry
 
 DEFAULT_LIMIT_BYTES: Final = 64 * 1024 * 1024
-_INPUT_TYPES: Final = frozenset(int(t) for t in INPUTS)
-_OUTPUT_TYPES: Final = frozenset(int(t) for t in OUTPUTS)
 
 
 class LiveRuns:
@@ -66,11 +63,11 @@ class LiveRuns:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         guards.install()
-        self._registry = registry
         self._keys = keys
         self._limit_bytes = limit_bytes
         self._clock = clock
         self._attempts = Attempts(registry, keys, threads if threads is not None else StepThreads())
+        self._replays = Replays(registry, keys)
         self._live: OrderedDict[str, Execution] = OrderedDict()
         self._sizes: dict[str, int] = {}
         self._held_bytes = 0
@@ -87,17 +84,18 @@ class LiveRuns:
         """Advance a run by its new inputs. Synchronous; takes CPU only."""
         try:
             if request.turn_id is None:
-                return self._replay(request)
+                self._drop(request.run_id)
+                return self._conclude(request.run_id, self._replays.bring_back(request))
             execution = self._live.get(request.run_id)
             if execution is None or execution.turn_id != request.turn_id:
                 return Answer(outcome="not_live")
             execution.journal.at_ms = request.now_ms
             inputs = (unpack_event(event) for event in request.events)
-            self._advance(execution, inputs)
+            feed(execution, inputs)
             return self._conclude(request.run_id, execution)
         except (NondeterminismError, DecryptionError, WireError) as error:
             self._drop(request.run_id)
-            return Answer(outcome="diverged", reason=str(error))
+            return Answer(outcome="diverged", reason=self._reason(request, error))
         except BaseException:
             self._drop(request.run_id)  # half advanced: nobody may continue it
             raise
@@ -139,6 +137,12 @@ class LiveRuns:
         for run_id in run_ids:
             self._drop(run_id)
 
+    def _reason(self, request: TurnRequest, error: FluvialError) -> str:
+        explained = ""
+        if request.turn_id is None and isinstance(error, NondeterminismError):
+            explained = self._replays.explain(request)
+        return explained or str(error)
+
     def _carry(self, request: StepRequest, outcome: Input, verdict: Verdict) -> Answer | None:
         execution = self._live.get(request.run_id)
         if execution is None or execution.turn_id != request.carry:
@@ -159,46 +163,6 @@ class LiveRuns:
             self._drop(request.run_id)
             return None
         return answer
-
-    def _replay(self, request: TurnRequest) -> Answer:
-        self._drop(request.run_id)
-        log = [unpack_event(event) for event in request.events]
-        inputs = [event for event in log if event[0] in _INPUT_TYPES]
-        recorded: list[Recorded] = [(e[0], e[2], e[4]) for e in log if e[0] in _OUTPUT_TYPES]
-        execution = self._new_execution(request, inputs, recorded)
-        try:
-            consumed = request.consumed
-            self._advance(execution, inputs[:consumed])
-            if not execution.is_over:
-                execution.journal.end_replay()
-            execution.journal.at_ms = request.now_ms
-            self._advance(execution, inputs[consumed:])
-        except BaseException:
-            execution.close()
-            raise
-        return self._conclude(request.run_id, execution)
-
-    def _new_execution(
-        self, request: TurnRequest, inputs: list[Input], recorded: list[Recorded]
-    ) -> Execution:
-        workflow = self._registry.workflows.get(request.workflow)
-        if workflow is None:
-            raise NondeterminismError(f"this deployment has no workflow {request.workflow!r}")
-        if not inputs or inputs[0][0] != EventType.RUN_STARTED:
-            raise WireError("the log does not begin with RUN_STARTED")
-        keys, run_id, sealed_input = self._keys, request.run_id, inputs[0][3]
-        scope = RunScope(
-            run_id, request.app, request.workflow, lambda: keys.run_secret(run_id, sealed_input)
-        )
-        return Execution(workflow, scope, keys.for_run(run_id), recorded)
-
-    def _advance(self, execution: Execution, inputs: Iterable[Input]) -> None:
-        execution.loop.invocation = current_invocation()
-        with execution.loop.running():
-            for given in inputs:
-                if execution.is_over:
-                    return
-                execution.feed(given)
 
     def _conclude(self, run_id: str, execution: Execution) -> Answer:
         execution.turn_id = os.urandom(TURN_ID_BYTES)

@@ -233,8 +233,8 @@ def test_the_reason_of_a_divergence_names_both_sides(keys: AppKeys) -> None:
 
     reason = live.turn(turn_of(second, log, 1)).reason
 
-    assert "recorded TIMER_SET (operation 1 of 1000 ms)" in reason
-    assert "asks for TIMER_SET (operation 1 of 7000 ms)" in reason
+    assert "- recorded: TIMER_SET 1000 ms (operation 1)" in reason
+    assert "+ now:      TIMER_SET 7000 ms (operation 1) at " in reason
 
 
 def test_a_result_for_something_never_asked_diverges(keys: AppKeys, nap: Workflow[[], str]) -> None:
