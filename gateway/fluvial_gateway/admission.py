@@ -26,7 +26,7 @@ class Admission:
 
     def submit(self, job: Job, start: Start) -> None:
         """Call `start` with a job now, or once an earlier one of its deployment has finished."""
-        deployment = job.view.deployment
+        deployment = job.deployment
         count = self._in_flight.get(deployment, 0)
         if count >= self._limit:
             self._waiting.setdefault(deployment, deque()).append((job, start))

@@ -112,7 +112,7 @@ class Flights:
             self._replays -= 1
         if events is None or job.over:
             self._around.progressed()
-            self._admission.finished(job.view.deployment)
+            self._admission.finished(job.deployment)
             return
         self._around.observer.replay("not_live", len(events))
         self._send(job, self._turn_fields(job, events))
@@ -129,7 +129,7 @@ class Flights:
         flight = _Flight(job, fields[1].get("invocation", ""), time.perf_counter())
         self._flights[job] = flight
         flight.handle = self._around.invocations.invoke(
-            view.deployment,
+            job.deployment,
             fields,
             prefer=view.live_on,
             deadline_seconds=_deadline_seconds(job),
@@ -143,7 +143,7 @@ class Flights:
         job = flight.job
         del self._flights[job]
         self._around.progressed()
-        self._admission.finished(job.view.deployment)
+        self._admission.finished(job.deployment)
         if isinstance(outcome, Unavailable):
             self._refused(job, outcome)
             return

@@ -44,6 +44,7 @@ _KINDS: Final[Mapping[str, _Kind]] = {
     "start_conflict": _Kind(409, "The key was used with another input"),
     "hook_conflict": _Kind(409, "Another run holds the hook's token"),
     "run_closed": _Kind(409, "The run has ended"),
+    "run_not_paused": _Kind(409, "The run is not paused"),
     "alias_conflict": _Kind(409, "The alias was moved by somebody else"),
     "nothing_deployed": _Kind(409, "The app has no production deployment"),
     "no_previous_deployment": _Kind(409, "There is no deployment to go back to"),
@@ -112,6 +113,17 @@ class RunClosedError(FluvialError):
 
     def __init__(self, run_id: str) -> None:
         super().__init__(f"{run_id} has ended: a terminal state is final")
+
+
+class RunNotPausedError(FluvialError):
+    """The run goes on, so it cannot be moved to another deployment."""
+
+    code = "run_not_paused"
+
+    def __init__(self, run_id: str, status: str) -> None:
+        super().__init__(
+            f"{run_id} is {status}: only a paused run can be moved to another deployment"
+        )
 
 
 @dataclass(frozen=True, slots=True)

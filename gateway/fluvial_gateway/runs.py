@@ -12,17 +12,23 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol, TypeVar
 
 from fluvial.errors import InvalidRequestError, RunNotFoundError, StartConflictError
-from fluvial.events import TERMINAL, Event, decode_event
+from fluvial.events import TERMINAL, Event, EventType, decode_event
 from fluvial.ids import keyed_run_id, new_run_id, partition_of
 from fluvial.sealing import Binding, seal
 from fluvial_gateway.catalogue import Catalogue
 from fluvial_gateway.fingerprints import Fingerprints, are_comparable
-from fluvial_gateway.problems import ProblemError, RunClosedError, WorkflowNotFoundError
+from fluvial_gateway.problems import (
+    ProblemError,
+    RunClosedError,
+    RunNotPausedError,
+    WorkflowNotFoundError,
+)
 from fluvial_queue.contract import (
     OutcomeUnknownError,
     RunPage,
     RunQuery,
     RunRecord,
+    RunStatus,
     SendOutcome,
     StartOutcome,
     StartRun,
@@ -36,7 +42,10 @@ MAX_EVENTS: Final = 1000  # in one answer
 _TRIES: Final = 3
 _JSON: Final = b"j"
 _Value = TypeVar("_Value")
-Steering = Literal["cancel", "terminate", "resume"]
+Steering = Literal["cancel", "terminate"]
+LATEST: Final = "latest"  # instead of a deployment's id: where the app's production alias stands
+_PAUSE_PAGE: Final = 50  # events looked through at a time for the one that paused a run
+_PAUSE_REACH: Final = 1000  # how far back; a paused run still records what comes in
 
 
 class RunStore(Protocol):
@@ -183,18 +192,42 @@ class Runs:
         return await self._store.read_events(run_id, start=start, limit=min(limit, MAX_EVENTS))
 
     async def steer(self, record: RunRecord, how: Steering, *, reason: str = "") -> None:
-        """Ask a run to cancel, terminate or resume; it happens soon after.
+        """Ask a run to cancel or terminate; it happens soon after.
 
         Raises:
             RunNotFoundError, RunClosedError
         """
-        meta = {"reason": reason} if reason else {}
-        body = Message(MessageKind(how), record.run_id, meta=meta).encode()
-        outcome = await definite(lambda: self._store.send(record.run_id, body))
-        if outcome is SendOutcome.UNKNOWN:
-            raise RunNotFoundError(record.run_id)
-        if outcome is SendOutcome.CLOSED:
-            raise RunClosedError(record.run_id)
+        await self._send(record.run_id, MessageKind(how), {"reason": reason} if reason else {})
+
+    async def resume(self, record: RunRecord, *, by: str, deployment: str | None = None) -> str:
+        """Let a paused run go on, on another deployment of its app if one is named (an id, or
+        `latest` for production). Returns the deployment's id; it happens soon after.
+
+        Raises:
+            RunNotFoundError, RunClosedError
+            RunNotPausedError: only a paused run can be moved.
+            ProblemError, WorkflowNotFoundError: it cannot go on there.
+        """
+        meta = {"by": by}
+        target = record.deployment
+        if deployment is not None:
+            target = meta["deployment"] = await self._destination(record, deployment)
+        await self._send(record.run_id, MessageKind.RESUME, meta)
+        return target
+
+    async def last_pause(self, record: RunRecord) -> Event | None:
+        """Return the event that paused a paused run; None: it is not paused, or that is too far
+        back in its log."""
+        end = record.events if record.status is RunStatus.PAUSED else 0
+        reach = max(0, end - _PAUSE_REACH)
+        while end > reach:
+            start = max(reach, end - _PAUSE_PAGE)
+            encoded = await self._store.read_events(record.run_id, start=start, limit=end - start)
+            for event in map(decode_event, reversed(encoded)):
+                if event.type is EventType.RUN_PAUSED:
+                    return event
+            end = start
+        return None
 
     async def wait_for_end(self, record: RunRecord, seconds: float) -> RunRecord:
         """Return the run as it is once it is terminal or `seconds` have passed."""
@@ -221,6 +254,35 @@ class Runs:
             return None
         event = decode_event(encoded[0])
         return (event, encoded[0]) if event.type in TERMINAL else None
+
+    async def _destination(self, record: RunRecord, named: str) -> str:
+        """Return the id of the deployment on which a run is to go on."""
+        if record.status.is_terminal:
+            raise RunClosedError(record.run_id)
+        if record.status is not RunStatus.PAUSED:
+            raise RunNotPausedError(record.run_id, record.status.value)
+        wanted: str | None = named
+        if named == LATEST:
+            wanted = (await self._catalogue.app(record.app)).production
+            if wanted is None:
+                raise ProblemError("nothing_deployed", f"app {record.app!r} has no production")
+        deployment = await self._catalogue.deployment(str(wanted))
+        if deployment.spec.app != record.app:
+            raise ProblemError(
+                "deployment_not_found", f"app {record.app!r} has no deployment {wanted!r}"
+            )
+        known = deployment.functions.workflows
+        if record.workflow not in known:
+            raise WorkflowNotFoundError(record.workflow, deployment.spec.deployment, sorted(known))
+        return deployment.spec.deployment
+
+    async def _send(self, run_id: str, kind: MessageKind, meta: dict[str, Any]) -> None:
+        body = Message(kind, run_id, meta=meta).encode()
+        outcome = await definite(lambda: self._store.send(run_id, body))
+        if outcome is SendOutcome.UNKNOWN:
+            raise RunNotFoundError(run_id)
+        if outcome is SendOutcome.CLOSED:
+            raise RunClosedError(run_id)
 
     def _run_id(self, app: str, workflow: str, key: str) -> str:
         if key:

@@ -161,6 +161,7 @@ class CommitEntry:
     close_hooks: tuple[str, ...] = ()  # before `open_hooks` are opened
     status: RunStatus | None = None  # None: unchanged
     turn: bytes | None = None  # an opaque value kept on the run record; None: unchanged
+    deployment: str | None = None  # where the run goes on from now; None: unchanged
     effects: tuple[bytes, ...] = ()  # bodies to add behind `messages`; they outlive the run's end
     tags: Mapping[str, str] | None = None  # all tags of the run from now on; None: unchanged
     reason: str | None = None  # why the run is paused; None: unchanged
@@ -178,6 +179,7 @@ class CommitEntry:
             or self.turn is not None
             or self.tags is not None
             or self.reason is not None
+            or self.deployment is not None
         )
 
 

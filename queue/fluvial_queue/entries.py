@@ -150,6 +150,7 @@ class EntryDraft:
         self._close_hooks: dict[str, None] = {}
         self._ended: set[int] = set()  # steps and timers that this entry ends
         self._status: RunStatus | None = None
+        self._deployment: str | None = None  # where the run goes on from this entry on
         self._inputs = 0  # input events in this entry
         self._paused = view.status is RunStatus.PAUSED
         self.entry: CommitEntry | None = None
@@ -177,6 +178,7 @@ class EntryDraft:
             close_hooks=tuple(self._close_hooks),
             status=self._status,
             turn=None if self.turn is None else pack_turn(self.consumed, self.turn.turn_id),
+            deployment=self._deployment,
         )
         return self.entry
 
@@ -211,7 +213,7 @@ class EntryDraft:
             if message.kind is MessageKind.RESUME and self._paused:
                 if self.results:
                     continue  # see `_resume`
-                self._resume()
+                self._resume(message)
             self._handled[message_id] = None
             event = self._input(message)
             if event is not None:
@@ -231,7 +233,7 @@ class EntryDraft:
             self._add(Event(EventType.CANCEL_REQUESTED, self._now_ms, meta=meta))
             self._timers.append((grace_ms, cancel_deadline_body(self.view.run_id)))
             if self._paused:
-                self._resume()
+                self._resume(None)
 
     def terminate(self, message: Message) -> None:
         """End the run at once: abandoned steps are named, everything else is deleted."""
@@ -414,8 +416,10 @@ class EntryDraft:
                 return Event(received, self._now_ms, hook, message.payload, about)
         return None
 
-    def _resume(self) -> None:
-        """Ask again for every step whose message a pause took out of the queue.
+    def _resume(self, message: Message | None) -> None:
+        """Go on, on another deployment if `message` names one; None: a cancel resumes the run.
+
+        Ask again for every step whose message a pause took out of the queue.
 
         What is missing is read off the view, so nothing in the same entry may have changed a step.
         A retry's timer may have fired, and its message been dropped, while the run was paused: the
@@ -424,7 +428,11 @@ class EntryDraft:
         """
         self._paused = False
         self._status = RunStatus.RUNNING
-        self._add(Event(EventType.RUN_RESUMED, self._now_ms))
+        asked = {} if message is None else message.meta
+        meta = {"by": asked["by"]} if asked.get("by") else {}
+        if asked.get("deployment", self.view.deployment) != self.view.deployment:
+            self._deployment = meta["deployment"] = str(asked["deployment"])
+        self._add(Event(EventType.RUN_RESUMED, self._now_ms, meta=meta))
         for step_id, step in self.view.steps.items():
             if (step_id, step.attempt) in self._outstanding.steps:
                 continue

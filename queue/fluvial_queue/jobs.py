@@ -20,6 +20,7 @@ class Job:
     view: RunView
     base: int  # the log's length, as it was at dispatch
     inputs: int  # the inputs that a turn will have consumed
+    deployment: str  # the run's, as it was at dispatch: a resume may move the run meanwhile
     step_id: int = 0
     attempt: int = 0
     carry: bytes | None = None  # the live coroutine that may go on in the same invocation
@@ -37,6 +38,7 @@ def step_job(view: RunView, message_id: str, message: Message) -> Job:
         view,
         view.length,
         view.inputs,
+        view.deployment,
         step_id=message.id,
         attempt=message.attempt,
         carry=carry,
@@ -47,4 +49,5 @@ def turn_job(view: RunView, message_id: str) -> Job:
     """Return the job that feeds a run's unconsumed inputs to its workflow."""
     is_live = view.turn_id is not None and view.live_on is not None
     replay = view.consumed > 0 and not is_live
-    return Job("turn", message_id, view, view.length, view.inputs, replay=replay)
+    at = view.length, view.inputs, view.deployment
+    return Job("turn", message_id, view, *at, replay=replay)

@@ -131,7 +131,7 @@ class RunView:
         elif kind is EventType.CANCEL_REQUESTED:
             self.cancelled = True
         elif kind is EventType.RUN_RESUMED:
-            self._begin_anew()
+            self._begin_anew(event)
         elif kind in TERMINAL:
             self._end()
 
@@ -168,9 +168,13 @@ class RunView:
         body = step_body(self.run_id, event.id, step.attempt)
         step.retry_timer = body if event.meta["delay_ms"] else None
 
-    def _begin_anew(self) -> None:
+    def _begin_anew(self, event: Event) -> None:
         """A resumed run asks for everything at once, and has all its chances again."""
         self.turns_lost = 0
+        deployment = event.meta.get("deployment")
+        if deployment is not None:
+            self.deployment = deployment
+            self.turn_id = self.live_on = None  # the coroutine is the old deployment's
         for step in self.steps.values():
             step.lost = 0
             step.retry_timer = None

@@ -267,9 +267,13 @@ class Client:
         """End a run at once."""
         self._post(f"/v1/runs/{_part(run_id)}/terminate", {"reason": reason} if reason else {})
 
-    def resume(self, run_id: str) -> None:
-        """Let a paused run go on."""
-        self._post(f"/v1/runs/{_part(run_id)}/resume", {})
+    def resume(self, run_id: str, *, deployment: str | None = None) -> str:
+        """Let a paused run go on, on `deployment` if named (an id, or "latest" for production).
+
+        Returns the id of the deployment on which it goes on.
+        """
+        body = {} if deployment is None else {"deployment": deployment}
+        return str(self._post(f"/v1/runs/{_part(run_id)}/resume", body).get("deployment", ""))
 
     def resume_hook(
         self, app: str, token: str, payload: Any, *, resume_id: str | None = None

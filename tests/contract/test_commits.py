@@ -16,6 +16,7 @@ from fluvial_queue.contract import (
     CommitAnswer,
     CommitEntry,
     CommitOutcome,
+    RunQuery,
     RunStatus,
     message_order,
 )
@@ -58,14 +59,38 @@ def test_commit_applies_everything_at_once(backend: Backend) -> None:
     backend.run(main)
 
 
-def test_unset_fields_leave_status_and_turn_alone(backend: Backend) -> None:
+def test_unset_fields_leave_status_turn_and_deployment_alone(backend: Backend) -> None:
     async def main(store: Store) -> None:
         run = await backend.owned_run(store)
-        await run.commit(events=(b"e",), messages=(b"m",), status=RunStatus.RUNNING, turn=b"t")
+        await run.commit(
+            events=(b"e",),
+            messages=(b"m",),
+            status=RunStatus.RUNNING,
+            turn=b"t",
+            deployment="dpl_2",
+        )
         await run.commit(events=(b"e",), messages=(b"m",))
 
         record = await run.record()
         assert (record.status, record.turn, record.events) == (RunStatus.RUNNING, b"t", 2)
+        assert record.deployment == "dpl_2"
+
+    backend.run(main)
+
+
+def test_a_run_moves_to_another_deployment_with_its_entry_or_not_at_all(backend: Backend) -> None:
+    async def main(store: Store) -> None:
+        run = await backend.owned_run(store)
+        was = (await run.record()).deployment
+        refused = await run.commit(base=7, events=(b"e",), deployment="dpl_2")
+        assert refused.outcome is SEQUENCE
+        assert (await run.record()).deployment == was
+
+        await run.commit(events=(b"e",), status=RunStatus.COMPLETED, deployment="dpl_2")
+
+        assert (await run.record()).deployment == "dpl_2"
+        listed = (await store.query_runs(RunQuery())).runs
+        assert [found.deployment for found in listed] == ["dpl_2"]
 
     backend.run(main)
 

@@ -50,6 +50,7 @@ class ModelRun:
     """What the contract says of one run."""
 
     fingerprint: bytes
+    deployment: str
     status: RunStatus = RunStatus.PENDING
     log: list[bytes] = field(default_factory=list[bytes])
     turn: bytes = b""
@@ -90,6 +91,7 @@ class ModelRun:
         self.turn = self.turn if entry.turn is None else entry.turn
         self.tags = self.tags if entry.tags is None else dict(entry.tags)
         self.reason = self.reason if entry.reason is None else entry.reason
+        self.deployment = entry.deployment or self.deployment
         if self.status.is_terminal:
             for owned in (self.messages, self.timers, self.hooks, self.resumes):
                 owned.clear()
@@ -121,6 +123,7 @@ def changes(draw: st.DrawFn) -> dict[str, Any]:
         "effects": tuple(b"x%d" % i for i in range(draw(st.sampled_from([0, 0, 1, 2])))),
         "tags": draw(st.sampled_from([None, None, None, {"a": "1"}, {}])),
         "reason": draw(st.sampled_from([None, None, None, "why", ""])),
+        "deployment": draw(st.sampled_from([None, None, "dpl_2", "dpl_3"])),
     }
 
 
@@ -209,7 +212,7 @@ class StoreMachine(RuleBasedStateMachine):
         )
         if known is None:
             assert outcome is StartOutcome.ACCEPTED
-            self.runs[run_id] = ModelRun(fingerprint)
+            self.runs[run_id] = ModelRun(fingerprint, "d")
             self._learn(run_id, Message(MessageKind.START, run_id).encode())
         else:
             differs = len({fingerprint, known.fingerprint} - {b""}) == 2
@@ -243,7 +246,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def _entry(self, run_id: str, guards: tuple[str, int], drawn: dict[str, Any]) -> CommitEntry:
         which, off = guards
-        run = self.runs.get(run_id, ModelRun(b""))
+        run = self.runs.get(run_id, ModelRun(b"", ""))
         outstanding = sorted(run.outstanding, key=message_order)
         handled = {
             "one": outstanding[:1] or self.old_ids[-1:],
@@ -349,6 +352,7 @@ class StoreMachine(RuleBasedStateMachine):
             assert record is not None
             assert (record.status, record.turn) == (run.status, run.turn)
             assert (record.tags, record.reason) == (run.tags, run.reason)
+            assert record.deployment == run.deployment
             assert record.events == len(run.log)
             assert (record.finished_ms is not None) == run.status.is_terminal
             assert self.wait(self.store.read_events(run_id)) == run.log

@@ -15,7 +15,7 @@ from typing import Any
 from fluvial.encryption import AppKeys
 from fluvial.ids import new_run_id
 from fluvial.invocations import Answer, StepRequest, TurnRequest
-from fluvial.registry import registry
+from fluvial.registry import Registry, registry
 from fluvial.signatures import encode_call
 from fluvial.turns import LiveRuns
 from fluvial.workflows import Workflow
@@ -81,10 +81,13 @@ class _Refused:
 
 
 class InProcess:
-    """Two instances in this process."""
+    """Two instances of every deployment in this process; `code` holds the functions of those
+    deployments that are not this process's own."""
 
     def __init__(self, keys: AppKeys, *, keep_live: bool = True) -> None:
-        self._instances = [LiveRuns(registry, keys) for _ in range(2)]
+        self._keys = keys
+        self.code: dict[str, Registry] = {}
+        self._instances: dict[tuple[str, int], LiveRuns] = {}
         self._keep_live = keep_live
         self._tasks: dict[asyncio.Task[None], Callable[[Outcome], None]] = {}
         self._runs: set[str] = set()
@@ -108,7 +111,7 @@ class InProcess:
             return _Refused()
         self._started.set()
         number = int(prefer[-1]) if prefer is not None else self.next_instance
-        task = asyncio.create_task(self._work(number, fields, done))
+        task = asyncio.create_task(self._work(deployment, number, fields, done))
         self._tasks[task] = done
         task.add_done_callback(lambda t: self._tasks.pop(t, None))
         return _Handle(f"ins{number}", task)
@@ -121,7 +124,9 @@ class InProcess:
         await asyncio.sleep(0)
 
     def forget(self, instance: str, run_ids: Sequence[str]) -> None:
-        self._instances[int(instance[-1])].forget(run_ids)
+        for (_, number), live in self._instances.items():
+            if number == int(instance[-1]):
+                live.forget(run_ids)
 
     def kill_all(self) -> int:
         """Lose everything that is under way and every coroutine; return how many were hit."""
@@ -130,19 +135,32 @@ class InProcess:
             task.cancel()
             self._tasks.pop(task)
             done(Lost("ins0", "instance_died"))
-        for instance in self._instances:
-            instance.forget(self._runs)
+        self.evict_all()
         return len(under_way)
+
+    def evict_all(self) -> None:
+        """Lose every coroutine, and nothing that is under way; `code` is looked up anew."""
+        for live in self._instances.values():
+            live.close()
+        self._instances.clear()
+
+    def _instance(self, deployment: str, number: int) -> LiveRuns:
+        live = self._instances.get((deployment, number))
+        if live is None:
+            live = LiveRuns(self.code.get(deployment, registry), self._keys)
+            self._instances[deployment, number] = live
+        return live
 
     async def _work(
         self,
+        deployment: str,
         number: int,
         fields: tuple[str, dict[str, Any], bytes],
         done: Callable[[Outcome], None],
     ) -> None:
         kind, meta, body = fields
         self._runs.add(meta["run"])
-        live = self._instances[number]
+        live = self._instance(deployment, number)
         try:
             if kind == "turn":
                 await asyncio.sleep(0)
@@ -180,12 +198,18 @@ class Application:
         self.dispatcher = self._dispatcher(owner)
         await self.dispatcher.start()
 
-    async def start(self, workflow: Workflow[..., Any], *args: Any) -> str:
+    async def start(self, workflow: Workflow[..., Any], *args: Any, deployment: str = "dpl") -> str:
         """Start a run and return its id."""
         run_id = new_run_id(self.store.partitions)
         sealed = self.keys.for_run(run_id).seal(encode_call(args, {}), "input")
         await self.store.start(
-            StartRun(run_id=run_id, app=APP, workflow=workflow.name, deployment="dpl", input=sealed)
+            StartRun(
+                run_id=run_id,
+                app=APP,
+                workflow=workflow.name,
+                deployment=deployment,
+                input=sealed,
+            )
         )
         return run_id
 

@@ -57,7 +57,10 @@ def show(fields: Mapping[str, Any], *, as_json: bool) -> None:
     width = max((len(name) for name in fields), default=0)
     for name, value in fields.items():
         label = _styled(f"{name:<{width}}", _BOLD, sys.stdout)
-        data(f"{label}  {_cell(value)}")
+        first, *further = _lines(value)
+        data(f"{label}  {first}")
+        for line in further:
+            data(f"{'':<{width}}  {line}")
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool) -> None:
@@ -84,6 +87,13 @@ def is_interactive() -> bool:
 
 def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join(f"{cell:<{w}}" for cell, w in zip(cells, widths, strict=True)).rstrip()
+
+
+def _lines(value: object) -> list[str]:
+    """Return a value as lines: text keeps its own."""
+    if isinstance(value, str) and "\n" in value:
+        return [line.replace("\t", " ") for line in printable(value).split("\n")]
+    return [_cell(value)]
 
 
 def _cell(value: object) -> str:

@@ -11,7 +11,7 @@ import typer
 from fluvial_deploy.cli.connection import connect
 from fluvial_deploy.cli.exits import CommandError, ExitCode, reported
 from fluvial_deploy.cli.options import Data, Json, Run
-from fluvial_deploy.cli.output import data, data_json, say, show, table
+from fluvial_deploy.cli.output import data, data_json, printable, say, show, table
 
 if TYPE_CHECKING:
     from fluvial.client import Client, Outcome
@@ -110,9 +110,21 @@ def terminate(
 
 @runs.command("resume")
 @reported
-def resume(run: Run, as_json: Json = False) -> None:
-    """Let a paused run go on."""
-    _steer(run, "resuming", lambda client: client.resume(run), as_json=as_json)
+def resume(
+    run: Run,
+    deployment: Annotated[
+        str | None,
+        typer.Option(metavar="dpl_…|latest", help="Where it goes on; latest: production."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Let a paused run go on, on another deployment if you name one."""
+    with connect() as client:
+        goes_on_at = client.resume(run, deployment=deployment)
+    if as_json:
+        data_json({"run_id": run, "asked": "resuming", "deployment": goes_on_at})
+    else:
+        say(f"resuming {run} on {goes_on_at}")
 
 
 def _steer(run: str, doing: str, steer: Callable[[Client], None], *, as_json: bool) -> None:
@@ -145,5 +157,17 @@ def _print_events(found: Iterable[dict[str, Any]], *, as_json: bool) -> None:
             data_json(event)
             continue
         parts = [f"{event['position']:>5}", str(event["at"]), str(event["type"])]
-        parts += [json.dumps(event[part], ensure_ascii=False) for part in _PARTS if event.get(part)]
+        meta, reason = _without_long_reason(event.get("meta") or {})
+        shown = {**event, "meta": meta}
+        parts += [json.dumps(shown[part], ensure_ascii=False) for part in _PARTS if shown.get(part)]
         data("  ".join(parts))
+        for line in reason:
+            data(f"       {line}")
+
+
+def _without_long_reason(meta: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return an event's meta, and apart from it the lines of a reason that has several."""
+    lines = printable(str(meta.get("reason", ""))).splitlines()
+    if len(lines) < 2:
+        return meta, []
+    return {key: value for key, value in meta.items() if key != "reason"}, lines

@@ -24,10 +24,11 @@ from fluvial_gateway.control.schemas import Schema, array, nullable, obj, text
 from fluvial_gateway.control.streaming import compact
 from fluvial_gateway.control.views import RUN, TIME, run_view
 from fluvial_gateway.hooks import MAX_TOKEN_CHARACTERS, Hooks
-from fluvial_gateway.runs import MAX_KEY_CHARACTERS, Arguments, Runs, Steering
+from fluvial_gateway.runs import LATEST, MAX_KEY_CHARACTERS, Arguments, Runs, Steering
 from fluvial_queue.contract import RunQuery, RunStatus
 
 _LOG = logging.getLogger(__name__)
+_AUDIT = logging.getLogger("fluvial_gateway.audit")
 
 MAX_INPUT_BYTES: Final = 4 * 1024 * 1024  # larger inputs belong into a file that the run reads
 MAX_REASON_CHARACTERS: Final = 500
@@ -50,6 +51,17 @@ _STARTED: Final = obj({"run_id": text(), "outcome": text(enum=["accepted", "dupl
 _PAGE: Final = obj({"runs": array(RUN), "cursor": nullable(text())})
 _REASON: Final = Body(
     obj({"reason": text("for the event log", maxLength=MAX_REASON_CHARACTERS)}), optional=True
+)
+_RESUME: Final = Body(
+    obj(
+        {
+            "deployment": text(
+                "where it goes on: a deployment of its app, or `latest` for production",
+                pattern=f"{LATEST}|dpl_[0-9a-z]{{24}}",
+            )
+        }
+    ),
+    optional=True,
 )
 
 
@@ -126,7 +138,7 @@ class RunningOperations:
             ),
             self._steering("cancel", "Cancel a run: its clean-up code is executed"),
             self._steering("terminate", "End a run at once, without clean-up"),
-            self._steering("resume", "Continue a paused run"),
+            self._resuming(),
             Operation(
                 method="POST",
                 path="/v1/hooks/{app}/{token:path}",
@@ -172,6 +184,36 @@ class RunningOperations:
             problems=("run_not_found", "run_closed"),
         )
 
+    def _resuming(self) -> Operation:
+        return Operation(
+            method="POST",
+            path="/v1/runs/{id}/resume",
+            name="resumeRun",
+            summary="Let a paused run go on, on another deployment if one is named",
+            description=(
+                "With `deployment` the run is moved, which only a paused run can be: it is"
+                " replayed there, and pauses again if the code does not match its log."
+            ),
+            handler=self.resume,
+            scopes=(Scope.RUNS_WRITE,),
+            parameters=(RUN_IN_PATH,),
+            body=_RESUME,
+            replies={
+                202: Reply(
+                    "It is asked for, and happens soon.",
+                    obj({"run_id": text(), "deployment": text()}),
+                )
+            },
+            problems=(
+                "run_not_found",
+                "run_closed",
+                "run_not_paused",
+                "deployment_not_found",
+                "workflow_not_found",
+                "nothing_deployed",
+            ),
+        )
+
     async def start(self, call: Call) -> Response:
         arguments, key = _arguments(call.body, call.headers[IDEMPOTENCY_KEY.name])
         started = await self._runs.start(
@@ -200,6 +242,22 @@ class RunningOperations:
             call.headers[_RESUME_ID] or secrets.token_hex(16),
         )
         return JSONResponse({"run_id": resumed.run_id, "outcome": resumed.outcome}, 202)
+
+    async def resume(self, call: Call) -> Response:
+        record = await self._runs.get(call.path["id"])
+        by, wanted = call.principal.name, call.body.get("deployment")
+        deployment = await self._runs.resume(record, by=by, deployment=wanted)
+        _AUDIT.info(
+            "run resumed",
+            extra={
+                "token_id": call.principal.token_id,
+                "token_name": by,
+                "run_id": record.run_id,
+                "from_deployment": record.deployment,
+                "to_deployment": deployment,
+            },
+        )
+        return JSONResponse({"run_id": record.run_id, "deployment": deployment}, 202)
 
     async def _steer(self, call: Call, how: Steering) -> Response:
         record = await self._runs.get(call.path["id"])

@@ -51,6 +51,8 @@ RUN: Final = obj(
         "created_at": TIME,
         "finished_at": nullable(TIME),
         "events": {"type": "integer"},
+        "paused_at": TIME,
+        "pause_reason": text("only of a run that is paused"),
         "input": {"description": "only with data=true"},
         "result": {"description": "only with data=true"},
         "error": {"description": "only with data=true"},
@@ -137,6 +139,14 @@ def run_view(record: RunRecord) -> dict[str, Any]:
         "finished_at": None if finished is None else time_text(finished),
         "events": record.events,
     }
+
+
+def pause_view(paused: Event | None) -> dict[str, Any]:
+    """Return what a run's view says more when the run is paused."""
+    if paused is None:
+        return {}
+    reason = str(paused.meta.get("reason", ""))
+    return {"paused_at": time_text(paused.at_ms), "pause_reason": reason}
 
 
 def event_view(position: int, event: Event) -> dict[str, Any]:

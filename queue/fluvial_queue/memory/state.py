@@ -34,6 +34,7 @@ class Run:
 
     start: StartRun
     created_ms: int
+    deployment: str = ""  # where it goes on, if not where it was started
     status: RunStatus = RunStatus.PENDING
     finished_ms: int | None = None
     input: bytes = b""
@@ -55,7 +56,7 @@ class Run:
             run_id=start.run_id,
             app=start.app,
             workflow=start.workflow,
-            deployment=start.deployment,
+            deployment=self.deployment or start.deployment,
             status=self.status,
             created_ms=self.created_ms,
             finished_ms=self.finished_ms,
@@ -192,6 +193,7 @@ def apply_entry(
     run.hooks.update(entry.open_hooks)
     run.status = entry.status or run.status
     run.turn = run.turn if entry.turn is None else entry.turn
+    run.deployment = entry.deployment or run.deployment
     run.tags = run.tags if entry.tags is None else dict(entry.tags)
     run.reason = run.reason if entry.reason is None else entry.reason
     if run.status.is_terminal and run.finished_ms is None:

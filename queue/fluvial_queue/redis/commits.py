@@ -88,10 +88,14 @@ def _pack(entry: CommitEntry, is_wide: bool) -> bytes:
             "" if entry.status is None else entry.status.value,
             False if entry.turn is None else entry.turn,
             entry.effects,
-            () if entry.tags is None and entry.reason is None else _record_fields(entry),
+            _record_fields(entry) if _changes_record(entry) else (),
         ),
         use_bin_type=False,  # the server's unpacker does not know the later spec's bin type
     )
+
+
+def _changes_record(entry: CommitEntry) -> bool:
+    return entry.tags is not None or entry.reason is not None or entry.deployment is not None
 
 
 def _record_fields(entry: CommitEntry) -> list[str | bytes]:
@@ -101,6 +105,8 @@ def _record_fields(entry: CommitEntry) -> list[str | bytes]:
         fields += ["tags", msgpack.packb(dict(entry.tags))]
     if entry.reason is not None:
         fields += ["reason", entry.reason]
+    if entry.deployment:
+        fields += ["deployment", entry.deployment]
     return fields
 
 

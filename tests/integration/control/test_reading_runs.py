@@ -15,6 +15,7 @@ from fluvial.invocations import Answer
 from fluvial_gateway.auth import Scope
 from fluvial_gateway.invocations import Answered, Lost, Outcome, Unavailable
 from fluvial_queue.contract import RunStatus
+from fluvial_queue.messages import Message, MessageKind
 from tests.integration.control.world import World, client_of
 
 Control = Callable[..., None]
@@ -62,6 +63,33 @@ def test_events_with_data_are_revealed_and_audited(
         (audited,) = [record for record in caplog.records if record.message == "data revealed"]
         assert audited.__dict__["run_id"] == run_id
         assert audited.__dict__["token_name"] == "test"
+
+    control(scenario)
+
+
+def test_a_paused_run_says_why(control: Control) -> None:
+    async def scenario(world: World) -> None:
+        await world.deploy()
+        run_id = await world.start()
+        reason = "diverged: now asks\n  - recorded: STEP_SCHEDULED a\n  + now:      RUN_COMPLETED"
+        late = [Event(EventType.STEP_COMPLETED, 3000, number, b"r") for number in range(120)]
+        await world.record(
+            run_id,
+            Event(EventType.RUN_STARTED, 1000, 0, b'["in"]', {}),
+            Event(EventType.RUN_PAUSED, 1500, meta={"reason": "an earlier one"}),
+            Event(EventType.RUN_RESUMED, 1600),
+            Event(EventType.RUN_PAUSED, 2000, meta={"reason": reason}),
+            *late,
+            status=RunStatus.PAUSED,
+        )
+        shown = (await world.get(f"/v1/runs/{run_id}")).json()
+
+        assert shown["pause_reason"] == reason
+        assert shown["paused_at"] == "1970-01-01T00:00:02.000Z"
+
+        await world.store.send(run_id, Message(MessageKind.RESUME, run_id).encode())
+        await world.record(run_id, Event(EventType.RUN_RESUMED, 4000), status=RunStatus.RUNNING)
+        assert "pause_reason" not in (await world.get(f"/v1/runs/{run_id}")).json()
 
     control(scenario)
 

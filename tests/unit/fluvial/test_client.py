@@ -29,6 +29,12 @@ CALLS: list[tuple[Callable[[Client], Any], str, str, Any]] = [
     (lambda c: c.cancel("run_1", "late"), "POST", "/v1/runs/run_1/cancel", {"reason": "late"}),
     (lambda c: c.terminate("run_1"), "POST", "/v1/runs/run_1/terminate", {}),
     (lambda c: c.resume("run_1"), "POST", "/v1/runs/run_1/resume", {}),
+    (
+        lambda c: c.resume("run_1", deployment="latest"),
+        "POST",
+        "/v1/runs/run_1/resume",
+        {"deployment": "latest"},
+    ),
     (lambda c: c.resume_hook("a", "t/../x", None), "POST", "/v1/hooks/a/t%2F..%2Fx", None),
     (lambda c: c.info(), "GET", "/v1/info", None),
 ]

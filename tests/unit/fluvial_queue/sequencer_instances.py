@@ -14,13 +14,18 @@ from tests.unit.fluvial_queue.sequencer_programs import Program
 RETRY_DELAYS_MS = (0, 50)
 
 
+Live = tuple[str, list[bytes]]
+"""A live coroutine: its deployment, and the inputs that it has consumed."""
+
+
 class Instances:
-    """Two instances that hold live coroutines: of each, the inputs that it has consumed."""
+    """Two instances of every deployment; together they hold live coroutines: of each, whose code
+    it runs and the inputs that it has consumed."""
 
     def __init__(self, program: Program, chance: random.Random) -> None:
         self._program = program
         self._random = chance
-        self._live: list[dict[bytes, list[bytes]]] = [{}, {}]
+        self._live: list[dict[bytes, Live]] = [{}, {}]
 
     def forget(self) -> None:
         """One of them dies."""
@@ -49,17 +54,18 @@ class Instances:
         elif view.consumed == 0:
             seen, fresh = [], list(view.pending)
         elif view.turn_id in live:
-            seen, fresh = live.pop(view.turn_id or b""), list(view.pending)
+            code, seen = live.pop(view.turn_id or b"")
+            assert code == job.deployment, "a coroutine goes on after its run has moved"
+            fresh = list(view.pending)
         else:
             return Answer(outcome="not_live")
-        return self._advance(live, seen, fresh)
+        return self._advance(live, (job.deployment, seen), fresh)
 
-    def _advance(
-        self, live: dict[bytes, list[bytes]], seen: list[bytes], fresh: list[bytes]
-    ) -> Answer:
+    def _advance(self, live: dict[bytes, Live], before: Live, fresh: list[bytes]) -> Answer:
+        deployment, seen = before
         outputs = self._outputs(seen, fresh)
         turn_id = self._random.randbytes(8)
-        live[turn_id] = [*seen, *fresh]
+        live[turn_id] = deployment, [*seen, *fresh]
         return Answer(outcome="ok", turn_id=turn_id, events=[o.encode() for o in outputs])
 
     def _outputs(self, seen: list[bytes], fresh: list[bytes]) -> list[Event]:
@@ -80,7 +86,7 @@ class Instances:
             return Answer(outcome="ok", events=[end.encode()])
         end = Event(EventType.STEP_COMPLETED, now_ms, job.step_id, b"r", {})
         live = self._live[number]
-        if job.carry is None or job.carry not in live:
+        if job.carry is None or live.get(job.carry, ("", []))[0] != job.deployment:
             return Answer(outcome="ok", events=[end.encode()])
         answer = self._advance(live, live.pop(job.carry), [end.encode()])
         events = [end.encode(), *answer.events]

@@ -64,6 +64,7 @@ class Owner:
 
     def dispatch(self, job: Job) -> None:
         assert job.view.status is not RunStatus.PAUSED, "a paused run goes on"
+        self._check_deployment(job)
         if job.kind == "step":
             self._check_start(job)
         job.lost_limit = LOST_LIMIT
@@ -96,6 +97,12 @@ class Owner:
         earlier = self.started_by.get(job.message_id, 0)
         assert earlier == 0 or earlier >= self.lease.epoch, "starts again without a record"
         self.started_by[job.message_id] = max(earlier, self.lease.epoch)
+
+    def _check_deployment(self, job: Job) -> None:
+        """A job goes to the deployment where its run is, as far as its owner can know."""
+        backend = self.store.backend
+        if backend.partition(self.lease.partition).epoch == self.lease.epoch:
+            assert job.deployment == backend.runs[job.view.run_id].record().deployment
 
     # ---- what the world lets happen ----
 

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
-from fluvial.events import Event, decode_event
+from fluvial.events import Event, EventType, decode_event
 from fluvial.ids import partition_of
 from fluvial.invocations import Answer
 from fluvial_queue.contract import CommitOutcome, RunStatus, SendOutcome, StartRun
@@ -83,6 +83,12 @@ class World:
     @staticmethod
     def describe(events: Sequence[Event]) -> list[str]:
         return [f"{event.type.name}:{event.id}" for event in events]
+
+    async def deployment(self, run_id: str) -> str:
+        """Return where the run is."""
+        record = await self.store.read_run(run_id)
+        assert record is not None
+        return record.deployment
 
     def _status(self, run_id: str) -> RunStatus:
         return self.store.backend.runs[run_id].status
@@ -206,7 +212,9 @@ class World:
         """Somebody continues a run; not always one that is paused."""
         run_id = self._any_run()
         self.hits["resumed"] += self._status(run_id) is RunStatus.PAUSED
-        await self.store.send(run_id, Message(MessageKind.RESUME, run_id).encode())
+        deployment = self.random.choice((None, "dpl", "dpl_2", "dpl_3"))
+        meta = {"by": "operator"} if deployment is None else {"deployment": deployment}
+        await self.store.send(run_id, Message(MessageKind.RESUME, run_id, meta=meta).encode())
 
     async def _stop(self) -> None:
         kind = self.stop_with
@@ -268,6 +276,15 @@ def play(world: World) -> list[list[Event]]:
 
     async def main() -> list[list[Event]]:
         await world.run()
+        for run_id in world.run_ids:
+            log = await world.events(run_id)
+            moves = [
+                e.meta["deployment"]
+                for e in log
+                if e.type is EventType.RUN_RESUMED and "deployment" in e.meta
+            ]
+            world.hits["moved"] += len(moves)
+            assert await world.deployment(run_id) == ["dpl", *moves][-1]
         return [await world.events(run_id) for run_id in world.run_ids]
 
     return asyncio.run(main())

@@ -83,6 +83,7 @@ def test_a_run_ends_with_a_log_that_replays_whatever_breaks(program: Program) ->
         "diverged",
         "instance crashed",
         "lease stolen",
+        "moved",
         "owner crashed",
         "reply lost",
         "resumed",
