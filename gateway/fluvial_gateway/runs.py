@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol, TypeVar
 
 from fluvial.errors import InvalidRequestError, RunNotFoundError, StartConflictError
-from fluvial.events import TERMINAL, Event, EventType, decode_event
+from fluvial.events import TERMINAL, Event, decode_event
 from fluvial.ids import keyed_run_id, new_run_id, partition_of
 from fluvial.sealing import Binding, seal
 from fluvial_gateway.catalogue import Catalogue
@@ -44,8 +44,6 @@ _JSON: Final = b"j"
 _Value = TypeVar("_Value")
 Steering = Literal["cancel", "terminate"]
 LATEST: Final = "latest"  # instead of a deployment's id: where the app's production alias stands
-_PAUSE_PAGE: Final = 50  # events looked through at a time for the one that paused a run
-_PAUSE_REACH: Final = 1000  # how far back; a paused run still records what comes in
 
 
 class RunStore(Protocol):
@@ -214,20 +212,6 @@ class Runs:
             target = meta["deployment"] = await self._destination(record, deployment)
         await self._send(record.run_id, MessageKind.RESUME, meta)
         return target
-
-    async def last_pause(self, record: RunRecord) -> Event | None:
-        """Return the event that paused a paused run; None: it is not paused, or that is too far
-        back in its log."""
-        end = record.events if record.status is RunStatus.PAUSED else 0
-        reach = max(0, end - _PAUSE_REACH)
-        while end > reach:
-            start = max(reach, end - _PAUSE_PAGE)
-            encoded = await self._store.read_events(record.run_id, start=start, limit=end - start)
-            for event in map(decode_event, reversed(encoded)):
-                if event.type is EventType.RUN_PAUSED:
-                    return event
-            end = start
-        return None
 
     async def wait_for_end(self, record: RunRecord, seconds: float) -> RunRecord:
         """Return the run as it is once it is terminal or `seconds` have passed."""

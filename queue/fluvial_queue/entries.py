@@ -151,6 +151,7 @@ class EntryDraft:
         self._ended: set[int] = set()  # steps and timers that this entry ends
         self._status: RunStatus | None = None
         self._deployment: str | None = None  # where the run goes on from this entry on
+        self._reason: str | None = None  # why the run is paused from this entry on
         self._inputs = 0  # input events in this entry
         self._paused = view.status is RunStatus.PAUSED
         self.entry: CommitEntry | None = None
@@ -179,6 +180,7 @@ class EntryDraft:
             status=self._status,
             turn=None if self.turn is None else pack_turn(self.consumed, self.turn.turn_id),
             deployment=self._deployment,
+            reason=self._reason,
         )
         return self.entry
 
@@ -273,6 +275,7 @@ class EntryDraft:
             return
         self._paused = True
         self._status = RunStatus.PAUSED
+        self._reason = reason
         self._add(Event(EventType.RUN_PAUSED, self._now_ms, meta={"reason": reason}))
         self._handled.update(dict.fromkeys(self._outstanding.waiting))
         self._handled.update(dict.fromkeys(self._outstanding.turns))
@@ -428,6 +431,7 @@ class EntryDraft:
         """
         self._paused = False
         self._status = RunStatus.RUNNING
+        self._reason = ""
         asked = {} if message is None else message.meta
         meta = {"by": asked["by"]} if asked.get("by") else {}
         if asked.get("deployment", self.view.deployment) != self.view.deployment:

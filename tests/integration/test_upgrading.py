@@ -156,6 +156,7 @@ def test_a_divergence_pauses_with_a_diff_and_goes_on_where_it_is_fixed(play: Pla
         assert "- recorded: STEP_SCHEDULED upgrading.charge (operation 1)" in paused.meta["reason"]
         assert "+ now:      STEP_SCHEDULED upgrading.ship (operation 1)" in paused.meta["reason"]
         assert "test_upgrading.py" in paused.meta["reason"]
+        assert before.reason == paused.meta["reason"]
 
         # Where it is, it only diverges again, and nothing is lost by that.
         await resume(app, run_id, None)
@@ -167,6 +168,7 @@ def test_a_divergence_pauses_with_a_diff_and_goes_on_where_it_is_fixed(play: Pla
         after = await record(app, run_id)
         resumed = [e.meta for e in await log(app, run_id) if e.type is EventType.RUN_RESUMED]
         assert (before.deployment, after.deployment) == (OLD, FIXED)
+        assert after.reason == ""
         assert resumed == [{"by": "test"}, {"by": "test", "deployment": FIXED}]
         assert executions == ["book", "book"]  # what was done before is not done again
 

@@ -19,7 +19,7 @@ from fluvial_gateway.control.operations import Call, Operation, Parameter, Reply
 from fluvial_gateway.control.parameters import DATA, RUN_IN_PATH, limit
 from fluvial_gateway.control.schemas import array, integer, obj, text
 from fluvial_gateway.control.streaming import GeneratedResponse, server_sent
-from fluvial_gateway.control.views import EVENT, RUN, event_view, pause_view, run_view
+from fluvial_gateway.control.views import EVENT, RUN, event_view, run_view
 from fluvial_gateway.revealing import MAX_BYTES, Revealer, readable
 from fluvial_gateway.runs import Runs
 from fluvial_gateway.waits import LongWaits
@@ -149,7 +149,7 @@ class ReadingRunsOperations:
 
     async def get_run(self, call: Call) -> Response:
         record = await self._runs.get(call.path["id"])
-        view = {**run_view(record), **pause_view(await self._runs.last_pause(record))}
+        view = run_view(record)
         if call.query["data"]:
             call.principal.require(Scope.DATA_READ)
             view["input"] = await self._input(call.principal, record)

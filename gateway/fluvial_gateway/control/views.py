@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from fluvial.events import Event
 from fluvial_gateway.control.schemas import Schema, array, nullable, obj, text
-from fluvial_queue.contract import RunRecord
+from fluvial_queue.contract import RunRecord, RunStatus
 from fluvial_queue.records import AppRecord, DeploymentRecord
 
 TIME: Final[Schema] = {"type": "string", "format": "date-time"}
@@ -51,8 +51,7 @@ RUN: Final = obj(
         "created_at": TIME,
         "finished_at": nullable(TIME),
         "events": {"type": "integer"},
-        "paused_at": TIME,
-        "pause_reason": text("only of a run that is paused"),
+        "reason": nullable(text("why it is paused")),
         "input": {"description": "only with data=true"},
         "result": {"description": "only with data=true"},
         "error": {"description": "only with data=true"},
@@ -138,15 +137,8 @@ def run_view(record: RunRecord) -> dict[str, Any]:
         "created_at": time_text(record.created_ms),
         "finished_at": None if finished is None else time_text(finished),
         "events": record.events,
+        "reason": record.reason if record.status is RunStatus.PAUSED else None,
     }
-
-
-def pause_view(paused: Event | None) -> dict[str, Any]:
-    """Return what a run's view says more when the run is paused."""
-    if paused is None:
-        return {}
-    reason = str(paused.meta.get("reason", ""))
-    return {"paused_at": time_text(paused.at_ms), "pause_reason": reason}
 
 
 def event_view(position: int, event: Event) -> dict[str, Any]:

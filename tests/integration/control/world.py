@@ -329,7 +329,12 @@ class World:
         return str(response.json()["run_id"])
 
     async def record(
-        self, run_id: str, *events: Event, status: RunStatus, hooks: tuple[str, ...] = ()
+        self,
+        run_id: str,
+        *events: Event,
+        status: RunStatus,
+        hooks: tuple[str, ...] = (),
+        reason: str | None = None,
     ) -> None:
         """Commit events to a run, as its owner would."""
         partition = partition_of(run_id)
@@ -346,6 +351,7 @@ class World:
             events=tuple(event.encode() for event in events),
             open_hooks=tuple((token, number) for number, token in enumerate(hooks, 1)),
             status=status,
+            reason=reason,
         )
         reply = await self.store.commit(self._leases[partition], [entry])
         assert reply.answers[0].outcome is CommitOutcome.OK
