@@ -21,6 +21,7 @@ from fluvial.errors import (
     StartConflictError,
     StepFailedError,
     UnavailableError,
+    UnresolvableStepError,
     WorkflowSandboxError,
 )
 from fluvial.hooks import Hook
@@ -56,6 +57,7 @@ __all__ = [
     "Step",
     "StepFailedError",
     "UnavailableError",
+    "UnresolvableStepError",
     "Workflow",
     "WorkflowSandboxError",
     "context",

@@ -9,6 +9,7 @@ FluvialError
 ├── WorkflowSandboxError    workflow code tried I/O, a thread or a real clock (also RuntimeError)
 ├── NotInWorkflowError      a durable wait was used outside a workflow (also RuntimeError)
 ├── NotInInvocationError    the platform was used where it serves nothing (also RuntimeError)
+├── UnresolvableStepError   a step that no other process would find was called (also RuntimeError)
 ├── StepFailedError         seen by a workflow: a step used up its attempts
 ├── RemoteError             stands for an error whose class is not rebuilt on this side
 ├── RunFailedError          seen by a caller: the run ended without a result
@@ -106,6 +107,17 @@ class NotInInvocationError(FluvialError, RuntimeError):
     """The platform was used where it is not there: outside an invocation of a deployed function."""
 
     code = "not_in_invocation"
+
+
+class UnresolvableStepError(FluvialError, RuntimeError):
+    """A workflow called a step that another process would not find, or would mistake."""
+
+    code = "step_unresolvable"
+
+    def __init__(self, step: str, place: str, problem: str, fix: str) -> None:
+        super().__init__(f"step {step!r} ({place}) {problem}: {fix}")
+        self.step = step
+        self.place = place
 
 
 class StepFailedError(FluvialError):

@@ -30,6 +30,11 @@ class Registry:
     def __init__(self) -> None:
         self.workflows: dict[str, Workflow[Any, Any]] = {}
         self.steps: dict[str, Step[Any, Any]] = {}
+        self.is_complete = False
+
+    def complete(self) -> None:
+        """Say that the deployment is loaded: what comes later is known to this process only."""
+        self.is_complete = True
 
     def add_workflow(self, workflow: Workflow[Any, Any]) -> None:
         """Register a workflow.

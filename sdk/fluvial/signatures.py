@@ -19,11 +19,19 @@ class Signature:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
+        self._owner: type | None = None
+
+    def bind_to(self, owner: type) -> None:
+        """Say that it is a method: its first parameter, unless annotated, is an `owner`."""
+        self._owner = owner
 
     @functools.cached_property
     def _hints(self) -> dict[str, Any]:
         # Late, so that an annotation may name a class that is defined further down.
-        return hints_of(self._function)
+        hints = hints_of(self._function)
+        if self._owner is None:
+            return hints
+        return {next(iter(self.parameters.parameters), "self"): self._owner, **hints}
 
     @functools.cached_property
     def parameters(self) -> inspect.Signature:

@@ -6,15 +6,27 @@ import asyncio
 import functools
 import inspect
 from collections.abc import Callable, Coroutine
-from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import (
+    Any,
+    Concatenate,
+    Final,
+    Generic,
+    Literal,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    cast,
+    overload,
+)
 
 from fluvial.durations import Duration
-from fluvial.errors import InvalidRequestError
+from fluvial.errors import InvalidRequestError, SerializationError
 from fluvial.events import EventType
 from fluvial.journal import Operation
 from fluvial.loop import WorkflowLoop, current_loop
 from fluvial.registry import registry
 from fluvial.signatures import Signature, encode_call
+from fluvial.step_origins import check_call, check_definition, is_in_class, is_local, origin_of
 from fluvial.step_settings import (
     DEFAULT_RETRIES,
     Backoff,
@@ -24,7 +36,13 @@ from fluvial.step_settings import (
 )
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 R = TypeVar("R")
+T = TypeVar("T")
+
+_FIRST: Final = "args[0]"
+_NAME: Final = "__qualname__"
+_ADVICE: Final = "the object of a method travels with the call: a dataclass or a pydantic model can"
 
 
 class StepOperation(Operation):
@@ -50,29 +68,75 @@ class StepOperation(Operation):
 
 class Step(Generic[P, R]):
     """A step. In workflow code its call is durable and must be awaited, also where the function is
-    a plain `def`; anywhere else it is a plain call of `function`."""
+    a plain `def`; anywhere else it is a plain call of `function`.
+
+    In a class body it is a method: its object travels as the first argument.
+    """
 
     def __init__(self, function: Callable[P, Any], settings: StepSettings) -> None:
-        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise InvalidRequestError(f"@step {_origin(function)} must return, not yield")
-        functools.update_wrapper(self, function)
-        self.function = function
-        self.name = settings.name if settings.name is not None else function.__qualname__
-        self.origin = _origin(function)
-        self.is_async = inspect.iscoroutinefunction(function)
-        self.signature = Signature(function)
+        self._binds = not isinstance(function, staticmethod)
+        self.function: Callable[P, Any] = _checked_function(function)
+        functools.update_wrapper(self, self.function)
+        self.name = settings.name if settings.name is not None else self.function.__qualname__
+        self.origin = origin_of(self.function)
+        self.is_async = inspect.iscoroutinefunction(self.function)
+        self.is_late = registry.is_complete
+        self.signature = Signature(self.function)
         self.settings = settings
         self.timeout_ms = settings.timeout_ms
+        self._is_doubtful = self.is_late or is_local(self.function)
+        self._owner: type | None = None
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        if self._binds:
+            self._owner = owner
+            self.signature.bind_to(owner)
+
+    @overload
+    def __get__(self, instance: None, owner: type, /) -> Step[P, R]: ...
+    @overload
+    def __get__(
+        self: Step[Concatenate[T, Q], R], instance: T, owner: type | None = None, /
+    ) -> BoundStep[Q, R]: ...
+    def __get__(self, instance: Any, owner: type | None = None, /) -> Any:
+        return BoundStep(self, instance) if self._binds and instance is not None else self
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         loop = current_loop()
         if loop is None:
             return cast("Coroutine[Any, Any, R]", self.function(*args, **kwargs))
+        if self._is_doubtful:
+            check_call(self)
         # Encoded now, not when awaited: the caller may change its objects in between.
-        return _outcome(loop, StepOperation(self, encode_call(args, kwargs)))
+        return _outcome(loop, StepOperation(self, self._encode(args, kwargs)))
 
     def __repr__(self) -> str:
         return f"<step {self.name}>"
+
+    def _encode(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+        try:
+            return encode_call(args, kwargs)
+        except SerializationError as error:
+            if self._owner is None or not error.path.startswith(_FIRST):
+                raise
+            path = f"self{error.path.removeprefix(_FIRST)}"
+            raise SerializationError(path, f"{error.reason}; {_ADVICE}") from error.__cause__
+
+
+class BoundStep(Generic[Q, R]):
+    """A step that is a method, together with its object."""
+
+    __slots__ = ("__self__", "step")
+
+    def __init__(self, step: Step[Any, R], instance: object) -> None:
+        self.step = step
+        self.__self__ = instance
+
+    def __call__(self, *args: Q.args, **kwargs: Q.kwargs) -> Coroutine[Any, Any, R]:
+        return self.step(self.__self__, *args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<step {self.step.name} of {self.__self__!r}>"
 
 
 async def _outcome(loop: WorkflowLoop, operation: StepOperation) -> Any:
@@ -130,7 +194,8 @@ def step(
         timeout: how long one attempt may take.
 
     Raises:
-        InvalidRequestError: an argument is wrong, or the name is taken.
+        InvalidRequestError: an argument is wrong, the name is taken, or it cannot be a step.
+        UnresolvableStepError: workflow code defines it.
     """
     settings = checked_settings(
         name=name, retries=retries, backoff=backoff, retry_on=retry_on, timeout=timeout
@@ -138,11 +203,36 @@ def step(
 
     def decorate(decorated: Callable[..., Any]) -> Step[..., Any]:
         made: Step[..., Any] = Step(decorated, settings)
+        check_definition(made)
         registry.add_step(made)
         return made
 
     return decorate if function is None else decorate(function)
 
 
-def _origin(function: Any) -> str:
-    return f"{function.__module__}:{function.__qualname__}"
+def _checked_function(given: Any) -> Callable[..., Any]:
+    """Return the plain function of what was decorated; refuse what cannot be a step."""
+    function = _undescribed(given)
+    if isinstance(function, type) or not callable(function) or not hasattr(function, _NAME):
+        raise InvalidRequestError(f"@step needs a function, got {function!r}")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise InvalidRequestError(f"@step {origin_of(function)} must return, not yield")
+    if isinstance(given, classmethod) or _takes_class(function):
+        raise InvalidRequestError(
+            f"@step {origin_of(function)} is a classmethod, and a class cannot travel to another"
+            " process: make it a staticmethod, or a function of the module"
+        )
+    return cast("Callable[..., Any]", function)
+
+
+def _undescribed(given: Any) -> Any:
+    if isinstance(given, staticmethod | classmethod):
+        return cast("Any", given).__func__
+    return given
+
+
+def _takes_class(function: Callable[..., Any]) -> bool:
+    """Whether it will be made a classmethod by the next decorator: by then it is too late."""
+    code = getattr(function, "__code__", None)
+    first = code.co_varnames[0] if code is not None and code.co_argcount else ""
+    return first == "cls" and is_in_class(function)

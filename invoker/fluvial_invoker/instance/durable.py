@@ -19,6 +19,9 @@ _T = TypeVar("_T")
 # Before a bundle is imported: only names that are looked up afterwards see the guards.
 install_guards: Final = guards.install
 
+# After the bundle's imports and the app's start-up, which every instance does alike.
+complete_registry: Final = registry.complete
+
 
 class MeteredThreads:
     """`fluvial.threads.Threads` on the instance's own pool."""

@@ -23,7 +23,7 @@ from fluvial.encryption import AppKeys
 from fluvial_invoker.instance.certificate import BirthCertificate
 from fluvial_invoker.instance.control import Control
 from fluvial_invoker.instance.deadlines import Deadlines
-from fluvial_invoker.instance.durable import install_guards, live_runs
+from fluvial_invoker.instance.durable import complete_registry, install_guards, live_runs
 from fluvial_invoker.instance.functions import Functions
 from fluvial_invoker.instance.idle import IdleWatch
 from fluvial_invoker.instance.interfaces import asgi_app
@@ -126,6 +126,7 @@ class Instance:
     async def _serve(self, phases_ms: dict[str, float]) -> None:
         spec = self._certificate.deployment
         keys = AppKeys(spec.app, self._certificate.roots, self._certificate.key_id)
+        complete_registry()
         has_state = self._lifespan is not None and self._lifespan.is_supported
         functions = Functions(
             app=self._app,

@@ -208,3 +208,59 @@ def test_handler_calls_the_platform(machine: Any, serve: Any) -> None:
             assert run_id in refused["text"]
 
     asyncio.run(main())
+
+
+LATE = """
+    from dataclasses import dataclass
+    from fluvial import step, workflow
+
+    @dataclass
+    class Till:
+        currency: str
+
+        @step
+        async def charge(self, cents: int) -> str:
+            return f"{cents} {self.currency}"
+
+    steps = {}
+
+    def adding(amount):
+        @step(name=f"add {amount}")
+        async def add(number: int) -> int:
+            return number + amount
+        return add
+
+    steps["early"] = adding(1)
+
+    async def app(request):
+        steps["late"] = adding(2)
+        return "defined"
+
+    @workflow
+    async def main(which: str):
+        if which == "method":
+            return await Till("EUR").charge(5)
+        return await steps[which](1)
+"""
+
+
+def test_a_step_that_only_this_instance_has_is_refused(machine: Any, serve: Any) -> None:
+    async def main() -> None:
+        async with serve(machine.spec(LATE)) as (_, _, link):
+            await link.next(kind=FrameType.WELCOME)
+            assert (await link.get("/")).body == b"defined"
+            platform = Platform(machine)
+            early, _ = await invoke(link, 101, platform.first_turn("main", "early"))
+            late, _ = await invoke(link, 102, platform.first_turn("main", "late"))
+            method, _ = await invoke(link, 103, platform.first_turn("main", "method"))
+
+            assert decode_event(early.events[0]).meta["name"] == "add 1"
+            failed = decode_event(late.events[0])
+            assert failed.type is EventType.RUN_FAILED
+            assert failed.meta["reason"] == "step_unresolvable"
+            scheduled = decode_event(method.events[0])
+            request = platform.step("Till.charge", scheduled.payload)
+            done = decode_event((await invoke(link, 104, request))[0].events[0])
+            assert platform.open("step_result", done.payload, 1) == encode("5 EUR", "result")
+
+    asyncio.run(main())
