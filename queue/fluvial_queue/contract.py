@@ -274,6 +274,7 @@ class RunRecord:
     meta: dict[str, Any]
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
     reason: str = ""  # why it is paused; empty while it is not
+    retention_ms: int | None = None  # how long it stays once it has ended; None: the store's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

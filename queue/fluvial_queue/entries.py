@@ -6,16 +6,20 @@ never changes the view: the sequencer applies the draft's events once the commit
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from fluvial.events import INPUTS, TERMINAL, Event, EventType
 from fluvial_queue.contract import CommitEntry, Lease, RunStatus
+from fluvial_queue.effects import close_child, start_child, start_next, tell_parent
 from fluvial_queue.jobs import Job
 from fluvial_queue.messages import Message, MessageKind
+from fluvial_queue.outstanding import Outstanding
 from fluvial_queue.views import (
+    ChildView,
     RunView,
     cancel_deadline_body,
+    merged_tags,
     pack_turn,
     step_body,
     timer_body,
@@ -55,77 +59,6 @@ class ReadyResult:
     pause: str = ""  # why the run cannot go on
 
 
-@dataclass(slots=True)
-class Outstanding:
-    """A run's messages that exist in the store, by what can be done with them."""
-
-    all: dict[str, Message] = field(default_factory=dict[str, Message])
-    epochs: dict[str, int] = field(default_factory=dict[str, int])
-    inputs: dict[str, Message] = field(default_factory=dict[str, Message])  # to be recorded
-    waiting: dict[str, Message] = field(default_factory=dict[str, Message])  # steps not dispatched
-    turns: dict[str, Message] = field(default_factory=dict[str, Message])  # wake-ups not dispatched
-    steps: dict[tuple[int, int], str] = field(
-        default_factory=dict[tuple[int, int], str]
-    )  # (step, attempt) → the message that asks for it; a second one is only deleted
-
-    def add(self, message_id: str, message: Message, epoch: int) -> None:
-        """Take in a message that exists in the store."""
-        self.all[message_id] = message
-        self.epochs[message_id] = epoch
-        if message.kind is MessageKind.STEP:
-            self.waiting[message_id] = message
-            self.steps.setdefault((message.id, message.attempt), message_id)
-        elif message.kind is MessageKind.TURN:
-            self.turns[message_id] = message
-        else:
-            self.inputs[message_id] = message
-
-    def remove(self, message_id: str) -> None:
-        """Forget a message that was handled."""
-        message = self.all.pop(message_id, None)
-        if message is None:
-            return
-        del self.epochs[message_id]
-        self.inputs.pop(message_id, None)
-        self.waiting.pop(message_id, None)
-        self.turns.pop(message_id, None)
-        key = message.id, message.attempt
-        if self.steps.get(key) == message_id:
-            del self.steps[key]
-
-    def put_back(self, message_id: str) -> None:
-        """Make a dispatched message dispatchable again."""
-        message = self.all.get(message_id)
-        if message is not None:
-            self.add(message_id, message, self.epochs[message_id])
-
-    def is_moot(self, message_id: str, message: Message, view: RunView) -> bool:
-        """Whether a step's message asks for an attempt that is over, or asked for already."""
-        step = view.steps.get(message.id)
-        if step is None or step.attempt != message.attempt:
-            return True
-        return self.steps.setdefault((message.id, message.attempt), message_id) != message_id
-
-    def may_have_started(self, message_id: str, lease: Lease) -> bool:
-        """Whether an earlier owner has, perhaps, dispatched this message."""
-        epoch = self.epochs[message_id]
-        return epoch > lease.rested_epoch and epoch not in (0, lease.epoch)
-
-    def take_startable(self, view: RunView, lease: Lease) -> list[tuple[str, Message]]:
-        """Take the steps that may start now; what must be recorded or dropped first stays."""
-        taken = [
-            (message_id, message)
-            for message_id, message in self.waiting.items()
-            if not self.is_moot(message_id, message, view)
-            and not self.may_have_started(message_id, lease)
-        ]
-        if len(taken) == len(self.waiting):
-            self.waiting = {}
-        for message_id, _ in taken if self.waiting else ():
-            del self.waiting[message_id]
-        return taken
-
-
 class EntryDraft:
     """One commit entry in the making; `add_…` in the order in which things shall stand in the log.
 
@@ -136,6 +69,7 @@ class EntryDraft:
         self.view = view
         self.events: list[Event] = []
         self.results: list[ReadyResult] = []  # to be offered again if the entry is refused
+        self.done: dict[str, str] = {}  # effects that were carried out; likewise
         self.turn: ReadyTurn | None = None
         self.consumed = view.consumed
         self._is_terminal = False
@@ -148,7 +82,10 @@ class EntryDraft:
         self._drop_timers: list[bytes] = []
         self._open_hooks: dict[str, int] = {}
         self._close_hooks: dict[str, None] = {}
-        self._ended: set[int] = set()  # steps and timers that this entry ends
+        self._ended: set[int] = set()  # steps, timers and children that this entry ends
+        self._effects: list[bytes] = []
+        self._children: dict[int, ChildView] = {}  # that this entry starts
+        self._tags: dict[str, str] | None = None
         self._status: RunStatus | None = None
         self._deployment: str | None = None  # where the run goes on from this entry on
         self._reason: str | None = None  # why the run is paused from this entry on
@@ -180,6 +117,8 @@ class EntryDraft:
             status=self._status,
             turn=None if self.turn is None else pack_turn(self.consumed, self.turn.turn_id),
             deployment=self._deployment,
+            effects=tuple(self._effects),
+            tags=self._tags,
             reason=self._reason,
         )
         return self.entry
@@ -205,33 +144,68 @@ class EntryDraft:
         elif result.end is not None:
             self._add_end(result, result.end)
 
+    def add_done(self, message_id: str, problem: str = "") -> None:
+        """Take in that an effect was carried out, or why it never can be.
+
+        The latter is an input of the workflow where the effect was to start a child."""
+        message = self._outstanding.all.get(message_id)
+        if message is None:
+            return
+        self.done[message_id] = problem
+        self._handled[message_id] = None
+        if problem and self._child(message.id) is not None:
+            self._ended.add(message.id)
+            meta = {"run": message.meta["run"], "status": "not_started", "reason": problem}
+            self._add(Event(EventType.CHILD_FAILED, self._now_ms, message.id, meta=meta))
+
     def add_inputs(self) -> None:
-        """Take in the messages that become input events."""
+        """Take in the messages that become input events, and those that change how it goes on."""
         for message_id, message in self._outstanding.inputs.items():
             if message_id in self._handled:
                 continue
-            if message.kind in (MessageKind.CANCEL, MessageKind.TERMINATE):
+            if message.kind in (MessageKind.CANCEL, MessageKind.TERMINATE, MessageKind.PAUSE):
                 continue
             if message.kind is MessageKind.RESUME and self._paused:
-                if self.results:
-                    continue  # see `_resume`
+                if self._must_stay_paused():
+                    continue
                 self._resume(message)
             self._handled[message_id] = None
-            event = self._input(message)
-            if event is not None:
+            if message.kind is MessageKind.START and self.view.awaits_fork:
+                self._begin_fork()
+            elif message.kind is MessageKind.WAKE:
+                self._wake(message)
+            elif message.kind is MessageKind.RETRY:
+                self._retry_now()
+            elif message.kind is MessageKind.TAG:
+                change = message.meta["tags"]
+                meta = {"tags": change, **_author(message)}
+                self._set_tags(change)
+                self._add(Event(EventType.TAGS_CHANGED, self._now_ms, meta=meta))
+            elif (event := self._input(message)) is not None:
                 self._add(event)
+
+    def add_pause(self) -> None:
+        """Take in requests to pause."""
+        for message_id, message in self._outstanding.inputs.items():
+            if message.kind is MessageKind.PAUSE and message_id not in self._handled:
+                reason = str(message.meta.get("reason") or "requested")
+                self.pause(message_id, reason, author=_author(message))
 
     def add_cancel(self, grace_ms: int) -> None:
         """Take in requests to cancel; the run must have ended `grace_ms` after the first."""
         for message_id, message in self._outstanding.inputs.items():
             if message.kind is not MessageKind.CANCEL or message_id in self._handled:
                 continue
-            if self._paused and self.results:
-                continue  # see `_resume`
+            if self._paused and self._must_stay_paused():
+                continue
             self._handled[message_id] = None
             if self.view.cancelled or self._ended_by_cancel():
                 continue
-            meta = {"reason": str(message.meta.get("reason", ""))}
+            if self._has_not_begun():
+                self._add(Event(EventType.RUN_CANCELLED, self._now_ms))
+                self._end(RunStatus.CANCELLED)
+                return
+            meta = {"reason": str(message.meta.get("reason", "")), **_author(message)}
             self._add(Event(EventType.CANCEL_REQUESTED, self._now_ms, meta=meta))
             self._timers.append((grace_ms, cancel_deadline_body(self.view.run_id)))
             if self._paused:
@@ -242,7 +216,7 @@ class EntryDraft:
         for step_id, step in self.view.steps.items():
             meta = {"attempt": step.attempt}
             self._add(Event(EventType.STEP_ABANDONED, self._now_ms, step_id, meta=meta))
-        meta_end = {"reason": str(message.meta.get("reason", ""))}
+        meta_end = {"reason": str(message.meta.get("reason", "")), **_author(message)}
         self._add(Event(EventType.RUN_TERMINATED, self._now_ms, meta=meta_end))
         self._end(RunStatus.TERMINATED)
 
@@ -268,7 +242,7 @@ class EntryDraft:
         else:
             self._messages.append(step_body(self.view.run_id, message.id, step.attempt))
 
-    def pause(self, message_id: str, reason: str) -> None:
+    def pause(self, message_id: str, reason: str, *, author: dict[str, str] | None = None) -> None:
         """Stop the run until somebody resumes it; what could be dispatched leaves the queue."""
         self._handled[message_id] = None
         if self._paused:
@@ -276,7 +250,8 @@ class EntryDraft:
         self._paused = True
         self._status = RunStatus.PAUSED
         self._reason = reason
-        self._add(Event(EventType.RUN_PAUSED, self._now_ms, meta={"reason": reason}))
+        meta = {"reason": reason, **(author or {})}
+        self._add(Event(EventType.RUN_PAUSED, self._now_ms, meta=meta))
         self._handled.update(dict.fromkeys(self._outstanding.waiting))
         self._handled.update(dict.fromkeys(self._outstanding.turns))
         self._messages.clear()
@@ -328,6 +303,15 @@ class EntryDraft:
                 self._open_hooks[event.meta["token"]] = event.id
             case EventType.HOOK_CLOSED:
                 self._close_hook(event.meta["token"])
+            case EventType.CHILD_SCHEDULED:
+                self._start_child(event)
+            case EventType.CHILD_CANCELLED:
+                self._give_child_up(event.id)
+            case EventType.TAGS_SET:
+                self._set_tags(event.meta["tags"])
+            case EventType.RUN_CONTINUED:
+                self._effects.append(start_next(self.view, event, self._latest_tags, self._now_ms))
+                self._end(RunStatus.CONTINUED)
             case _ if event.type in TERMINAL:
                 self._end(_END_STATUS[event.type])
             case _:
@@ -357,10 +341,46 @@ class EntryDraft:
         if self._open_hooks.pop(token, None) is None:
             self._close_hooks[token] = None
 
+    def _start_child(self, event: Event) -> None:
+        meta = event.meta
+        self._effects.append(start_child(self.view, event))
+        if meta["policy"] != "detach":
+            self._children[event.id] = ChildView(meta["run"], meta["workflow"], meta["policy"])
+
+    def _child(self, child_id: int) -> ChildView | None:
+        """Return a child that has not ended, as of this entry."""
+        if child_id in self._ended:
+            return None
+        return self._children.get(child_id) or self.view.children.get(child_id)
+
+    def _give_child_up(self, child_id: int) -> None:
+        child = self._child(child_id)
+        self._ended.add(child_id)
+        if child is not None:
+            self._close(child_id, child)
+
+    def _close(self, child_id: int, child: ChildView) -> None:
+        effect = close_child(self.view, child_id, child)
+        if effect is not None:
+            self._effects.append(effect)
+
+    def _set_tags(self, change: Mapping[str, str | None]) -> None:
+        self._tags = merged_tags(self._latest_tags, change)
+
+    @property
+    def _latest_tags(self) -> dict[str, str]:
+        return self.view.tags if self._tags is None else self._tags
+
     def _end(self, status: RunStatus) -> None:
         self._is_terminal = True
         self._status = status
-        self._handled.update(dict.fromkeys(self._outstanding.all))
+        for child_id, child in {**self.view.children, **self._children}.items():
+            if child_id not in self._ended:
+                self._close(child_id, child)
+        told = tell_parent(self.view, self.events[-1])
+        if told is not None:
+            self._effects.append(told)
+        self._handled.update(dict.fromkeys(self._outstanding.without_effects()))
         self._messages.clear()
         self._timers.clear()
         self._open_hooks.clear()
@@ -410,6 +430,8 @@ class EntryDraft:
             if message.id in view.timers and message.id not in self._ended:
                 self._ended.add(message.id)
                 return Event(EventType.TIMER_FIRED, self._now_ms, message.id)
+        elif message.kind is MessageKind.CHILD:
+            return self._end_of_child(message)
         elif message.kind is MessageKind.HOOK:
             token = str(meta["token"])
             hook = self._open_hooks.get(token, view.hooks.get(token))
@@ -418,6 +440,57 @@ class EntryDraft:
                 received = EventType.HOOK_RECEIVED
                 return Event(received, self._now_ms, hook, message.payload, about)
         return None
+
+    def _end_of_child(self, message: Message) -> Event | None:
+        child, meta = self._child(message.id), message.meta
+        if child is None or child.run_id != meta["first"]:
+            return None
+        self._ended.add(message.id)
+        about = {"run": meta["child"], "hops": meta["hops"]}
+        if meta["status"] == "completed":
+            completed = EventType.CHILD_COMPLETED
+            return Event(completed, self._now_ms, message.id, message.payload, about)
+        about |= {"status": meta["status"], "reason": meta["reason"]}
+        return Event(EventType.CHILD_FAILED, self._now_ms, message.id, message.payload, about)
+
+    def _wake(self, message: Message) -> None:
+        """Let sleeps end now: the one that the message names, or all; a timeout is no sleep."""
+        for timer_id, timer in self.view.timers.items():
+            is_meant = message.id == timer_id or (message.id == 0 and timer.is_sleep)
+            if is_meant and timer_id not in self._ended:
+                self._ended.add(timer_id)
+                self._drop_timers.append(timer_body(self.view.run_id, timer_id))
+                meta = {"early": True, **_author(message)}
+                self._add(Event(EventType.TIMER_FIRED, self._now_ms, timer_id, meta=meta))
+
+    def _retry_now(self) -> None:
+        """Make the attempts that wait for their time now; a message that is there is not moot."""
+        for step_id, step in self.view.steps.items():
+            if step.retry_timer is None or step_id in self._ended:
+                continue
+            self._drop_timers.append(step.retry_timer)
+            if (step_id, step.attempt) not in self._outstanding.steps and not self._paused:
+                self._messages.append(step.retry_timer)
+
+    def _begin_fork(self) -> None:
+        """Ask for everything that the log, which is another run's so far, has open."""
+        view = self.view
+        self._status = RunStatus.RUNNING
+        meta = {"origin": view.meta["origin"], "events": view.length}
+        self._add(Event(EventType.RUN_FORKED, self._now_ms, meta=meta))
+        for step_id, step in view.steps.items():
+            self._messages.append(step_body(view.run_id, step_id, step.attempt))
+        for timer_id, timer in view.timers.items():
+            delay_ms = max(0, timer.due_ms - self._now_ms)
+            self._timers.append((delay_ms, timer_body(view.run_id, timer_id)))
+        self._open_hooks.update(view.hooks)
+
+    def _must_stay_paused(self) -> bool:
+        """Whether this entry itself changes what a resume goes by (see `_resume`)."""
+        return bool(self.results) or self.view.status is not RunStatus.PAUSED
+
+    def _has_not_begun(self) -> bool:
+        return self.view.length == 0 and not self.events
 
     def _resume(self, message: Message | None) -> None:
         """Go on, on another deployment if `message` names one; None: a cancel resumes the run.
@@ -446,3 +519,9 @@ class EntryDraft:
 
     def _ended_by_cancel(self) -> bool:
         return any(event.type is EventType.CANCEL_REQUESTED for event in self.events)
+
+
+def _author(message: Message) -> dict[str, str]:
+    """Return who asked, for the log; nothing where nobody in particular did."""
+    author = message.meta.get("by")
+    return {"by": str(author)} if author else {}

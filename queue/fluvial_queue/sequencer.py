@@ -21,7 +21,7 @@ Protocol: DESIGN §5 and the model of the hand-off; the names of the rules are t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -36,9 +36,11 @@ from fluvial_queue.contract import (
     RunStatus,
     StoredMessage,
 )
-from fluvial_queue.entries import EntryDraft, Outstanding, ReadyResult, ReadyTurn
+from fluvial_queue.effects import target_of
+from fluvial_queue.entries import EntryDraft, ReadyResult, ReadyTurn
 from fluvial_queue.jobs import MAX_LOST, Job, step_job, turn_job
-from fluvial_queue.messages import MessageKind, decode_message
+from fluvial_queue.messages import Message, MessageKind, decode_message
+from fluvial_queue.outstanding import Outstanding
 from fluvial_queue.proposals import InvalidProposalError, check_outputs, check_step_end
 from fluvial_queue.views import RunView
 
@@ -69,6 +71,10 @@ class Port(Protocol):
         """Claim user-chosen hook tokens; report by `claimed`."""
         ...
 
+    def carry_out(self, view: RunView, message_id: str, effect: Message) -> None:
+        """Do what an effect asks for in another run; report by `carried_out`."""
+        ...
+
     def commit(self, entry: CommitEntry) -> None:
         """Commit it, repeating until the answer is definite; report by `committed`."""
         ...
@@ -89,6 +95,8 @@ class _Run:
     turn: ReadyTurn | None = None  # evaluated, not committed
     claiming: bool = False  # its hook tokens are being claimed
     results: list[ReadyResult] = field(default_factory=list[ReadyResult])
+    under_way: dict[str, str] = field(default_factory=dict[str, str])  # target → effect's message
+    done: dict[str, str] = field(default_factory=dict[str, str])  # effect → problem, or ""
     draft: EntryDraft | None = None  # the commit under way
     doubtful: frozenset[str] = frozenset()  # messages known when it was last read again
 
@@ -129,10 +137,13 @@ class Sequencer:
         run = self._runs.get(run_id)
         if run is None:
             return
-        if record is None or record.status.is_terminal:
+        if record is None:
             self._forget(run_id, run)
             return
         run.view = RunView.load(record, events)
+        if record.status.is_terminal:
+            self._after_the_end(run_id, run)
+            return
         if stored is not None:
             self._keep_only(run, {message.id: message for message in stored})
         self._advance(run_id, run)
@@ -187,6 +198,16 @@ class Sequencer:
         run.turn.conflicts = frozenset(conflicts)
         self._advance(job.view.run_id, run)
 
+    def carried_out(self, run_id: str, message_id: str, problem: str) -> None:
+        """Take in that an effect has happened, or the problem for which it never will."""
+        run = self._runs.get(run_id)
+        if run is None:
+            return
+        run.under_way = {t: m for t, m in run.under_way.items() if m != message_id}
+        if message_id in run.outstanding.all:
+            run.done[message_id] = problem
+            self._advance(run_id, run)
+
     def committed(self, entry: CommitEntry, answer: CommitAnswer) -> None:
         """Take in a commit's definite answer."""
         run = self._runs.get(entry.run_id)
@@ -196,7 +217,7 @@ class Sequencer:
         if answer.outcome is CommitOutcome.OK:
             self._applied(run, draft, entry, answer)
             if draft.view.status.is_terminal:
-                self._forget(entry.run_id, run)
+                self._after_the_end(entry.run_id, run)
             else:
                 self._advance(entry.run_id, run)
         elif answer.outcome is not CommitOutcome.EPOCH:
@@ -233,6 +254,8 @@ class Sequencer:
             run.draft = draft
             self._port.commit(draft.build())
             return
+        if run.outstanding.effects:
+            self._carry_out(run, view)
         if view.status is not RunStatus.PAUSED and not run.claiming:
             self._dispatch(run, view)
         if not run.outstanding.all:
@@ -240,21 +263,39 @@ class Sequencer:
 
     def _fill(self, draft: EntryDraft, run: _Run) -> None:
         """Put everything that is ready into one entry, in the order of the invariants."""
+        if run.done:
+            self._fill_done(draft, run)
+        if draft.view.status.is_terminal:
+            return
         inputs = run.outstanding.inputs
         ending = next((m for m in inputs.values() if m.kind is MessageKind.TERMINATE), None)
-        if ending is not None and draft.view.length:
+        if ending is not None and (draft.view.length or not _has_start(inputs)):
             draft.terminate(ending)
             return
         if run.turn is not None and not run.claiming:
             self._fill_turn(draft, run, run.turn)
         if draft.ends_run():
             return
+        if inputs:
+            draft.add_pause()
         if run.turn is not None or run.turn_job is not None:
             draft.add_cancel(CANCEL_GRACE_MS)
         else:
             self._fill_results(draft, run)
         if not draft.ends_run() and (draft.is_needed or run.outstanding.turns):
             draft.settle_wake_ups()
+
+    def _fill_done(self, draft: EntryDraft, run: _Run) -> None:
+        """Delete the effects that were carried out; a problem is an input, and waits as they do."""
+        is_busy = run.turn is not None or run.turn_job is not None
+        is_over = draft.view.status.is_terminal
+        for message_id, problem in list(run.done.items()):
+            if not problem or is_over:
+                del run.done[message_id]
+                draft.add_done(message_id)
+            elif not is_busy:
+                del run.done[message_id]
+                draft.add_done(message_id, problem)
 
     def _fill_turn(self, draft: EntryDraft, run: _Run, turn: ReadyTurn) -> None:
         run.turn = None
@@ -273,6 +314,28 @@ class Sequencer:
             draft.add_inputs()
             draft.add_cancel(CANCEL_GRACE_MS)
         draft.check_waiting(self.lease, MAX_LOST)
+
+    def _carry_out(self, run: _Run, view: RunView) -> None:
+        """Begin with the effects that may happen now: one at a time for each target."""
+        for message_id, effect in list(run.outstanding.effects.items()):
+            target = target_of(effect)
+            if target not in run.under_way:
+                del run.outstanding.effects[message_id]
+                run.under_way[target] = message_id
+                self._port.carry_out(view, message_id, effect)
+
+    def _after_the_end(self, run_id: str, run: _Run) -> None:
+        """A run has ended: what is left of it are effects, if anything is."""
+        for message_id in run.outstanding.without_effects():
+            run.outstanding.remove(message_id)
+        self._stop_jobs(run, "run_ended")
+        run.jobs.clear()
+        run.results.clear()
+        run.turn, run.turn_job, run.claiming = None, None, False
+        if run.outstanding.all:
+            self._advance(run_id, run)
+        else:
+            self._forget(run_id, run)
 
     def _dispatch(self, run: _Run, view: RunView) -> None:
         outstanding = run.outstanding
@@ -365,6 +428,7 @@ class Sequencer:
     def _reload(self, run_id: str, run: _Run, draft: EntryDraft) -> None:
         """The view was wrong. Results in hand are offered again, if their message still exists."""
         run.results = [*draft.results, *run.results]
+        run.done = {**draft.done, **run.done}
         if draft.turn is not None and draft.turn.job.kind == "turn":
             run.outstanding.put_back(draft.turn.job.message_id)
         if run.turn is not None:
@@ -386,6 +450,7 @@ class Sequencer:
             if message_id not in run.outstanding.all:
                 run.outstanding.add(message_id, decode_message(message.body), message.epoch)
         run.results = [r for r in run.results if r.message_id in run.outstanding.all]
+        run.done = {id_: p for id_, p in run.done.items() if id_ in run.outstanding.all}
 
     def _forget(self, run_id: str, run: _Run) -> None:
         """A run has ended or is gone: in the store nothing of it is outstanding."""
@@ -412,6 +477,10 @@ class Sequencer:
 
 def _is_chosen_hook(event: Event) -> bool:
     return event.type is EventType.HOOK_OPENED and bool(event.meta.get("chosen"))
+
+
+def _has_start(inputs: Mapping[str, Message]) -> bool:
+    return any(message.kind is MessageKind.START for message in inputs.values())
 
 
 def _checked_turn_id(value: bytes | None) -> bytes:

@@ -7,7 +7,7 @@ by events that a commit has acknowledged (`apply`, `advance`), so it never runs 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from fluvial.events import INPUTS, TERMINAL, Event, EventType, decode_event
@@ -24,8 +24,25 @@ _STATUS = {
     EventType.RUN_CANCELLED: RunStatus.CANCELLED,
     EventType.RUN_TERMINATED: RunStatus.TERMINATED,
     EventType.RUN_CONTINUED: RunStatus.CONTINUED,
+    EventType.RUN_FORKED: RunStatus.RUNNING,
 }
-_OPENS = frozenset({EventType.STEP_SCHEDULED, EventType.TIMER_SET, EventType.HOOK_OPENED})
+OPENS = frozenset(
+    {
+        EventType.STEP_SCHEDULED,
+        EventType.TIMER_SET,
+        EventType.HOOK_OPENED,
+        EventType.CHILD_SCHEDULED,
+    }
+)
+
+_OF_CHILDREN = frozenset(
+    {
+        EventType.CHILD_SCHEDULED,
+        EventType.CHILD_CANCELLED,
+        EventType.CHILD_COMPLETED,
+        EventType.CHILD_FAILED,
+    }
+)
 
 
 @dataclass(slots=True)
@@ -40,25 +57,48 @@ class StepView:
     retry_timer: bytes | None = None  # while the next attempt waits for its time
 
 
+@dataclass(slots=True)
+class TimerView:
+    """A timer that has not fired."""
+
+    due_ms: int  # by the author's knowledge of the store's clock
+    is_sleep: bool  # not a timeout: it may be ended early
+
+
+@dataclass(slots=True)
+class ChildView:
+    """A child run that has not ended."""
+
+    run_id: str
+    workflow: str
+    policy: str  # what becomes of it when this run ends
+
+
 class RunView:
     """One run as its owner sees it."""
 
     __slots__ = (
         "app",
         "cancelled",
+        "children",
         "consumed",
         "created_ms",
         "deployment",
         "hooks",
+        "is_forked",
         "inputs",
         "last_id",
         "length",
         "live_on",
+        "meta",
         "pending",
+        "priority",
+        "retention_ms",
         "run_id",
         "started_input",
         "status",
         "steps",
+        "tags",
         "timers",
         "turn_id",
         "turns_lost",
@@ -80,8 +120,14 @@ class RunView:
         self.turn_id: bytes | None = None  # the identity of the coroutine after the last turn
         self.live_on: str | None = None  # the instance that holds it, as far as is known
         self.steps: dict[int, StepView] = {}
-        self.timers: set[int] = set()
+        self.timers: dict[int, TimerView] = {}
         self.hooks: dict[str, int] = {}
+        self.children: dict[int, ChildView] = {}
+        self.meta = record.meta
+        self.tags = dict(record.tags)
+        self.priority = int(record.meta.get("priority", 0))
+        self.retention_ms = record.retention_ms
+        self.is_forked = False  # RUN_FORKED stands in the log
         self.cancelled = False
         self.turns_lost = 0
         self.last_id = 0  # the greatest id that the workflow has given to anything
@@ -95,7 +141,13 @@ class RunView:
         if record.turn:
             consumed, turn_id = unpack_turn(record.turn)
             view.advance(consumed, turn_id, None)
+        view.tags = dict(record.tags)  # the record has every change already
         return view
+
+    @property
+    def awaits_fork(self) -> bool:
+        """Whether the log begins with another run's, and nothing of it is under way here yet."""
+        return "origin" in self.meta and not self.is_forked
 
     def apply(self, encoded: bytes, event: Event) -> None:
         """Take in one event that is now in the log."""
@@ -104,7 +156,7 @@ class RunView:
         if kind in INPUTS:
             self.inputs += 1
             self.pending.append(encoded)
-        if kind in _OPENS:
+        if kind in OPENS:
             self.last_id = event.id
         if kind in _STATUS:
             self.status = _STATUS[kind]
@@ -121,15 +173,22 @@ class RunView:
         elif kind is EventType.TURN_LOST:
             self.turns_lost += 1
         elif kind is EventType.TIMER_SET:
-            self.timers.add(event.id)
+            due_ms = event.at_ms + event.meta["delay_ms"]
+            self.timers[event.id] = TimerView(due_ms, bool(event.meta.get("sleep")))
         elif kind in (EventType.TIMER_FIRED, EventType.TIMER_CANCELLED):
-            self.timers.discard(event.id)
+            self.timers.pop(event.id, None)
         elif kind is EventType.HOOK_OPENED:
             self.hooks[event.meta["token"]] = event.id
         elif kind in (EventType.HOOK_CLOSED, EventType.HOOK_CONFLICT):
             self.hooks.pop(event.meta["token"], None)
+        elif kind in _OF_CHILDREN:
+            self._take_child(event)
+        elif kind in (EventType.TAGS_SET, EventType.TAGS_CHANGED):
+            self.tags = merged_tags(self.tags, event.meta["tags"])
         elif kind is EventType.CANCEL_REQUESTED:
             self.cancelled = True
+        elif kind is EventType.RUN_FORKED:
+            self.is_forked = True
         elif kind is EventType.RUN_RESUMED:
             self._begin_anew(event)
         elif kind in TERMINAL:
@@ -150,6 +209,7 @@ class RunView:
             len(self.steps) == 1
             and step_id in self.steps
             and not self.timers
+            and not self.children
             and not self.pending
             and self.turn_id is not None
         )
@@ -168,6 +228,13 @@ class RunView:
         body = step_body(self.run_id, event.id, step.attempt)
         step.retry_timer = body if event.meta["delay_ms"] else None
 
+    def _take_child(self, event: Event) -> None:
+        if event.type is not EventType.CHILD_SCHEDULED:
+            self.children.pop(event.id, None)
+        elif event.meta["policy"] != "detach":
+            meta = event.meta
+            self.children[event.id] = ChildView(meta["run"], meta["workflow"], meta["policy"])
+
     def _begin_anew(self, event: Event) -> None:
         """A resumed run asks for everything at once, and has all its chances again."""
         self.turns_lost = 0
@@ -183,7 +250,14 @@ class RunView:
         self.steps.clear()
         self.timers.clear()
         self.hooks.clear()
+        self.children.clear()
         self.pending.clear()
+
+
+def merged_tags(tags: Mapping[str, str], change: Mapping[str, str | None]) -> dict[str, str]:
+    """Return tags with a change applied: None takes a tag away."""
+    merged: dict[str, str | None] = {**tags, **change}
+    return {name: value for name, value in merged.items() if value is not None}
 
 
 def pack_turn(consumed: int, turn_id: bytes) -> bytes:

@@ -68,6 +68,7 @@ class Run:
             meta=dict(start.meta),
             tags=dict(self.tags),
             reason=self.reason,
+            retention_ms=start.retention_ms,
         )
 
 
