@@ -115,6 +115,11 @@ class Dispatcher:
         if owned is not None and not self._stopping.is_set():
             owned.read()
 
+    def _expect_timer(self, partition: int, due_ms: int) -> None:
+        owned = self._owned.get(partition)
+        if owned is not None and not self._stopping.is_set():
+            owned.expect_timer(due_ms)
+
     async def wait_for_events(self, run_id: str, position: int, seconds: float) -> None:
         """Return when the run's log may be longer than `position`, the run has ended or is gone,
         or the time is up."""
@@ -204,6 +209,8 @@ class Dispatcher:
         async for bell in self.store.bells():
             if bell.kind == "messages":
                 self.poke(bell.partition)
+            elif bell.kind == "timer":
+                self._expect_timer(bell.partition, bell.due_ms)
             elif bell.kind == "finished":
                 self._waiters.wake(bell.run_id)
             else:

@@ -25,6 +25,7 @@ from fluvial_gateway.admission import Admission
 from fluvial_gateway.flights import Flights
 from fluvial_gateway.store_clock import boottime
 from fluvial_gateway.surroundings import Surroundings
+from fluvial_queue.carrying import TooEarlyError, carry_out
 from fluvial_queue.contract import (
     CommitAnswer,
     CommitEntry,
@@ -34,15 +35,19 @@ from fluvial_queue.contract import (
     RunRecord,
     StoredMessage,
     StoreUnavailableError,
+    message_order,
 )
+from fluvial_queue.effects import target_of
 from fluvial_queue.jobs import Job
-from fluvial_queue.messages import decode_message
+from fluvial_queue.messages import Message, decode_message
 from fluvial_queue.sequencer import Sequencer
 from fluvial_queue.views import RunView
 
 WINDOW = 4096  # messages read at a time
 TIMER_BATCH = 1000  # due timers moved in one script: about 4 ms of the store's time
 READ_BATCH = 5000  # events read at a time
+MAX_EFFECTS = 64  # of a partition under way at a time; each is a round trip to the store
+PATIENCE_MS = 600_000  # with an effect for a run that does not exist: another starts it first
 RETRY_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0)  # back-off towards a store that is away
 
 logger = logging.getLogger(__name__)
@@ -84,13 +89,14 @@ class Ownership:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due_ms: int | None = None
         self._closed = False
+        self._carrying = asyncio.Semaphore(MAX_EFFECTS)
 
     # ---- from the dispatcher ----
 
     def renewed(self, valid_until: float, next_timer_ms: int | None, newest_id: str) -> None:
         """The lease goes on; the store says what there is to do."""
         self.valid_until = valid_until
-        self._expect_timer(next_timer_ms)
+        self.expect_timer(next_timer_ms)
         if newest_id and newest_id != self._cursor:
             self.read()
         held, self._held = self._held, []
@@ -158,6 +164,9 @@ class Ownership:
     def claim(self, view: RunView, tokens: Sequence[str], job: Job) -> None:
         self._around.spawn(self._claim(view, tokens, job))
 
+    def carry_out(self, view: RunView, message_id: str, effect: Message) -> None:
+        self._around.spawn(self._carry_out(view, message_id, effect))
+
     def commit(self, entry: CommitEntry) -> None:
         self._group.append(entry)
         if not self._flush_is_due:
@@ -204,7 +213,7 @@ class Ownership:
         answered = time.perf_counter()
         timers = [delay for entry in group for delay, _ in entry.timers]
         if timers:
-            self._expect_timer(reply.now_ms + min(timers))
+            self.expect_timer(reply.now_ms + min(timers))
         for answer in reply.answers:
             self._around.observer.commit(answer.outcome.value, answered - began)
         if any(answer.outcome is CommitOutcome.EPOCH for answer in reply.answers):
@@ -327,9 +336,33 @@ class Ownership:
                 conflicts.append(token)
         self.sequencer.claimed(job, conflicts)
 
+    async def _carry_out(self, view: RunView, message_id: str, effect: Message) -> None:
+        problem: str | None
+        try:
+            async with self._carrying:
+                problem = await self._until_definite(
+                    "effect",
+                    lambda: carry_out(self._around.store, view.app, effect, self.now_ms()),
+                )
+        except TooEarlyError:
+            if self.now_ms() - message_order(message_id)[0] < PATIENCE_MS:
+                await asyncio.sleep(RETRY_SECONDS[2])  # meanwhile the window is read
+                self.sequencer.too_early(view.run_id, message_id)
+                return
+            problem = "the run does not exist"
+        except FluvialError as error:  # the store will never take it
+            problem = str(error)
+        if problem is None:
+            return
+        if problem:
+            extra = {"run": view.run_id, "target": target_of(effect), "reason": problem}
+            logger.warning("an effect cannot be carried out", extra=extra)
+        self.sequencer.carried_out(view.run_id, message_id, problem)
+
     # ---- timers ----
 
-    def _expect_timer(self, due_ms: int | None) -> None:
+    def expect_timer(self, due_ms: int | None) -> None:
+        """Look at the timers no later than then."""
         """Wake up when the partition's next timer is due."""
         if due_ms is None or (self._timer_due_ms is not None and due_ms >= self._timer_due_ms):
             return
@@ -357,11 +390,11 @@ class Ownership:
                     if not self._has_ended():
                         self.sequencer.offer(stored)
                 if len(fired.messages) < TIMER_BATCH:
-                    self._expect_timer(fired.next_timer_ms)
+                    self.expect_timer(fired.next_timer_ms)
                     return
         except (OutcomeUnknownError, StoreUnavailableError) as error:
             logger.warning("timers not fired", extra={"error": str(error)})
-            self._expect_timer(self.now_ms() + 1000)
+            self.expect_timer(self.now_ms() + 1000)
 
 
 def _is_of(stored: StoredMessage, run_id: str) -> bool:

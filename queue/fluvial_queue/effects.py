@@ -108,7 +108,7 @@ def target_of(message: Message) -> str:
 
 def is_start(message: Message) -> bool:
     """Whether an effect creates a run."""
-    return message.meta["do"] == "start"
+    return bool(message.meta["do"] == "start")
 
 
 def started_run(message: Message, app: str, deployment: str, now_ms: int) -> StartRun:

@@ -165,6 +165,8 @@ class EntryDraft:
                 continue
             if message.kind in (MessageKind.CANCEL, MessageKind.TERMINATE, MessageKind.PAUSE):
                 continue
+            if self._has_not_begun() and message.kind is not MessageKind.START:
+                continue  # RUN_STARTED is the first event of every log
             if message.kind is MessageKind.RESUME and self._paused:
                 if self._must_stay_paused():
                     continue
@@ -185,7 +187,9 @@ class EntryDraft:
                 self._add(event)
 
     def add_pause(self) -> None:
-        """Take in requests to pause."""
+        """Take in requests to pause; before the run has begun they wait."""
+        if self._has_not_begun() or self.view.awaits_fork:
+            return
         for message_id, message in self._outstanding.inputs.items():
             if message.kind is MessageKind.PAUSE and message_id not in self._handled:
                 reason = str(message.meta.get("reason") or "requested")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from fluvial_queue.contract import Lease
+from fluvial_queue.contract import Lease, message_order
 from fluvial_queue.messages import Message, MessageKind
 from fluvial_queue.views import RunView
 
@@ -54,6 +54,11 @@ class Outstanding:
     def without_effects(self) -> list[str]:
         """Return the messages that end with the run."""
         return [id_ for id_, m in self.all.items() if m.kind is not MessageKind.EFFECT]
+
+    def sort_effects(self) -> None:
+        """Have the effects in the order in which they were added to the store."""
+        order = sorted(self.effects, key=message_order)
+        self.effects = {message_id: self.effects[message_id] for message_id in order}
 
     def put_back(self, message_id: str) -> None:
         """Make a dispatched message dispatchable again."""

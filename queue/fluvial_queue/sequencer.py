@@ -72,7 +72,8 @@ class Port(Protocol):
         ...
 
     def carry_out(self, view: RunView, message_id: str, effect: Message) -> None:
-        """Do what an effect asks for in another run; report by `carried_out`."""
+        """Do what an effect asks for in another run; report by `carried_out`, or, later, by
+        `too_early`."""
         ...
 
     def commit(self, entry: CommitEntry) -> None:
@@ -207,6 +208,16 @@ class Sequencer:
         if message_id in run.outstanding.all:
             run.done[message_id] = problem
             self._advance(run_id, run)
+
+    def too_early(self, run_id: str, message_id: str) -> None:
+        """Take in that an effect must come behind another one that is not known here yet."""
+        run = self._runs.get(run_id)
+        if run is None:
+            return
+        run.under_way = {t: m for t, m in run.under_way.items() if m != message_id}
+        run.outstanding.put_back(message_id)
+        run.outstanding.sort_effects()
+        self._advance(run_id, run)
 
     def committed(self, entry: CommitEntry, answer: CommitAnswer) -> None:
         """Take in a commit's definite answer."""
@@ -422,7 +433,8 @@ class Sequencer:
             view.apply(encoded, event)
         if draft.turn is not None and not view.status.is_terminal:
             view.advance(draft.consumed, draft.turn.turn_id, draft.turn.instance)
-        for message_id, body in zip(answer.message_ids, entry.messages, strict=True):
+        added = (*entry.messages, *entry.effects) if entry.effects else entry.messages
+        for message_id, body in zip(answer.message_ids, added, strict=True):
             run.outstanding.add(message_id, decode_message(body), self.lease.epoch)
 
     def _reload(self, run_id: str, run: _Run, draft: EntryDraft) -> None:

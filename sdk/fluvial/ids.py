@@ -8,7 +8,9 @@
 The 24 characters of a random id are 120 bits: 48 bits of Unix milliseconds, then 72 random bits, so
 ids of one kind sort by time of creation. The 24 characters of a *keyed* run are 120 bits of SHA-256
 over (app, workflow, key): the same start always names the same run, hence the same partition, and
-the check "was this key started before?" needs no second record.
+the check "was this key started before?" needs no second record. Those of a *child* are of its
+parent and the operation that asked for it, those of a *continued* run of the run before it, whose
+partition it keeps: what a workflow asks for again on a replay has the same id.
 """
 
 from __future__ import annotations
@@ -41,10 +43,26 @@ def new_run_id(partitions: int) -> str:
 
 def keyed_run_id(app: str, workflow: str, key: str, partitions: int) -> str:
     """Return the run id that belongs to an idempotency key; equal arguments give equal ids."""
-    digest = hashlib.sha256(b"\0".join(part.encode() for part in (app, workflow, key))).digest()
-    partition = int.from_bytes(digest[:4], "big") % partitions
-    body = int.from_bytes(digest[4:19], "big")
-    return f"run_{_base32(partition, 2)}{_base32(body, _BODY_CHARACTERS)}"
+    partition, body = _digest(app, workflow, key)
+    return f"run_{_base32(partition % partitions, 2)}{body}"
+
+
+def child_run_id(run_id: str, operation: int, partitions: int) -> str:
+    """Return the id of the child that a run asks for with its operation of that number."""
+    partition, body = _digest("child", run_id, str(operation))
+    return f"run_{_base32(partition % partitions, 2)}{body}"
+
+
+def continued_run_id(run_id: str) -> str:
+    """Return the id of the run that goes on in place of this one; in the same partition."""
+    _, body = _digest("continued", run_id, "")
+    return f"{run_id[:6]}{body}"
+
+
+def is_derived(run_id: str, *parts: str) -> bool:
+    """Whether a run id is the keyed id of (app, workflow, key), or the child's of ("child", parent,
+    operation), whatever its partition."""
+    return run_id[6:] == _digest(*parts)[1]
 
 
 @lru_cache(maxsize=16_384)  # a run's id is asked for at every hand-off
@@ -59,6 +77,13 @@ def partition_of(run_id: str) -> int:
         raise InvalidRequestError(f"{run_id!r} is not a run id (run_ and 26 characters)")
     digits = match.group(1)
     return _ALPHABET.index(digits[0]) * 32 + _ALPHABET.index(digits[1])
+
+
+def _digest(*parts: str) -> tuple[int, str]:
+    """Return (a number to choose a partition by, the 24 characters)."""
+    digest = hashlib.sha256(b"\0".join(part.encode() for part in parts)).digest()
+    body = int.from_bytes(digest[4:19], "big")
+    return int.from_bytes(digest[:4], "big"), _base32(body, _BODY_CHARACTERS)
 
 
 def _time_ordered() -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from fluvial.events import Event, EventType, decode_event
+from fluvial_queue.carrying import TooEarlyError, carry_out
 from fluvial_queue.contract import (
     CommitAnswer,
     CommitEntry,
@@ -17,7 +18,7 @@ from fluvial_queue.contract import (
 )
 from fluvial_queue.jobs import Job
 from fluvial_queue.memory import MemoryStore
-from fluvial_queue.messages import decode_message
+from fluvial_queue.messages import Message, decode_message
 from fluvial_queue.sequencer import Sequencer
 from fluvial_queue.views import RunView
 
@@ -49,6 +50,9 @@ class Owner:
     claims: list[tuple[RunView, Sequence[str], Job]] = field(
         default_factory=list[tuple[RunView, Sequence[str], Job]]
     )
+    effects: list[tuple[RunView, str, Message]] = field(
+        default_factory=list[tuple[RunView, str, Message]]
+    )
     windows: list[list[StoredMessage]] = field(default_factory=list[list[StoredMessage]])
     cursor: str = ""
     done: set[tuple[str, int]] = field(default_factory=set[tuple[str, int]])
@@ -79,6 +83,9 @@ class Owner:
 
     def claim(self, view: RunView, tokens: Sequence[str], job: Job) -> None:
         self.claims.append((view, tokens, job))
+
+    def carry_out(self, view: RunView, message_id: str, effect: Message) -> None:
+        self.effects.append((view, message_id, effect))
 
     def commit(self, entry: CommitEntry) -> None:
         assert not any(other.run_id == entry.run_id for other in self.commits)
@@ -143,6 +150,16 @@ class Owner:
             events = [decode_event(event) for event in entry.events]
             self.done |= {(entry.run_id, e.id) for e in events if e.type in ended}
         return answer
+
+    async def carry_out_next(self, effect: tuple[RunView, str, Message]) -> bool:
+        """Have an effect happen in the store; nobody hears of it yet. False: it is too early."""
+        view, _, message = effect
+        try:
+            problem = await carry_out(self.store, view.app, message, self.clock())
+        except TooEarlyError:
+            return False
+        assert problem == "", problem
+        return True
 
     async def settle_claim(self) -> None:
         """Claim what was asked for first."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from fluvial.events import Event, EventType
+from fluvial.ids import child_run_id, continued_run_id
 
 Program = Callable[[Sequence[Event]], list[Event]]
 DONE: Final = (EventType.STEP_COMPLETED, EventType.STEP_FAILED)
@@ -96,6 +97,57 @@ def stoppable(seen: Sequence[Event]) -> list[Event]:
     return [_step(done + 1), _step(done + 2)] if done % 2 == 0 else []
 
 
+def family(seen: Sequence[Event]) -> list[Event]:
+    """A parent with two children beside a step of its own; a child is two steps and a sleep."""
+    if seen[0].meta["workflow"] == "child":
+        timer = [_timer(3, 60)] if len(seen) == 3 else [_end()]
+        return [_step(len(seen))] if len(seen) < 3 else timer
+    if len(seen) == 1:
+        return [_child(seen, 1, "cancel"), _child(seen, 2, "cancel"), _step(3)]
+    return [_end()] if len(seen) == 4 else []
+
+
+def leaving(seen: Sequence[Event]) -> list[Event]:
+    """A parent that ends long before its children: each policy has one."""
+    if seen[0].meta["workflow"] == "child":
+        if seen[-1].type is EventType.CANCEL_REQUESTED:
+            return [Event(EventType.RUN_CANCELLED, 0)]
+        return [_timer(1, 400)] if len(seen) == 1 else [_end()]
+    if len(seen) == 1:
+        policies = ("cancel", "terminate", "abandon", "detach")
+        children = [_child(seen, number, policy) for number, policy in enumerate(policies, 1)]
+        return [*children, _step(5)]
+    given_up = Event(EventType.CHILD_CANCELLED, 0, 1)
+    return [given_up, _step(6)] if len(seen) == 2 else [_end()]
+
+
+def continuing(seen: Sequence[Event]) -> list[Event]:
+    """A child that goes on as a new run twice, and a parent that hears of the last one's end."""
+    run_id = seen[0].payload.decode()
+    if seen[0].meta["workflow"] != "child":
+        return [_child(seen, 1, "cancel")] if len(seen) == 1 else [_end()]
+    if len(seen) == 1:
+        return [_step(1)]
+    first = child_run_id("run_00" + 24 * "0", 1, 1)
+    if run_id == continued_run_id(continued_run_id(first)):
+        return [_end()]
+    following = continued_run_id(run_id)
+    return [Event(EventType.RUN_CONTINUED, 0, 0, following.encode(), {"run": following})]
+
+
+def sleepy(seen: Sequence[Event]) -> list[Event]:
+    """Sleeps so long that somebody has to end them, beside a step."""
+    if len(seen) == 1:
+        return [_timer(1, 50_000, sleep=True), _timer(2, 50_000, sleep=True), _step(3)]
+    return [_end()] if len(seen) == 4 else []
+
+
+def _child(seen: Sequence[Event], number: int, policy: str) -> Event:
+    run_id = child_run_id(seen[0].payload.decode(), number, 1)
+    meta = {"workflow": "child", "run": run_id, "policy": policy}
+    return Event(EventType.CHILD_SCHEDULED, 0, number, run_id.encode(), meta)
+
+
 def _step(step_id: int) -> Event:
     meta = {"name": "s", "timeout_ms": 0}
     return Event(EventType.STEP_SCHEDULED, 0, step_id, b"a", meta)
@@ -105,8 +157,8 @@ def _hook(hook_id: int, *, chosen: bool) -> Event:
     return Event(EventType.HOOK_OPENED, 0, hook_id, b"", {"token": "token", "chosen": chosen})
 
 
-def _timer(timer_id: int, delay_ms: int) -> Event:
-    return Event(EventType.TIMER_SET, 0, timer_id, b"", {"delay_ms": delay_ms})
+def _timer(timer_id: int, delay_ms: int, *, sleep: bool = False) -> Event:
+    return Event(EventType.TIMER_SET, 0, timer_id, b"", {"delay_ms": delay_ms, "sleep": sleep})
 
 
 def _end() -> Event:

@@ -46,6 +46,9 @@ class World:
         self.reread_rate = self.random.choice((0.0, 0.2))
         self.hits: Counter[str] = Counter()
         self.stop_with: MessageKind | None = None  # a request to end the runs, at some moment
+        self.nudges: tuple[
+            MessageKind, ...
+        ] = ()  # requests that come at any moment, again and again
 
     # ---- the scheduler ----
 
@@ -58,7 +61,13 @@ class World:
         """Start the runs."""
         for run_id in self.run_ids:
             await self.store.start(
-                StartRun(run_id=run_id, app="app", workflow="w", deployment="dpl", input=b"in")
+                StartRun(
+                    run_id=run_id,
+                    app="app",
+                    workflow="w",
+                    deployment="dpl",
+                    input=run_id.encode(),
+                )
             )
 
     async def go_on_until(self, reached: Callable[[], bool]) -> None:
@@ -94,7 +103,7 @@ class World:
         return self.store.backend.runs[run_id].status
 
     async def _is_over(self) -> bool:
-        if not all(self._status(run_id).is_terminal for run_id in self.run_ids):
+        if not all(run.status.is_terminal for run in self.store.backend.runs.values()):
             return False
         return await self.store.depth([partition_of(self.run_ids[0])]) == (0, 0)
 
@@ -104,8 +113,11 @@ class World:
         choices: list[Choice] = [self._read_window, self._pass_time, self._send_hook]
         for owner in (self.owner, *self.stale):
             choices += 3 * self._choices_of(owner)
-        if any(self._status(run_id) is RunStatus.PAUSED for run_id in self.run_ids):
+        runs = self.store.backend.runs.values()
+        if any(run.status is RunStatus.PAUSED for run in runs):
             choices.append(self._resume)
+        if self.nudges and self.random.random() < 0.1:
+            choices.append(self._nudge)
         if self.stop_with is not None:
             choices.append(self._stop)
         return choices
@@ -113,7 +125,7 @@ class World:
     def _faults(self) -> list[Choice]:
         return [
             *(self._lose_reply, self._crash_owner, self._steal, self._crash_instance),
-            *(self._lose_answer, self._diverge, self._refuse),
+            *(self._lose_answer, self._diverge, self._refuse, self._repeat_effect),
         ]
 
     def _choices_of(self, owner: Owner) -> list[Choice]:
@@ -128,6 +140,8 @@ class World:
             choices.append(partial(self._answer, owner))
         if owner.claims:
             choices.append(owner.settle_claim)
+        if owner.effects:
+            choices.append(partial(self._carry_out, owner))
         return choices
 
     def _hit(self, fault: str) -> None:
@@ -135,7 +149,7 @@ class World:
         self.hits[fault] += 1
 
     def _any_run(self) -> str:
-        return self.random.choice(self.run_ids)
+        return self.random.choice(list(self.store.backend.runs))
 
     # ---- what owners do ----
 
@@ -178,6 +192,14 @@ class World:
             assert owner is self.owner, "a stale owner committed"
         owner.sequencer.committed(entry, answer)
 
+    async def _carry_out(self, owner: Owner) -> None:
+        effect = owner.effects.pop(self.random.randrange(len(owner.effects)))
+        view, message_id, _ = effect
+        if await owner.carry_out_next(effect):
+            owner.sequencer.carried_out(view.run_id, message_id, "")
+        else:
+            owner.sequencer.too_early(view.run_id, message_id)
+
     async def _answer(self, owner: Owner) -> None:
         job = owner.jobs.pop(self.random.randrange(len(owner.jobs)))
         instance, answer = await self._evaluate(job)
@@ -216,6 +238,11 @@ class World:
         meta = {"by": "operator"} if deployment is None else {"deployment": deployment}
         await self.store.send(run_id, Message(MessageKind.RESUME, run_id, meta=meta).encode())
 
+    async def _nudge(self) -> None:
+        kind, run_id = self.random.choice(self.nudges), self._any_run()
+        self.hits[kind.value] += 1
+        await self.store.send(run_id, Message(kind, run_id).encode())
+
     async def _stop(self) -> None:
         kind = self.stop_with
         if kind is not None and self.random.random() < 0.3:
@@ -249,6 +276,12 @@ class World:
             job = self.owner.jobs.pop()
             self.owner.sequencer.lost(job, "instance_died")
 
+    async def _repeat_effect(self) -> None:
+        """An effect has happened, and nobody knows: it happens again."""
+        if self.owner is not None and self.owner.effects:
+            self._hit("effect repeated")
+            await self.owner.carry_out_next(self.random.choice(self.owner.effects))
+
     async def _lose_answer(self) -> None:
         """The instance has evaluated it (its coroutine has advanced); nobody hears of it."""
         if self.owner is not None and self.owner.jobs:
@@ -276,7 +309,8 @@ def play(world: World) -> list[list[Event]]:
 
     async def main() -> list[list[Event]]:
         await world.run()
-        for run_id in world.run_ids:
+        run_ids = sorted(world.store.backend.runs)
+        for run_id in run_ids:
             log = await world.events(run_id)
             moves = [
                 e.meta["deployment"]
@@ -284,7 +318,8 @@ def play(world: World) -> list[list[Event]]:
                 if e.type is EventType.RUN_RESUMED and "deployment" in e.meta
             ]
             world.hits["moved"] += len(moves)
-            assert await world.deployment(run_id) == ["dpl", *moves][-1]
-        return [await world.events(run_id) for run_id in world.run_ids]
+            first = world.store.backend.runs[run_id].start.deployment
+            assert await world.deployment(run_id) == [first, *moves][-1]
+        return [await world.events(run_id) for run_id in run_ids]
 
     return asyncio.run(main())

@@ -17,11 +17,15 @@ from tests.unit.fluvial_queue.sequencer_programs import (
     DONE,
     Program,
     closing,
+    continuing,
+    family,
     fan_out,
     hook_first,
+    leaving,
     race,
     rivals,
     sequence,
+    sleepy,
     stoppable,
 )
 from tests.unit.fluvial_queue.sequencer_world import World, play
@@ -78,7 +82,7 @@ def test_a_run_ends_with_a_log_that_replays_whatever_breaks(program: Program) ->
             _check(program, log)
         hits.update(world.hits)
 
-    assert hits.keys() == {
+    assert hits.keys() - {"effect repeated"} == {
         "answer lost",
         "diverged",
         "instance crashed",
@@ -89,6 +93,66 @@ def test_a_run_ends_with_a_log_that_replays_whatever_breaks(program: Program) ->
         "resumed",
         "unavailable",
     }
+
+
+@pytest.mark.parametrize("program", [family, continuing], ids=lambda p: p.__name__)
+def test_children_are_started_once_and_their_parent_hears_of_each_whatever_breaks(
+    program: Program,
+) -> None:
+    hits: Counter[str] = Counter()
+    ends = (EventType.RUN_COMPLETED, EventType.RUN_CONTINUED)
+    for seed in range(SEEDS):
+        world = World(program, seed, faults=FAULTS)
+        logs = _play(world, seed)
+        assert len(logs) == (3 if program is family else 4)
+        for log in logs:
+            _check(program, log, log[-1].type if log[-1].type in ends else ends[0])
+        hits.update(world.hits)
+
+    assert hits["effect repeated"]
+
+
+def test_children_are_closed_as_their_policy_says_whatever_breaks() -> None:
+    terminal: Counter[tuple[str, EventType]] = Counter()
+    for seed in range(SEEDS):
+        world = World(leaving, seed, faults=FAULTS)
+        logs = _play(world, seed)
+        assert len(logs) == 5
+        parent = next(log for log in logs if log[0].meta.get("workflow") != "child")
+        policies = {e.meta["run"]: e.meta["policy"] for e in parent if "policy" in e.meta}
+        for run_id, log in zip(sorted(world.store.backend.runs), logs, strict=True):
+            terminal[policies.get(run_id, "parent"), log[-1].type] += 1
+
+    assert terminal["parent", EventType.RUN_COMPLETED] == SEEDS
+    assert terminal["abandon", EventType.RUN_COMPLETED] == SEEDS
+    assert terminal["detach", EventType.RUN_COMPLETED] == SEEDS
+    # A child that ends by itself before it hears of its parent's end has ended well.
+    assert terminal["cancel", EventType.RUN_CANCELLED] > SEEDS / 2
+    assert terminal["terminate", EventType.RUN_TERMINATED] > SEEDS / 2
+
+
+@pytest.mark.parametrize("program", [*PROGRAMS, family], ids=lambda p: p.__name__)
+def test_a_run_that_is_paused_again_and_again_ends_as_ever(program: Program) -> None:
+    hits: Counter[str] = Counter()
+    for seed in range(SEEDS):
+        world = World(program, seed, faults=2)
+        world.nudges = (MessageKind.PAUSE, MessageKind.RETRY)
+        for log in _play(world, seed):
+            _check(program, log)
+        hits.update(world.hits)
+
+    assert hits["pause"]
+    assert hits["retry"]
+
+
+def test_sleeps_end_early_once_somebody_asks() -> None:
+    for seed in range(SEEDS):
+        world = World(sleepy, seed, faults=FAULTS)
+        world.nudges = (MessageKind.WAKE,)
+        (log,) = _play(world, seed)
+        _check(sleepy, log)
+        fired = [event for event in log if event.type is EventType.TIMER_FIRED]
+        assert all(event.meta["early"] for event in fired)
 
 
 def test_runs_that_want_the_same_token_all_end_whatever_breaks() -> None:
