@@ -120,6 +120,10 @@ def _check_meta(view: RunView, event: Event) -> None:
         _check_number(event, "timeout_ms", MAX_DELAY_MS)
     elif event.type is EventType.TIMER_SET:
         _check_number(event, "delay_ms", MAX_DELAY_MS)
+    elif event.type is EventType.PATCHED:
+        _check_text(event, "patch", MAX_NAME_CHARACTERS)
+        if event.id or event.payload:
+            raise InvalidProposalError("PATCHED with an id or a payload")
     elif event.type in (EventType.HOOK_OPENED, EventType.HOOK_CLOSED):
         _check_text(event, "token", MAX_TOKEN_CHARACTERS)
     elif event.type is EventType.CHILD_SCHEDULED:

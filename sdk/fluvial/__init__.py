@@ -25,6 +25,7 @@ from fluvial.errors import (
     WorkflowSandboxError,
 )
 from fluvial.hooks import Hook
+from fluvial.patches import patched
 from fluvial.runs import Run, RunEvent, get_run, resume_hook, start
 from fluvial.sleeping import sleep
 from fluvial.step_settings import Backoff
@@ -64,6 +65,7 @@ __all__ = [
     "get_run",
     "metadata",
     "now",
+    "patched",
     "random",
     "resume_hook",
     "sleep",

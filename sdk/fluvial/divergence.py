@@ -67,8 +67,8 @@ class Witness(Journal):
 
     __slots__ = ("_asked_at", "_closed_at", "_here", "_matched", "difference")
 
-    def __init__(self, keys: RunKeys, recorded: Sequence[Recorded]) -> None:
-        super().__init__(keys, recorded)
+    def __init__(self, keys: RunKeys, recorded: Sequence[Recorded], patches: Sequence[str]) -> None:
+        super().__init__(keys, recorded, patches)
         self._matched: deque[str] = deque(maxlen=_MATCHED)
         self._asked_at: dict[Operation, Place | None] = {}
         self._closed_at: dict[int, Place | None] = {}

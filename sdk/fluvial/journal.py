@@ -7,15 +7,16 @@ Invariants:
     moments never existed. Settling happens after every single input, so it does not depend on how
     inputs were batched into turns.
 2.  Ids count from 1 in the order of asking, over all kinds of operation.
-3.  While replaying, every event must equal the next recorded output (type, id, name, token, delay).
-    Then nothing is encoded or encrypted. A difference stops the replay; nothing is proposed.
+3.  While replaying, every event must equal the next recorded output (type, id, name, token, delay),
+    patches aside. Then nothing is encoded or encrypted. A difference stops the replay; nothing is
+    proposed.
 4.  A closed journal takes nothing: asking raises GeneratorExit, which ends the `finally` block of
     a discarded coroutine that asks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from fluvial.errors import FluvialError, NondeterminismError
@@ -80,9 +81,12 @@ class Journal:
         "at_ms",
         "is_closed",
         "is_replaying",
+        "patches",
     )
 
-    def __init__(self, keys: RunKeys, recorded: Sequence[Recorded] = ()) -> None:
+    def __init__(
+        self, keys: RunKeys, recorded: Sequence[Recorded] = (), patches: Iterable[str] = ()
+    ) -> None:
         self._keys = keys
         self._recorded = recorded
         self._position = 0
@@ -94,6 +98,7 @@ class Journal:
         self.at_ms = 0  # the time that outputs get
         self.is_closed = False
         self.is_replaying = True
+        self.patches = dict.fromkeys(patches, True)  # see `fluvial.patches`
 
     @property
     def open_operations(self) -> int:
@@ -120,6 +125,12 @@ class Journal:
         if operation.id:
             del self._open[operation.id]
             self._asked.append((operation, True))
+
+    def note(self, operation: Operation) -> None:
+        """Have an event without a number, that of `operation.closes`, written down in its place."""
+        if self.is_closed:
+            raise GeneratorExit
+        self._asked.append((operation, True))
 
     def find(self, operation_id: int) -> Operation | None:
         """Return the open operation of that id; None if it was given up or is finished.

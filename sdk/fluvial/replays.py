@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from fluvial.registry import Registry
 
 _INPUT_TYPES: Final = frozenset(int(t) for t in INPUTS)
-_OUTPUT_TYPES: Final = frozenset(int(t) for t in OUTPUTS)
+_PATCHED: Final = int(EventType.PATCHED)
+_COMPARED_TYPES: Final = frozenset(int(t) for t in OUTPUTS) - {_PATCHED}
 
 
 class Replays:
@@ -37,14 +38,15 @@ class Replays:
             NondeterminismError: the workflow does not ask for what the log recorded.
             DecryptionError, WireError: the log cannot be read.
         """
-        inputs, recorded = _read(request)
-        execution = self._begin(request, inputs, Journal(self._run_keys(request), recorded))
+        log = _Log(request.events)
+        journal = Journal(self._run_keys(request), log.recorded, log.patches)
+        execution = self._begin(request, log, journal)
         try:
-            feed(execution, inputs[: request.consumed])
+            feed(execution, log.inputs[: request.consumed])
             if not execution.is_over:
                 execution.journal.end_replay()
             execution.journal.at_ms = request.now_ms
-            feed(execution, inputs[request.consumed :])
+            feed(execution, log.inputs[request.consumed :])
         except BaseException:
             execution.close()
             raise
@@ -53,18 +55,18 @@ class Replays:
     def explain(self, request: TurnRequest) -> str:
         """Replay a log that has diverged once more and say how; "" where it does not show."""
         try:
-            inputs, recorded = _read(request)
-            witness = Witness(self._run_keys(request), recorded)
+            log = _Log(request.events)
+            witness = Witness(self._run_keys(request), log.recorded, log.patches)
             with origins_tracked():
-                self._watch(request, inputs, witness)
+                self._watch(request, log, witness)
         except FluvialError:
             return ""  # what was wrong with it was told before
         return "" if witness.difference is None else witness.difference.explanation()
 
-    def _watch(self, request: TurnRequest, inputs: list[Input], witness: Witness) -> None:
-        execution = self._begin(request, inputs, witness)
+    def _watch(self, request: TurnRequest, log: _Log, witness: Witness) -> None:
+        execution = self._begin(request, log, witness)
         try:
-            feed(execution, inputs[: request.consumed])
+            feed(execution, log.inputs[: request.consumed])
             if not execution.is_over:
                 witness.check_complete()
         except NondeterminismError:
@@ -72,13 +74,13 @@ class Replays:
         finally:
             execution.close()
 
-    def _begin(self, request: TurnRequest, inputs: list[Input], journal: Journal) -> Execution:
+    def _begin(self, request: TurnRequest, log: _Log, journal: Journal) -> Execution:
         workflow = self._registry.workflows.get(request.workflow)
         if workflow is None:
             raise NondeterminismError(f"this deployment has no workflow {request.workflow!r}")
-        if not inputs or inputs[0][0] != EventType.RUN_STARTED:
+        if not log.inputs or log.inputs[0][0] != EventType.RUN_STARTED:
             raise WireError("the log does not begin with RUN_STARTED")
-        keys, run_id, sealed_input = self._keys, request.run_id, inputs[0][3]
+        keys, run_id, sealed_input = self._keys, request.run_id, log.inputs[0][3]
         scope = RunScope(
             run_id, request.app, request.workflow, lambda: keys.run_secret(run_id, sealed_input)
         )
@@ -98,9 +100,17 @@ def feed(execution: Execution, inputs: Iterable[Input]) -> None:
             execution.feed(given)
 
 
-def _read(request: TurnRequest) -> tuple[list[Input], list[Recorded]]:
-    """Return a log's inputs and outputs."""
-    log = [unpack_event(event) for event in request.events]
-    inputs = [event for event in log if event[0] in _INPUT_TYPES]
-    recorded: list[Recorded] = [(e[0], e[2], e[4]) for e in log if e[0] in _OUTPUT_TYPES]
-    return inputs, recorded
+class _Log:
+    """What a replay needs of a log.
+
+    Raises:
+        WireError: it holds something else than events.
+    """
+
+    def __init__(self, encoded: Iterable[bytes]) -> None:
+        events = [unpack_event(event) for event in encoded]
+        self.inputs = [event for event in events if event[0] in _INPUT_TYPES]
+        self.recorded: list[Recorded] = [
+            (e[0], e[2], e[4]) for e in events if e[0] in _COMPARED_TYPES
+        ]
+        self.patches = [str(e[4].get("patch")) for e in events if e[0] == _PATCHED]

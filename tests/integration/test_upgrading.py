@@ -249,3 +249,30 @@ def test_a_resume_of_a_run_that_goes_on_moves_nothing(play: Play) -> None:
         assert EventType.RUN_RESUMED not in [event.type for event in await log(app, run_id)]
 
     play(main)
+
+
+async def patched_then_waiting() -> list[str]:
+    way = "fast" if fluvial.patched("fast lane") else "slow"
+    first = await charge("book")
+    async with fluvial.Hook(str, token=TOKEN) as hook:
+        await hook
+    last = await (charge("gift") if fluvial.patched("gift") else ship("book"))
+    return [way, first, last, await ship(way)]
+
+
+def test_a_moved_run_takes_the_patches_that_lie_before_it(play: Play) -> None:
+    async def main(app: Application) -> None:
+        run_id = await start(app, charged_then_waiting)
+        await wait_for(app, run_id, EventType.HOOK_OPENED)
+        app.instances.code[OLD] = code(shipped_then_waiting)
+        app.instances.kill_all()
+        await send_hook(app, run_id)
+        await wait_for(app, run_id, EventType.RUN_PAUSED)
+        app.instances.code[FIXED] = code(patched_then_waiting)
+        await resume(app, run_id, FIXED)
+
+        assert await result(app, run_id) == ["slow", "charged book", "charged gift", "shipped slow"]
+        taken = [e.meta["patch"] for e in await log(app, run_id) if e.type is EventType.PATCHED]
+        assert taken == ["gift"]
+
+    play(main)

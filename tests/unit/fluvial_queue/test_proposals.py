@@ -8,7 +8,15 @@ import msgpack
 import pytest
 
 from fluvial.events import Event, EventType
-from fluvial_queue.proposals import MAX_TIME_MS, InvalidProposalError, check_step_end
+from fluvial_queue.contract import RunRecord, RunStatus
+from fluvial_queue.proposals import (
+    MAX_NAME_CHARACTERS,
+    MAX_TIME_MS,
+    InvalidProposalError,
+    check_outputs,
+    check_step_end,
+)
+from fluvial_queue.views import RunView
 
 STEP = 7
 MIB = 1024 * 1024
@@ -49,3 +57,45 @@ def test_an_event_that_would_explode_is_refused_unread(place: str) -> None:
 def test_times_are_times(at_ms: int) -> None:
     with pytest.raises(InvalidProposalError, match="time"):
         check_step_end(STEP, _completed(at_ms=at_ms))
+
+
+def _view() -> RunView:
+    record = RunRecord(
+        run_id="run_0000000000000000000000000a",
+        app="a",
+        workflow="w",
+        deployment="dpl",
+        status=RunStatus.RUNNING,
+        created_ms=0,
+        finished_ms=None,
+        key="",
+        fingerprint=b"",
+        input=b"",
+        turn=b"",
+        events=0,
+        meta={},
+    )
+    return RunView(record)
+
+
+def test_a_patch_belongs_to_the_run_itself() -> None:
+    patched = Event(EventType.PATCHED, 1, meta={"patch": "x"})
+
+    assert check_outputs(_view(), [patched.encode()]) == [patched]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Event(EventType.PATCHED, 1, 1, meta={"patch": "x"}),
+        Event(EventType.PATCHED, 1, 0, b"payload", {"patch": "x"}),
+        Event(EventType.PATCHED, 1),
+        Event(EventType.PATCHED, 1, meta={"patch": 7}),
+        Event(EventType.PATCHED, 1, meta={"patch": ""}),
+        Event(EventType.PATCHED, 1, meta={"patch": "x" * (MAX_NAME_CHARACTERS + 1)}),
+    ],
+    ids=["id", "payload", "no name", "number", "empty", "long"],
+)
+def test_a_patch_that_no_workflow_can_take_is_refused(event: Event) -> None:
+    with pytest.raises(InvalidProposalError, match="PATCHED"):
+        check_outputs(_view(), [event.encode()])
