@@ -233,13 +233,17 @@ class EntryDraft:
             elif self._outstanding.may_have_started(message_id, lease):
                 self.lose_step(message_id, message, "owner_changed", limit)
 
-    def lose_step(self, message_id: str, message: Message, reason: str, limit: int) -> None:
+    def lose_step(
+        self, message_id: str, message: Message, reason: str, limit: int, *, started_ms: int = 0
+    ) -> None:
         """A step's execution was cut off: record it and ask again, or pause a poisonous run."""
         step = self.view.steps.get(message.id)
         self._handled[message_id] = None
         if step is None or message.id in self._ended:
             return
-        meta = {"attempt": step.attempt, "lost": step.lost + 1, "reason": reason}
+        meta: dict[str, object] = {"attempt": step.attempt, "lost": step.lost + 1, "reason": reason}
+        if started_ms:
+            meta["started_ms"] = started_ms
         self._add(Event(EventType.ATTEMPT_LOST, self._now_ms, message.id, meta=meta))
         if step.lost + 1 >= limit:
             self.pause(message_id, f"step {step.name} was cut off {limit} times: {reason}")
@@ -413,7 +417,8 @@ class EntryDraft:
         job = result.job
         if job.kind == "step":
             message = self._outstanding.all[result.message_id]
-            self.lose_step(result.message_id, message, result.lost, job.lost_limit)
+            limit, began_ms = job.lost_limit, job.started_ms
+            self.lose_step(result.message_id, message, result.lost, limit, started_ms=began_ms)
             return
         lost = self.view.turns_lost + 1
         self._handled[result.message_id] = None

@@ -23,7 +23,8 @@ def turn_request(job: Job, events: Sequence[bytes], now_ms: int) -> TurnRequest:
 
 
 def step_request(job: Job, invocation: str, now_ms: int) -> StepRequest:
-    """Return the request of one attempt of a step."""
+    """Return the request of one attempt of a step; `job` is sent now."""
+    job.started_ms = now_ms
     view = job.view
     step = view.steps[job.step_id]
     return StepRequest(
@@ -38,4 +39,5 @@ def step_request(job: Job, invocation: str, now_ms: int) -> StepRequest:
         now_ms=now_ms,
         carry=job.carry,
         input=step.input,
+        history=step.history,
     )

@@ -407,6 +407,8 @@ class Sequencer:
         end = check_step_end(job.step_id, answer.events[0])
         end.meta.update(stamp)
         end.meta["attempt"] = job.attempt
+        if end.type is EventType.STEP_RETRYING:
+            end.meta["started_ms"] = job.started_ms
         result = ReadyResult(job.message_id, job, end)
         if answer.turn_id is not None and job.carry is not None and job.view is run.view:
             outputs = check_outputs(job.view, answer.events[1:])

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fluvial.events import INPUTS, TERMINAL, Event, EventType, decode_event
+from fluvial.invocations import StepHistory
 from fluvial_queue.contract import RunRecord, RunStatus
 from fluvial_queue.messages import Message, MessageKind
+
+MAX_ERROR_BYTES = 32 * 1024  # of a failed attempt that the next one may look at
 
 _TURN = struct.Struct(">I8s")  # inputs consumed, turn id
 _STATUS = {
@@ -55,6 +58,16 @@ class StepView:
     attempt: int = 1  # the attempt that is due or under way
     lost: int = 0  # executions that a fault cut off; they spend no attempt
     retry_timer: bytes | None = None  # while the next attempt waits for its time
+    history: StepHistory | None = None  # None: it was never executed
+
+    def remember(self, event: Event) -> None:
+        """Take in what an execution that did not end the step left behind."""
+        known = self.history or StepHistory()
+        known = replace(known, started_ms=known.started_ms or event.meta.get("started_ms", 0))
+        if event.type is EventType.STEP_RETRYING:
+            error = event.payload if len(event.payload) <= MAX_ERROR_BYTES else b""
+            known = replace(known, error=error)
+        self.history = known
 
 
 @dataclass(slots=True)
@@ -170,6 +183,7 @@ class RunView:
             self._retry(event)
         elif kind is EventType.ATTEMPT_LOST:
             self.steps[event.id].lost += 1
+            self.steps[event.id].remember(event)
         elif kind is EventType.TURN_LOST:
             self.turns_lost += 1
         elif kind is EventType.TIMER_SET:
@@ -227,6 +241,7 @@ class RunView:
         step.attempt = event.meta["attempt"] + 1
         body = step_body(self.run_id, event.id, step.attempt)
         step.retry_timer = body if event.meta["delay_ms"] else None
+        step.remember(event)
 
     def _take_child(self, event: Event) -> None:
         if event.type is not EventType.CHILD_SCHEDULED:

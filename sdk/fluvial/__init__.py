@@ -25,6 +25,7 @@ from fluvial.errors import (
     WorkflowSandboxError,
 )
 from fluvial.hooks import Hook
+from fluvial.idempotency import idempotent, next_idempotency_key
 from fluvial.patches import patched
 from fluvial.runs import Run, RunEvent, get_run, resume_hook, start
 from fluvial.sleeping import sleep
@@ -63,7 +64,9 @@ __all__ = [
     "WorkflowSandboxError",
     "context",
     "get_run",
+    "idempotent",
     "metadata",
+    "next_idempotency_key",
     "now",
     "patched",
     "random",

@@ -9,8 +9,9 @@ import asyncio
 import functools
 from typing import TYPE_CHECKING, Any
 
-from fluvial.context import Metadata, step_metadata
+from fluvial.attempt_scope import AttemptScope, current_attempt
 from fluvial.errors import DecryptionError, FatalError, SerializationError
+from fluvial.execution import decode_error
 from fluvial.invocations import StepRequest
 from fluvial.registry import Registry
 from fluvial.threads import Threads
@@ -49,14 +50,8 @@ class Attempts:
     async def _judge(
         self, step: Step[..., Any], request: StepRequest, args: list[Any], kwargs: dict[str, Any]
     ) -> Verdict:
-        token = step_metadata.set(
-            Metadata(
-                run_id=request.run_id,
-                workflow=request.workflow,
-                step=step.name,
-                step_id=request.id,
-                attempt=request.attempt,
-            )
+        token = current_attempt.set(
+            AttemptScope(request, functools.partial(self._previous_error, request))
         )
         deadline = asyncio.timeout(request.timeout_ms / 1000 if request.timeout_ms else None)
         try:
@@ -71,8 +66,15 @@ class Attempts:
             reason = "timeout" if deadline.expired() else "exception"
             return after_error(step.settings, request, error, reason)
         finally:
-            step_metadata.reset(token)
+            current_attempt.reset(token)
         return after_value(value)
+
+    def _previous_error(self, request: StepRequest) -> BaseException | None:
+        history = request.history
+        if history is None or not history.error:
+            return None
+        keys = self._keys.for_run(request.run_id)
+        return decode_error(keys.open(history.error, "step_error", request.id, request.attempt - 1))
 
     async def _call(self, step: Step[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
         if step.is_async:

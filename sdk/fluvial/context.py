@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Literal
 
+from fluvial.attempt_scope import AttemptScope, current_attempt
 from fluvial.errors import NotInInvocationError, NotInWorkflowError
 from fluvial.loop import current_loop
 from fluvial.ports import Platform
@@ -37,9 +39,13 @@ class Metadata:
 
     run_id: str
     workflow: str
+    deployment: str | None = None  # None: this code is not deployed
     step: str | None = None
     step_id: int | None = None
     attempt: int = 1
+    step_started_at: datetime | None = None  # when the first attempt began
+    previous_error: BaseException | None = None
+    """What the attempt before failed with; None also where that is large, or not known."""
 
     @property
     def idempotency_key(self) -> str:
@@ -49,7 +55,6 @@ class Metadata:
 
 _invocation: ContextVar[Invocation | None] = ContextVar("fluvial_invocation", default=None)
 _platform: ContextVar[Platform | None] = ContextVar("fluvial_platform", default=None)
-step_metadata: ContextVar[Metadata | None] = ContextVar("fluvial_step", default=None)
 
 
 def activate(invocation: Invocation | None, platform: Platform | None) -> None:
@@ -91,14 +96,38 @@ def metadata() -> Metadata:
 
     Raises:
         NotInWorkflowError: neither a workflow nor a step is running here.
+        DecryptionError: the error of the attempt before was altered, or its key is gone.
     """
     loop = current_loop()
     if loop is not None:
-        return Metadata(run_id=loop.scope.run_id, workflow=loop.scope.workflow)
-    found = step_metadata.get()
+        scope = loop.scope
+        return Metadata(run_id=scope.run_id, workflow=scope.workflow, deployment=_deployment())
+    found = current_attempt.get()
     if found is None:
         raise NotInWorkflowError("metadata() works in workflows and in steps that a run executes")
-    return found
+    if found.metadata is None:
+        found.metadata = _metadata_of(found)
+    return found.metadata
+
+
+def _metadata_of(attempt: AttemptScope) -> Metadata:
+    request = attempt.request
+    began_ms = request.history.started_ms if request.history is not None else 0
+    return Metadata(
+        run_id=request.run_id,
+        workflow=request.workflow,
+        deployment=_deployment(),
+        step=request.step,
+        step_id=request.id,
+        attempt=request.attempt,
+        step_started_at=datetime.fromtimestamp((began_ms or request.now_ms) / 1000, UTC),
+        previous_error=attempt.unseal_error(),
+    )
+
+
+def _deployment() -> str | None:
+    invocation = current_invocation()
+    return None if invocation is None else invocation.deployment
 
 
 def platform(what: str) -> Platform:

@@ -63,8 +63,8 @@ class EventType(IntEnum):
 
     # records of the owner
     STEP_RETRYING = 40  # payload: the error; meta: attempt (the failed one), delay_ms, reason,
-    #                     invocation, cpu_us, instance
-    ATTEMPT_LOST = 41  # meta: attempt, reason (instance_died, owner_changed, ...)
+    #                     invocation, cpu_us, instance, started_ms (of this execution)
+    ATTEMPT_LOST = 41  # meta: attempt, lost, reason (instance_died, owner_changed, ...), started_ms
     STEP_ABANDONED = 42  # meta: attempt; by a terminate
     RUN_TERMINATED = 43  # meta: reason
     RUN_PAUSED = 44  # meta: reason, by

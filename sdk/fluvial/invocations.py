@@ -75,6 +75,21 @@ class TurnRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StepHistory:
+    """What a step's earlier executions have left behind for the next one."""
+
+    started_ms: int = 0  # when the first of them began; 0: not known
+    error: bytes = b""  # the sealed error of the attempt before, where it is small
+
+    def to_map(self) -> dict[str, Any]:
+        return {"started": self.started_ms, "error": self.error}
+
+    @classmethod
+    def from_map(cls, fields: dict[str, Any]) -> StepHistory:
+        return cls(started_ms=fields["started"], error=fields["error"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepRequest:
     """Execute one attempt of a step; with `carry` also take the next turn if it is live here."""
 
@@ -89,9 +104,10 @@ class StepRequest:
     now_ms: int
     carry: bytes | None  # the turn id of the coroutine that may go on
     input: bytes  # the payload of STEP_SCHEDULED
+    history: StepHistory | None = None  # None: this is its first execution
 
     def to_frame_fields(self) -> tuple[str, dict[str, Any], bytes]:
-        meta = {
+        meta: dict[str, Any] = {
             "run": self.run_id,
             "app": self.app,
             "workflow": self.workflow,
@@ -103,6 +119,8 @@ class StepRequest:
             "now": self.now_ms,
             "carry": self.carry,
         }
+        if self.history is not None:
+            meta["history"] = self.history.to_map()
         return "step", meta, self.input
 
     @classmethod
@@ -119,6 +137,7 @@ class StepRequest:
             now_ms=meta["now"],
             carry=meta["carry"],
             input=body,
+            history=StepHistory.from_map(meta["history"]) if "history" in meta else None,
         )
 
 

@@ -9,6 +9,7 @@ from typing import Protocol
 import pytest
 
 import fluvial
+from fluvial.codec import decode
 from fluvial.events import EventType, decode_event
 from fluvial_gateway.admission import MAX_IN_FLIGHT
 from fluvial_queue import open_store
@@ -107,6 +108,21 @@ async def cleans_up() -> str:
     finally:
         await add(1, 2)
     return "unexpected"
+
+
+@fluvial.step(backoff=0.2, name="path.remembering")
+async def remembering() -> str:
+    known = fluvial.metadata()
+    if known.attempt == 1:
+        raise ValueError("first")
+    assert known.step_started_at is not None
+    executions.append(str(round(known.step_started_at.timestamp() * 1000)))
+    return repr(known.previous_error)
+
+
+@fluvial.workflow(name="path.remembers")
+async def remembers() -> str:
+    return await remembering()
 
 
 Main = Callable[[Application], Awaitable[None]]
@@ -340,6 +356,23 @@ def test_a_dispatcher_that_drains_starts_nothing(play: Play) -> None:
 
     play(main)
     assert executions.count("slow") == 1000
+
+
+@pytest.mark.parametrize("restarts", [False, True], ids=["same owner", "another owner"])
+def test_an_attempt_knows_what_the_one_before_failed_with(play: Play, restarts: bool) -> None:
+    async def main(app: Application) -> None:
+        run_id = await app.start(remembers)
+        await wait_for_kind(app, run_id, EventType.STEP_RETRYING)
+        if restarts:
+            await app.restart("another", 5.0)
+        assert await app.finish(run_id) == "completed"
+        events = [decode_event(e) for e in await app.store.read_events(run_id)]
+        (retrying,) = [e for e in events if e.type is EventType.STEP_RETRYING]
+        assert executions == [str(retrying.meta["started_ms"])]
+        sealed = events[-1].payload
+        assert decode(app.keys.for_run(run_id).open(sealed, "result")) == "ValueError('first')"
+
+    play(main)
 
 
 class FailingReads(MemoryStore):

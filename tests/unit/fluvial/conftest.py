@@ -23,7 +23,7 @@ from fluvial.codec import decode, encode, encode_json
 from fluvial.encryption import AppKeys
 from fluvial.events import INPUTS, TERMINAL, Event, EventType, decode_event
 from fluvial.execution import decode_error
-from fluvial.invocations import Answer, StepRequest, TurnRequest
+from fluvial.invocations import Answer, StepHistory, StepRequest, TurnRequest
 from fluvial.registry import registry
 from fluvial.sealing import Binding, seal
 from fluvial.signatures import encode_call
@@ -116,6 +116,7 @@ class Player:
         self._sequence = itertools.count()
         self._due: list[tuple[int, int, Callable[[], Awaitable[None]]]] = []
         self._steps: dict[int, Event] = {}
+        self._history: dict[int, StepHistory] = {}
         self._timers: set[int] = set()
         self._hooks: dict[int, str] = {}
         self._turn_due = False
@@ -230,12 +231,15 @@ class Player:
                 now_ms=self.now_ms,
                 carry=carry,
                 input=scheduled.payload,
+                history=self._history.get(step),
             )
         )
         assert answer.outcome == "ok"
         end = decode_event(answer.events[0])
         self.log.append(answer.events[0])
         if end.type is EventType.STEP_RETRYING:
+            began_ms = self._history.get(step, StepHistory(started_ms=self.now_ms)).started_ms
+            self._history[step] = StepHistory(started_ms=began_ms, error=end.payload)
             self._push(self.now_ms + 1000, lambda: self._step(step, attempt + 1))
             return
         del self._steps[step]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fluvial.context import metadata
+from fluvial.context import Metadata, metadata
 from fluvial.durations import Duration
 from fluvial.encryption import AppKeys
 from fluvial.errors import (
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from tests.unit.fluvial.conftest import Play
 
 RUN = "run_0000000000000000000000000a"
+START_MS = 1_700_000_000_000
 
 
 def request_of(
@@ -357,6 +358,36 @@ def test_the_idempotency_key_is_stable_over_attempts(play: Play) -> None:
 
     assert outcome.result == RUN
     assert seen == [f"{RUN}-1", f"{RUN}-1", f"{RUN}-2", f"{RUN}-2"]
+
+
+def test_a_step_knows_its_place_and_what_went_before(play: Play) -> None:
+    seen: list[Metadata] = []
+
+    @step(name="fetch")
+    async def fetch() -> None:
+        seen.append(metadata())
+        assert metadata() is metadata()
+        if metadata().attempt < 3:
+            raise ConnectionError(f"attempt {metadata().attempt}")
+
+    @workflow(name="main")
+    async def main() -> None:
+        await fetch()
+
+    play(main, before=seen.clear)
+
+    assert [(m.run_id, m.workflow, m.step, m.step_id) for m in seen] == [
+        (RUN, "main", "fetch", 1)
+    ] * 3
+    assert [m.attempt for m in seen] == [1, 2, 3]
+    assert [repr(m.previous_error) for m in seen] == [
+        "None",
+        "ConnectionError('attempt 1')",
+        "ConnectionError('attempt 2')",
+    ]
+    (started_at,) = {m.step_started_at for m in seen}
+    assert started_at == datetime.fromtimestamp(START_MS / 1000 + 0.001, UTC)
+    assert seen[0].deployment is None
 
 
 def test_a_step_that_calls_a_step_just_calls_it(play: Play) -> None:
