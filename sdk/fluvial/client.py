@@ -20,6 +20,7 @@ from urllib.parse import quote
 import httpx
 
 from fluvial.errors import FluvialError, InvalidRequestError, UnavailableError
+from fluvial.unguarded import monotonic
 
 _CONNECT_SECONDS: Final = 5.0
 _ANSWER_SECONDS: Final = 30.0
@@ -241,9 +242,9 @@ class Client:
 
     def result(self, run_id: str, *, wait_seconds: float = 0.0) -> Outcome:
         """Return where the run stands, after waiting for its end for up to `wait_seconds`."""
-        deadline = time.monotonic() + wait_seconds
+        deadline = monotonic() + wait_seconds
         while True:
-            left = max(0.0, min(_LONGEST_WAIT_SECONDS, deadline - time.monotonic()))
+            left = max(0.0, min(_LONGEST_WAIT_SECONDS, deadline - monotonic()))
             answer = self._get(
                 f"/v1/runs/{_part(run_id)}/result",
                 timeout_seconds=left + _ANSWER_SECONDS,
@@ -256,7 +257,7 @@ class Client:
                 answer.get("error"),
                 answer.get("withheld"),
             )
-            if outcome.is_final or time.monotonic() >= deadline or round(left) == 0:
+            if outcome.is_final or monotonic() >= deadline or round(left) == 0:
                 return outcome
 
     def cancel(self, run_id: str, reason: str = "") -> None:

@@ -30,4 +30,4 @@ def uuid4() -> uuid.UUID:
     loop = current_loop()
     if loop is None:
         return uuid.uuid4()
-    return uuid.UUID(int=loop.scope.random.getrandbits(128), version=4)
+    return uuid.UUID(bytes=loop.scope.entropy(16), version=4)

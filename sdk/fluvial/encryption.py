@@ -16,7 +16,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import hmac
-import os
 from collections.abc import Mapping
 from typing import Final
 
@@ -37,6 +36,7 @@ from fluvial.sealing import (
     envelope_head,
     read_head,
 )
+from fluvial.unguarded import random_bytes
 
 KEY_BYTES: Final = 32
 _NONCE_BYTES: Final = 12
@@ -60,7 +60,7 @@ class RunKeys:
         self, plaintext: bytes, kind: Kind, correlation: int | str = 0, index: int = 0
     ) -> bytes:
         """Return the envelope of `plaintext`, bound to its place in this run."""
-        nonce = os.urandom(_NONCE_BYTES)
+        nonce = random_bytes(_NONCE_BYTES)
         aad = self._aad + binding_place(kind, correlation, index)
         cipher = self._ciphers.get(self._owner.current) or self._cipher(self._owner.current)
         return self._head + nonce + cipher.encrypt(nonce, plaintext, aad)

@@ -16,12 +16,11 @@ partition it keeps: what a workflow asks for again on a replay has the same id.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import time
 from functools import lru_cache
 
 from fluvial.errors import InvalidRequestError
+from fluvial.unguarded import random_bytes, time_ns
 
 MAX_PARTITIONS = 1024  # two base-32 characters
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -37,7 +36,7 @@ def new_id(prefix: str) -> str:
 
 def new_run_id(partitions: int) -> str:
     """Return a fresh run id in a partition chosen at random among `partitions`."""
-    partition = int.from_bytes(os.urandom(4), "big") % partitions
+    partition = int.from_bytes(random_bytes(4), "big") % partitions
     return f"run_{_base32(partition, 2)}{_time_ordered()}"
 
 
@@ -87,8 +86,8 @@ def _digest(*parts: str) -> tuple[int, str]:
 
 
 def _time_ordered() -> str:
-    milliseconds = time.time_ns() // 1_000_000
-    random = int.from_bytes(os.urandom(_RANDOM_BITS // 8), "big")
+    milliseconds = time_ns() // 1_000_000
+    random = int.from_bytes(random_bytes(_RANDOM_BITS // 8), "big")
     return _base32(milliseconds << _RANDOM_BITS | random, _BODY_CHARACTERS)
 
 

@@ -41,7 +41,11 @@ from fluvial.scope import RunScope
 
 T = TypeVar("T")
 
+ErrorHandler = Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object]
+_EAGER_TASK_FACTORY: Final[Any] = getattr(asyncio, "eager_task_factory", None)  # from 3.12 on
+
 MAX_CALLBACKS: Final = 1_000_000  # between two idle moments; more is a loop that never waits
+MAX_CLOCK_READS: Final = 1_000_000  # between two idle moments; more waits for a clock that stands
 _ROUNDING_MS: Final = 0.001  # a float of Unix seconds is exact to about 0.0002 ms
 
 logger = logging.getLogger(__name__)
@@ -166,6 +170,9 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._count = 0
         self._task_count = 0
         self._seconds = 0.0
+        self._clock_reads = 0
+        self._is_eager = False
+        self._on_error: ErrorHandler | None = None
         self._is_halted = False
 
     # Driving
@@ -209,6 +216,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         """
         ready = self._ready
         budget = MAX_CALLBACKS
+        self._clock_reads = 0
         while ready and not self._is_halted:
             handle = ready.popleft()
             try:
@@ -249,6 +257,17 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     # asyncio: time and callbacks
 
     def time(self) -> float:
+        """The time of the last input, in Unix seconds.
+
+        Raises:
+            WorkflowSandboxError: the workflow waits for the time to pass without awaiting anything.
+        """
+        self._clock_reads += 1
+        if self._clock_reads > MAX_CLOCK_READS:
+            raise refusal(
+                "a clock to wait by: it stands still while workflow code runs",
+                "await asyncio.sleep or fluvial.sleep",
+            )
         return self._seconds
 
     def call_soon(  # type: ignore[override] # the stub's TypeVarTuple adds nothing here
@@ -275,9 +294,11 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
         delay = when - self._seconds
+        timer = DurableTimer(when, callback, args, self, context)
+        if delay == math.inf:
+            return timer  # it never fires, so nothing durable is needed
         if not delay <= MAX_SECONDS:  # also true for NaN
             raise InvalidRequestError(f"a delay of {delay} seconds is above a hundred years")
-        timer = DurableTimer(when, callback, args, self, context)
         delay_ms = math.ceil(max(delay, 0.0) * 1000 - _ROUNDING_MS)
         if delay_ms <= 0:
             self._ready.append(timer)
@@ -294,8 +315,12 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     # asyncio: futures and tasks
 
     def create_future(self) -> asyncio.Future[Any]:
+        return NumberedFuture(self.next_number(), self)
+
+    def next_number(self) -> int:
+        """Return the number by which the next future is to be hashed."""
         self._count += 1
-        return NumberedFuture(self._count, self)
+        return self._count
 
     def create_task(
         self,
@@ -307,32 +332,60 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._task_count += 1
         # Named here: asyncio would count the tasks of all runs together.
         task_name = name if name is not None else f"task-{self._task_count}"
-        self._count += 1
-        task = NumberedTask(self._count, coro, loop=self, name=task_name, **kwargs)
+        if self._is_eager:
+            kwargs.setdefault("eager_start", True)
         if len(self._tasks) >= self._prune_at:
             self._tasks = [task for task in self._tasks if not task.done()]
             self._prune_at = 2 * len(self._tasks) + 64
+        task = NumberedTask(self._task_count, coro, loop=self, name=task_name, **kwargs)
         self._tasks.append(task)
         return cast("asyncio.Task[T]", task)
 
-    def get_task_factory(self) -> None:
-        return None
+    def unfinished_tasks(self) -> set[asyncio.Task[Any]]:
+        """Return what `asyncio.all_tasks()` does; in an order that repeats."""
+        return {task for task in self._tasks if not task.done()}
+
+    def set_task_factory(self, factory: Any) -> None:
+        """Choose how tasks are made: as ever (None), or eagerly (Python 3.12 and later).
+
+        Raises:
+            WorkflowSandboxError: another factory, whose tasks would have no repeatable order.
+        """
+        if factory is not None and factory is not _EAGER_TASK_FACTORY:
+            raise refusal("a task factory of its own", "use asyncio.eager_task_factory or none")
+        self._is_eager = factory is not None
+
+    def get_task_factory(self) -> Any:
+        return _EAGER_TASK_FACTORY if self._is_eager else None
+
+    def set_exception_handler(self, handler: ErrorHandler | None) -> None:
+        self._on_error = handler
+
+    def get_exception_handler(self) -> ErrorHandler | None:
+        return self._on_error
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        if not self.journal.is_closed:
-            message = context.get("message", "error in workflow code")
+        if self.journal.is_closed:
+            return
+        if self._on_error is None:
+            self.default_exception_handler(context)
+            return
+        try:
+            self._on_error(self, context)
+        except Exception as error:
             logger.error(
-                "%s in run %s", message, self.scope.run_id, exc_info=context.get("exception")
+                "error in the exception handler of run %s", self.scope.run_id, exc_info=error
             )
 
     def default_exception_handler(self, context: dict[str, Any]) -> None:
-        self.call_exception_handler(context)
-
-    def get_exception_handler(self) -> None:
-        return None
+        message = context.get("message", "error in workflow code")
+        logger.error("%s in run %s", message, self.scope.run_id, exc_info=context.get("exception"))
 
     def get_debug(self) -> bool:
         return False
+
+    def set_debug(self, enabled: bool) -> None:
+        """Without effect: asyncio's debugging measures real time."""
 
     def is_running(self) -> bool:
         return _get_running_loop() is self

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import sysconfig
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,10 +10,9 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, Final
 
-_LIBRARY: Final = sysconfig.get_path("stdlib")
-_OWN: Final = str(Path(__file__).parent)
+from fluvial.origins import DRIVER, Origin, origin_of
+
 _ORIGIN_DEPTH: Final = 24  # frames remembered per coroutine: through asyncio to the user's call
-_DRIVER: Final = "WorkflowLoop.run_until_idle"
 _MAX_FILE_CHARACTERS: Final = 200
 _MAX_NAME_CHARACTERS: Final = 100
 
@@ -31,13 +29,6 @@ class Place:
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line} in {self.function}"
-
-
-def is_library(filename: str) -> bool:
-    """Whether a code object's file is Python's or Fluvial's own."""
-    if filename.startswith((_OWN, "<")):
-        return True
-    return filename.startswith(_LIBRARY) and "site-packages" not in filename
 
 
 @contextmanager
@@ -73,10 +64,16 @@ def place_of_error(error: BaseException) -> Place | None:
 
 
 def _place(steps: Iterable[_Step]) -> Place | None:
-    """Return the first step in user code; `steps` go outwards."""
+    """Return the first step in the user's own code, else in an installed package's; `steps` go
+    outwards."""
+    known = list(steps)
+    return _first(known, Origin.USER) or _first(known, Origin.INSTALLED)
+
+
+def _first(steps: list[_Step], wanted: Origin) -> Place | None:
     file, line = "", 0
     for filename, number, function in steps:
-        if is_library(filename):
+        if origin_of(filename) is not wanted:
             continue
         if not file:
             file, line = _relative(filename), number
@@ -97,8 +94,7 @@ def _relative(filename: str) -> str:
 
 def _stack() -> Iterator[_Step]:
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - documented
-    # Below the workflow's loop there is whoever drives it.
-    while frame is not None and frame.f_code.co_qualname != _DRIVER:
+    while frame is not None and frame.f_code.co_qualname != DRIVER:
         yield _step(frame.f_code, frame.f_lineno)
         frame = frame.f_back
 

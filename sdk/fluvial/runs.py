@@ -6,8 +6,6 @@ plaintext to the platform: inputs and payloads are sealed here and results opene
 
 from __future__ import annotations
 
-import time
-import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,6 +28,7 @@ from fluvial.ports import Platform
 from fluvial.scope import run_of_token
 from fluvial.shapes import ANY, Shape
 from fluvial.signatures import decode_result, encode_call
+from fluvial.unguarded import monotonic, random_bytes
 from fluvial.workflows import Workflow
 
 R = TypeVar("R")
@@ -87,17 +86,17 @@ class Run(Generic[R]):
             RunCancelledError, RunTerminatedError: it was.
             TimeoutError: it has not ended after `timeout` seconds.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = None if timeout is None else monotonic() + timeout
         while True:
             wait_ms = _WAIT_MS
             if deadline is not None:
-                wait_ms = max(0, min(wait_ms, round((deadline - time.monotonic()) * 1000)))
+                wait_ms = max(0, min(wait_ms, round((deadline - monotonic()) * 1000)))
             arguments = {"run_id": self.id, "wait_ms": wait_ms}
             found, body = await self._platform.call("result", arguments)
             self.status = str(found["status"])
             if self.done:
                 return self._outcome(decode_event(body))
-            if deadline is not None and time.monotonic() >= deadline:
+            if deadline is not None and monotonic() >= deadline:
                 raise TimeoutError(f"run {self.id} has not ended after {timeout} seconds")
 
     async def cancel(self, reason: str = "") -> None:
@@ -209,7 +208,7 @@ async def resume_hook(token: str, value: Any = None, *, resume_id: str | None = 
     arguments = {
         "run_id": run_id,
         "token": token,
-        "resume_id": resume_id if resume_id is not None else uuid.uuid4().hex,
+        "resume_id": resume_id if resume_id is not None else random_bytes(16).hex(),
     }
     sealed = served_by.keys.for_run(run_id).seal(plaintext, "hook", token)
     answered, _ = await served_by.call("resume", arguments, sealed)

@@ -6,7 +6,7 @@ import sys
 from types import FrameType
 
 from fluvial.errors import WorkflowSandboxError
-from fluvial.places import is_library
+from fluvial.origins import DRIVER, Origin, origin_of
 
 
 def refusal(what: str, instead: str = "move this into a step") -> WorkflowSandboxError:
@@ -17,11 +17,16 @@ def refusal(what: str, instead: str = "move this into a step") -> WorkflowSandbo
 
 
 def user_line() -> str:
-    """Return `file:line` of the innermost frame that is not the library's or Fluvial's."""
+    """Return `file:line` of the innermost line of the user's own code; where there is none on the
+    way, of an installed package's."""
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - documented
-    while frame is not None:
+    installed = ""
+    while frame is not None and frame.f_code.co_qualname != DRIVER:  # who drives is not to blame
         filename = frame.f_code.co_filename
-        if not is_library(filename):
+        origin = origin_of(filename)
+        if origin is Origin.USER:
             return f"{filename}:{frame.f_lineno}"
+        if origin is Origin.INSTALLED and not installed:
+            installed = f"{filename}:{frame.f_lineno}"
         frame = frame.f_back
-    return "workflow code"
+    return installed or "workflow code"

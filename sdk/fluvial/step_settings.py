@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from fluvial.durations import Duration, to_seconds
 from fluvial.errors import InvalidRequestError
+from fluvial.unguarded import random_fraction
 
 RetryOn = type[BaseException] | tuple[type[BaseException], ...] | Callable[[Any], bool]
 """Which errors are worth another attempt: a class, several, or a function that says so."""
@@ -41,7 +41,7 @@ class Backoff:
         most = to_seconds(self.most)
         # The exponent is bounded: 100 ** 1000 is not a float.
         full = min(most, to_seconds(self.first) * self.factor ** min(attempt - 1, 60))
-        return full * random.uniform(0.5, 1.0)
+        return full * (0.5 + random_fraction() / 2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,8 +14,6 @@ Invariants (DESIGN §5.3):
 
 from __future__ import annotations
 
-import os
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
@@ -37,6 +35,7 @@ from fluvial.invocations import (
 from fluvial.payloads import PayloadReader, render
 from fluvial.replays import Replays, feed
 from fluvial.threads import StepThreads, Threads
+from fluvial.unguarded import monotonic, random_bytes
 from fluvial.verdicts import Verdict
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ class LiveRuns:
         *,
         limit_bytes: int = DEFAULT_LIMIT_BYTES,
         threads: Threads | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         guards.install()
         self._keys = keys
@@ -165,7 +164,7 @@ class LiveRuns:
         return answer
 
     def _conclude(self, run_id: str, execution: Execution) -> Answer:
-        execution.turn_id = os.urandom(TURN_ID_BYTES)
+        execution.turn_id = random_bytes(TURN_ID_BYTES)
         events = execution.journal.take_outputs()
         if execution.is_over:
             self._drop(run_id)

@@ -19,8 +19,9 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
-from time import thread_time_ns
 from typing import Any, Final, ParamSpec, TypeVar, cast
+
+from fluvial.unguarded import thread_time_ns
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")

@@ -19,9 +19,9 @@ import os
 import sys
 import threading
 import traceback
-from time import time_ns  # the real one, also while a workflow's clock is guarded
 from typing import Final
 
+from fluvial.unguarded import time_ns
 from fluvial_invoker.instance.metering import Meter, current
 
 RECORD_SEPARATOR: Final = b"\x1e"

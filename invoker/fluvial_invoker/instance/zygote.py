@@ -27,6 +27,7 @@ import msgpack
 
 from fluvial_invoker.instance.birth import be_born
 from fluvial_invoker.instance.confinement import die_with_parent
+from fluvial_invoker.instance.durable import install_guards
 from fluvial_invoker.instance.warm_up import warm_up
 from fluvial_invoker.instance.zygote_messages import MAX_MESSAGE_BYTES, ZygoteMessage
 
@@ -40,6 +41,7 @@ def main(arguments: list[str]) -> None:
     """Run a zygote: [channel descriptor, pid of the invoker, layer folder or ""]."""
     channel_fd, parent_pid, layer = int(arguments[0]), int(arguments[1]), arguments[2]
     die_with_parent(parent_pid)
+    install_guards()  # before a framework takes `time.time` and its like by name
     imported = _preload(layer)
     warm_up()
     gc.collect()
