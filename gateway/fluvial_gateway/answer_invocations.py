@@ -1,4 +1,4 @@
-"""Turns, steps and reveals under way."""
+"""Turns, steps, reveals and checks under way."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, Final, cast
 
+from fluvial.checks import CHECK
 from fluvial.errors import WireError
 from fluvial.invocations import (
     MAX_EVENTS,
@@ -25,7 +26,7 @@ from fluvial_gateway.pools import InstancePool
 
 logger = logging.getLogger(__name__)
 
-_REVEAL: Final = "reveal"
+_TOLD_IN_TEXTS: Final = frozenset({"reveal", CHECK})
 
 
 class AnswerInvocation(PooledInvocation):
@@ -59,8 +60,8 @@ class AnswerInvocation(PooledInvocation):
         """Hand on the answer; a malformed one counts as none and costs the instance its link."""
         instance = self._finish()
         try:
-            if self._fields[0] == _REVEAL:
-                told = _revealed(instance.id, outcome, meta, cpu_us, body)
+            if self._fields[0] in _TOLD_IN_TEXTS:
+                told = _texts(instance.id, outcome, meta, cpu_us, body)
             else:
                 told = Answered(instance.id, Answer.from_frame(outcome, meta, body), cpu_us)
         except WireError as error:
@@ -95,14 +96,12 @@ class AnswerInvocation(PooledInvocation):
             logger.exception("an outcome was not taken")
 
 
-def _revealed(
-    instance: str, outcome: str, meta: dict[str, Any], cpu_us: int, body: bytes
-) -> Answered:
+def _texts(instance: str, outcome: str, meta: dict[str, Any], cpu_us: int, body: bytes) -> Answered:
     if outcome not in OUTCOMES:
         raise WireError(f"unknown outcome {outcome!r}")
     texts = unpack_list(body, at_most=MAX_EVENTS)
     if not all(text is None or isinstance(text, str) for text in texts):
-        raise WireError("the texts of a reveal are not texts")
+        raise WireError("what should be texts is not")
     answer = Answer(
         outcome=cast("AnswerOutcome", outcome),  # checked against OUTCOMES above
         reason=str(meta.get("reason", ""))[:MAX_REASON_CHARACTERS],

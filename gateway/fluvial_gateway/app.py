@@ -19,6 +19,7 @@ from fluvial_gateway.calls import Calls
 from fluvial_gateway.catalogue import Catalogue
 from fluvial_gateway.config import Config
 from fluvial_gateway.control.application import control_app
+from fluvial_gateway.control.checking import CheckingOperations
 from fluvial_gateway.control.deploying import DeployingOperations
 from fluvial_gateway.control.operating import About, PlatformOperations
 from fluvial_gateway.control.reading_runs import ReadingRunsOperations
@@ -34,6 +35,7 @@ from fluvial_gateway.hosts import HostTable
 from fluvial_gateway.invoker_client import InvokerClient
 from fluvial_gateway.metrics import Metrics
 from fluvial_gateway.problems import ProblemError
+from fluvial_gateway.replay_checks import ReplayChecks
 from fluvial_gateway.revealing import Revealer
 from fluvial_gateway.router import Router
 from fluvial_gateway.routes import RouteTable
@@ -136,6 +138,9 @@ class Gateway:
         operations = [
             *deploying.operations(),
             *RunningOperations(runs, hooks).operations(),
+            *CheckingOperations(
+                self._catalogue, ReplayChecks(runs, self._router), self._waits
+            ).operations(),
             *ReadingRunsOperations(runs, Revealer(self._router), self._waits).operations(),
             *self._platform.operations(),
         ]

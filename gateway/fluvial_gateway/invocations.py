@@ -1,7 +1,7 @@
-"""How the dispatcher asks for turns, steps and reveals, and what it hears back.
+"""How the gateway asks for turns, steps, reveals and checks, and what it hears back.
 
 The data plane's router implements `Invocations`. Everything here is a callback on the event loop:
-on this path there is no task per invocation.
+on the dispatcher's path there is no task per invocation.
 
 Of each invocation the caller hears exactly one outcome:
 
@@ -12,6 +12,7 @@ Of each invocation the caller hears exactly one outcome:
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -26,7 +27,8 @@ class Answered:
     instance: str
     answer: Answer
     cpu_us: int
-    texts: Sequence[str | None] = ()  # only for a reveal: one text per event of the request
+    texts: Sequence[str | None] = ()  # a reveal: one text per event of the request; a check: its
+    #                                   report
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,3 +115,30 @@ class Invocations(Protocol):
     def forget(self, instance: str, run_ids: Sequence[str]) -> None:
         """Hint that these live runs of the instance will not be asked for again."""
         ...
+
+
+async def outcome_of(
+    invocations: Invocations,
+    deployment: str,
+    fields: tuple[str, dict[str, Any], bytes],
+    *,
+    deadline_seconds: float,
+) -> Outcome:
+    """Send one invocation and wait for its outcome; for callers that have a task of their own.
+
+    If the wait is cancelled, so is the invocation.
+    """
+    outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+    def done(told: Outcome) -> None:
+        if not outcome.done():
+            outcome.set_result(told)
+
+    handle = invocations.invoke(
+        deployment, fields, prefer=None, deadline_seconds=deadline_seconds, done=done
+    )
+    try:
+        return await outcome
+    except asyncio.CancelledError:
+        handle.cancel("client_gone")
+        raise

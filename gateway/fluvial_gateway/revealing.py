@@ -15,7 +15,14 @@ from typing import Any, Final
 
 from fluvial.invocations import RevealRequest
 from fluvial_gateway.auth import Principal, Scope
-from fluvial_gateway.invocations import Answered, Invocations, Lost, Outcome, Unavailable
+from fluvial_gateway.invocations import (
+    Answered,
+    Invocations,
+    Lost,
+    Outcome,
+    Unavailable,
+    outcome_of,
+)
 from fluvial_gateway.problems import ProblemError
 from fluvial_queue.contract import RunRecord
 
@@ -72,24 +79,12 @@ class Revealer:
         request = RevealRequest(
             run_id=run.run_id, app=run.app, workflow=run.workflow, events=events
         )
-        answered: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-
-        def done(outcome: Outcome) -> None:
-            if not answered.done():
-                answered.set_result(outcome)
-
-        handle = self._invocations.invoke(
+        return await outcome_of(
+            self._invocations,
             run.deployment,
             request.to_frame_fields(),
-            prefer=None,
             deadline_seconds=self._deadline_seconds,
-            done=done,
         )
-        try:
-            return await answered
-        except asyncio.CancelledError:
-            handle.cancel("client_gone")
-            raise
 
 
 def readable(text: str) -> Any:

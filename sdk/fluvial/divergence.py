@@ -86,8 +86,12 @@ class Witness(Journal):
 
     def put_opening(self, operation: Operation) -> None:
         self._here = self._asked_at.pop(operation, None)
-        super().put_opening(operation)
+        self.match(operation.opens, operation.id, operation.opening_meta())
+        self.saw(operation, self._here)
         self._here = None
+
+    def saw(self, operation: Operation, place: Place | None) -> None:
+        """An operation has matched its record; `place` asks for it."""
 
     def match(self, event_type: EventType, operation_id: int, meta: dict[str, Any]) -> None:
         recorded = self.upcoming
@@ -100,9 +104,11 @@ class Witness(Journal):
             raise
         self._matched.append(now)
 
-    def match_last(self, event_type: EventType, error: BaseException | None) -> None:
+    def match_last(
+        self, event_type: EventType, error: BaseException | None, plaintext: bytes | None
+    ) -> None:
         self._here = None if error is None else place_of_error(error)
-        super().match_last(event_type, error)
+        super().match_last(event_type, error, plaintext)
 
     def note_silence(self, coroutine: Any) -> None:
         """Say where the workflow waits, that should have asked for what the log recorded next."""

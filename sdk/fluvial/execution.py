@@ -229,7 +229,7 @@ class Execution:
     ) -> None:
         self.is_over = True
         if self.journal.is_replaying:
-            self.journal.match_last(event_type, error)
+            self.journal.match_last(event_type, error, None if secret is None else secret[1])
             return
         payload = b"" if secret is None else self._keys.seal(secret[1], secret[0])
         try:

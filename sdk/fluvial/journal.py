@@ -261,8 +261,13 @@ class Journal:
                 f" {describe(event_type, operation_id, meta)}{_ADVICE}"
             )
 
-    def match_last(self, event_type: EventType, error: BaseException | None) -> None:
-        """Compare the event that ends the run while replaying; `error`: what has failed it."""
+    def match_last(
+        self, event_type: EventType, error: BaseException | None, plaintext: bytes | None
+    ) -> None:
+        """Compare the event that ends the run while replaying.
+
+        `error` has failed it; `plaintext` would be sealed into the event.
+        """
         self.match(event_type, 0, {})
 
 

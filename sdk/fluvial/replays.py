@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from fluvial.audit import Auditor
+from fluvial.checks import CheckReport, CheckRequest
 from fluvial.context import current_invocation
-from fluvial.divergence import Witness
-from fluvial.errors import FluvialError, NondeterminismError, WireError
+from fluvial.divergence import Difference, Witness
+from fluvial.errors import DecryptionError, FluvialError, NondeterminismError, WireError
 from fluvial.events import INPUTS, OUTPUTS, EventType, unpack_event
 from fluvial.execution import Execution, Input
 from fluvial.invocations import TurnRequest
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
 _INPUT_TYPES: Final = frozenset(int(t) for t in INPUTS)
 _PATCHED: Final = int(EventType.PATCHED)
 _COMPARED_TYPES: Final = frozenset(int(t) for t in OUTPUTS) - {_PATCHED}
+_AUDITED_TYPES: Final = frozenset({int(EventType.STEP_SCHEDULED), int(EventType.RUN_COMPLETED)})
+
+Replayed = TurnRequest | CheckRequest
 
 
 class Replays:
@@ -39,7 +45,7 @@ class Replays:
             DecryptionError, WireError: the log cannot be read.
         """
         log = _Log(request.events)
-        journal = Journal(self._run_keys(request), log.recorded, log.patches)
+        journal = Journal(self._run_keys(request), *log.outputs)
         execution = self._begin(request, log, journal)
         try:
             feed(execution, log.inputs[: request.consumed])
@@ -52,29 +58,52 @@ class Replays:
             raise
         return execution
 
-    def explain(self, request: TurnRequest) -> str:
-        """Replay a log that has diverged once more and say how; "" where it does not show."""
+    def check(self, request: CheckRequest) -> CheckReport:
+        """Replay the consumed inputs of a log, propose nothing, and report."""
         try:
             log = _Log(request.events)
-            witness = Witness(self._run_keys(request), log.recorded, log.patches)
-            with origins_tracked():
-                self._watch(request, log, witness)
-        except FluvialError:
-            return ""  # what was wrong with it was told before
-        return "" if witness.difference is None else witness.difference.explanation()
+            self._go_through(request, log, Journal(self._run_keys(request), *log.outputs))
+            warnings = self._warnings(request, log) if request.compares_values else ()
+        except NondeterminismError as error:
+            difference = self.difference(request)
+            detail = str(error) if difference is None else str(difference)
+            return CheckReport(verdict="diverged", detail=detail)
+        except (DecryptionError, WireError) as error:
+            return CheckReport(verdict="unreadable", detail=str(error))
+        return CheckReport(verdict="ok", warnings=warnings)
 
-    def _watch(self, request: TurnRequest, log: _Log, witness: Witness) -> None:
-        execution = self._begin(request, log, witness)
+    def difference(self, request: Replayed) -> Difference | None:
+        """Replay a log that has diverged once more, to see where; None: it does not show."""
+        try:
+            log = _Log(request.events)
+            witness = Witness(self._run_keys(request), *log.outputs)
+            with origins_tracked(), suppress(NondeterminismError):
+                self._go_through(request, log, witness)
+        except FluvialError:
+            return None  # what was wrong with it was told before
+        return witness.difference
+
+    def _warnings(self, request: CheckRequest, log: _Log) -> Sequence[str]:
+        auditor = Auditor(self._run_keys(request), *log.outputs, sealed=log.sealed())
+        with origins_tracked():
+            self._go_through(request, log, auditor)
+        return auditor.warnings
+
+    def _go_through(self, request: Replayed, log: _Log, journal: Journal) -> None:
+        """Replay the consumed inputs; it must end where the log does."""
+        execution = self._begin(request, log, journal)
         try:
             feed(execution, log.inputs[: request.consumed])
             if not execution.is_over:
-                witness.check_complete()
+                journal.check_complete()
         except NondeterminismError:
-            witness.note_silence(execution.coroutine)
+            if isinstance(journal, Witness):
+                journal.note_silence(execution.coroutine)
+            raise
         finally:
             execution.close()
 
-    def _begin(self, request: TurnRequest, log: _Log, journal: Journal) -> Execution:
+    def _begin(self, request: Replayed, log: _Log, journal: Journal) -> Execution:
         workflow = self._registry.workflows.get(request.workflow)
         if workflow is None:
             raise NondeterminismError(f"this deployment has no workflow {request.workflow!r}")
@@ -86,7 +115,7 @@ class Replays:
         )
         return Execution(workflow, scope, self._run_keys(request), journal)
 
-    def _run_keys(self, request: TurnRequest) -> RunKeys:
+    def _run_keys(self, request: Replayed) -> RunKeys:
         return self._keys.for_run(request.run_id)
 
 
@@ -108,9 +137,16 @@ class _Log:
     """
 
     def __init__(self, encoded: Iterable[bytes]) -> None:
-        events = [unpack_event(event) for event in encoded]
-        self.inputs = [event for event in events if event[0] in _INPUT_TYPES]
-        self.recorded: list[Recorded] = [
-            (e[0], e[2], e[4]) for e in events if e[0] in _COMPARED_TYPES
-        ]
-        self.patches = [str(e[4].get("patch")) for e in events if e[0] == _PATCHED]
+        self._events = [unpack_event(event) for event in encoded]
+        self.inputs = [event for event in self._events if event[0] in _INPUT_TYPES]
+
+    @property
+    def outputs(self) -> tuple[list[Recorded], list[str]]:
+        """What a journal compares with, and the patches that were taken."""
+        events = self._events
+        recorded = [(e[0], e[2], e[4]) for e in events if e[0] in _COMPARED_TYPES]
+        return recorded, [str(e[4].get("patch")) for e in events if e[0] == _PATCHED]
+
+    def sealed(self) -> dict[int, bytes]:
+        """The recorded arguments of steps by their ids; the run's result by 0."""
+        return {e[2]: e[3] for e in self._events if e[0] in _AUDITED_TYPES}

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from fluvial import guards
 from fluvial.attempts import Attempts
+from fluvial.checks import CheckReport, CheckRequest
 from fluvial.context import current_invocation
 from fluvial.errors import DecryptionError, FluvialError, NondeterminismError, WireError
 from fluvial.events import EventType, decode_event, pack_event, unpack_event
@@ -122,6 +123,10 @@ class LiveRuns:
                 )
         return Answer(outcome="ok", events=(event,))
 
+    def check(self, request: CheckRequest) -> CheckReport:
+        """Replay a run's log and report; live runs and the run itself are left alone."""
+        return self._replays.check(request)
+
     def reveal(self, request: RevealRequest) -> list[str | None]:
         """Return a text for people per event; None for an event without payload."""
         reader = PayloadReader(self._keys.for_run(request.run_id))
@@ -137,10 +142,10 @@ class LiveRuns:
             self._drop(run_id)
 
     def _reason(self, request: TurnRequest, error: FluvialError) -> str:
-        explained = ""
+        difference = None
         if request.turn_id is None and isinstance(error, NondeterminismError):
-            explained = self._replays.explain(request)
-        return explained or str(error)
+            difference = self._replays.difference(request)
+        return str(error) if difference is None else difference.explanation()
 
     def _carry(self, request: StepRequest, outcome: Input, verdict: Verdict) -> Answer | None:
         execution = self._live.get(request.run_id)

@@ -15,7 +15,13 @@ from fluvial_gateway.aliases import Aliases
 from fluvial_gateway.auth import Scope
 from fluvial_gateway.catalogue import Catalogue
 from fluvial_gateway.control.operations import Body, Call, Operation, Parameter, Reply, Upload
-from fluvial_gateway.control.parameters import APP, APP_IN_PATH, limit
+from fluvial_gateway.control.parameters import (
+    APP,
+    APP_IN_PATH,
+    DEPLOYMENT_ID,
+    DEPLOYMENT_IN_PATH,
+    limit,
+)
 from fluvial_gateway.control.reading import refuse_large
 from fluvial_gateway.control.schemas import array, obj, text
 from fluvial_gateway.control.streaming import GeneratedResponse, json_line
@@ -38,7 +44,6 @@ _ARCHIVE: Final = "application/zstd"
 _LINES: Final = "application/x-ndjson"
 _DIGEST: Final = "x-fluvial-bundle-digest"
 _READERS: Final = (Scope.DEPLOY, Scope.RUNS_READ)
-_DEPLOYMENT_ID: Final = text("dpl_…", pattern="dpl_[0-9a-z]{24}")
 
 
 class DeployingOperations:
@@ -114,7 +119,7 @@ class DeployingOperations:
                 summary="Show a deployment",
                 handler=self.get_deployment,
                 scopes=_READERS,
-                parameters=(Parameter("id", "path", _DEPLOYMENT_ID, "The deployment's id."),),
+                parameters=(DEPLOYMENT_IN_PATH,),
                 replies={200: Reply("The deployment.", DEPLOYMENT)},
                 problems=("deployment_not_found",),
             ),
@@ -146,7 +151,7 @@ class DeployingOperations:
                 handler=self.promote,
                 scopes=(Scope.DEPLOY,),
                 parameters=(APP_IN_PATH,),
-                body=Body(obj({"deployment": _DEPLOYMENT_ID}, required=["deployment"])),
+                body=Body(obj({"deployment": DEPLOYMENT_ID}, required=["deployment"])),
                 replies={200: Reply("The app with its new alias.", APP_SCHEMA)},
                 problems=("app_not_found", "deployment_not_found", "alias_conflict"),
             ),

@@ -16,6 +16,8 @@ APP: Final = Parameter(
     "app", "query", text(pattern=APP_NAME.pattern), "Only what belongs to this app."
 )
 RUN_IN_PATH: Final = Parameter("id", "path", text(maxLength=64), "The run's id, run_….")
+DEPLOYMENT_ID: Final = text("dpl_…", pattern="dpl_[0-9a-z]{24}")
+DEPLOYMENT_IN_PATH: Final = Parameter("id", "path", DEPLOYMENT_ID, "The deployment's id.")
 DATA: Final = Parameter(
     "data",
     "query",

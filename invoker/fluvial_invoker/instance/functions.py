@@ -1,4 +1,4 @@
-"""What this instance can execute: its HTTP app, and turns, steps and reveals of its workflows.
+"""What this instance can execute: its HTTP app, and turns, steps, reveals and checks of workflows.
 
 A turn is CPU only, so it runs where its frame arrives: no task, no admission slot held. A step is
 an invocation like an HTTP request, with a task of its own.
@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final, Protocol
 
 import msgpack
 
+from fluvial.checks import CHECK, CheckReport, CheckRequest
 from fluvial.context import InvocationKind, activate
 from fluvial.encryption import AppKeys
 from fluvial.errors import WireError
@@ -33,6 +34,7 @@ class Runs(Protocol):
     def turn(self, request: TurnRequest, /) -> Answer: ...
     async def step(self, request: StepRequest, /) -> Answer: ...
     def reveal(self, request: RevealRequest, /) -> Sequence[str | None]: ...
+    def check(self, request: CheckRequest, /) -> CheckReport: ...
     def forget(self, run_ids: Sequence[str], /) -> None: ...
 
 
@@ -82,6 +84,8 @@ class Functions:
                 self._turn(conversation, TurnRequest.from_frame(meta, body), link)
             case "reveal":
                 self._reveal(conversation, RevealRequest.from_frame(meta, body), link)
+            case _ if kind == CHECK:
+                self._check(conversation, CheckRequest.from_frame(meta, body), link)
             case _:
                 raise WireError(f"unknown kind of invocation {kind!r}")
         return None
@@ -114,6 +118,25 @@ class Functions:
         except Exception as error:  # noqa: BLE001 - one run's failure is not its neighbours'
             report_exception(error, meter, "a turn failed inside the runtime")
             return Answer(outcome="diverged", reason=f"runtime error: {type(error).__name__}")
+        finally:
+            end_output(meter)
+            meter.settle()
+
+    def _check(self, conversation: int, request: CheckRequest, link: Link) -> None:
+        meter = Meter(None, request.run_id)
+        outcome, body = "diverged", b""
+        try:
+            body = Context().run(self._replay, meter, request, link).to_body()
+            outcome = "ok"
+        except Exception as error:  # noqa: BLE001 - reported to the person who asked
+            report_exception(error, meter, "a check failed inside the runtime")
+        link.write(pack(_ANSWER, conversation, outcome, {}, meter.cpu_us, body=body))
+
+    def _replay(self, meter: Meter, request: CheckRequest, link: Link) -> CheckReport:
+        current.set(meter)
+        activate(link.platform.describe("", "turn", 1, 0.0), link.platform)
+        try:
+            return self._runs.check(request)
         finally:
             end_output(meter)
             meter.settle()

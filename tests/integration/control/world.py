@@ -15,10 +15,11 @@ from typing import Any, TypeVar
 import httpx
 from starlette.applications import Starlette
 
+from fluvial.checks import CheckReport, CheckRequest
 from fluvial.encryption import AppKeys
 from fluvial.events import Event, EventType, decode_event
 from fluvial.ids import partition_of
-from fluvial.invocations import Answer, RevealRequest
+from fluvial.invocations import Answer, RevealRequest, unpack_list
 from fluvial.manifest import InstanceSettings
 from fluvial.sealing import Binding
 from fluvial_gateway.aliases import Aliases
@@ -27,6 +28,7 @@ from fluvial_gateway.builder_client import BuildReport, BuildRequest
 from fluvial_gateway.calls import Calls
 from fluvial_gateway.catalogue import Catalogue
 from fluvial_gateway.control.application import control_app
+from fluvial_gateway.control.checking import CheckingOperations
 from fluvial_gateway.control.deploying import DeployingOperations
 from fluvial_gateway.control.operating import About, PlatformOperations
 from fluvial_gateway.control.operations import Operation
@@ -42,6 +44,7 @@ from fluvial_gateway.invoker_client import AppPublicKey, Survey
 from fluvial_gateway.metrics import Metrics
 from fluvial_gateway.occupancy import Occupied
 from fluvial_gateway.problems import ProblemError
+from fluvial_gateway.replay_checks import ReplayChecks
 from fluvial_gateway.revealing import Revealer
 from fluvial_gateway.routes import RouteTable
 from fluvial_gateway.runs import Runs
@@ -182,11 +185,13 @@ class FakeHandle:
 
 
 class FakeInvocations:
-    """Instances that reveal: payloads in these tests are JSON in clear."""
+    """Instances that reveal, and check: payloads in these tests are JSON in clear."""
 
     def __init__(self) -> None:
         self.outcome: Outcome | None = None
         self.requests: list[RevealRequest] = []
+        self.checks: list[tuple[str, CheckRequest]] = []  # the deployment, and what it was asked
+        self.reports: dict[str, Outcome | CheckReport] = {}  # by run id; the others are ok
         self.is_silent = False
         self.handle = FakeHandle()
 
@@ -201,6 +206,14 @@ class FakeInvocations:
         subject: Subject | None = None,
     ) -> FakeHandle:
         kind, meta, body = fields
+        if kind == "check":
+            check = CheckRequest.from_frame(meta, body)
+            self.checks.append((deployment, check))
+            found = self.reports.get(check.run_id, CheckReport(verdict="ok"))
+            outcome = _reported(found) if isinstance(found, CheckReport) else found
+            if not self.is_silent:
+                asyncio.get_running_loop().call_soon(done, outcome)
+            return self.handle
         assert kind == "reveal"
         request = RevealRequest.from_frame(meta, body)
         self.requests.append(request)
@@ -294,6 +307,9 @@ class World:
             *deploying.operations(),
             *RunningOperations(self.runs, self.hooks).operations(),
             *reading.operations(),
+            *CheckingOperations(
+                self.catalogue, ReplayChecks(self.runs, self.invocations), self.waits
+            ).operations(),
             *self.platform.operations(),
         ]
 
@@ -335,6 +351,7 @@ class World:
         status: RunStatus,
         hooks: tuple[str, ...] = (),
         reason: str | None = None,
+        turn: bytes | None = None,
     ) -> None:
         """Commit events to a run, as its owner would."""
         partition = partition_of(run_id)
@@ -352,6 +369,7 @@ class World:
             open_hooks=tuple((token, number) for number, token in enumerate(hooks, 1)),
             status=status,
             reason=reason,
+            turn=turn,
         )
         reply = await self.store.commit(self._leases[partition], [entry])
         assert reply.answers[0].outcome is CommitOutcome.OK
@@ -405,6 +423,11 @@ def client_of(world: World, token: str | None) -> httpx.AsyncClient:
 def lines(response: httpx.Response) -> list[dict[str, Any]]:
     """The objects of a newline-delimited answer."""
     return [json.loads(line) for line in response.text.splitlines()]
+
+
+def _reported(report: CheckReport) -> Outcome:
+    texts = unpack_list(report.to_body(), at_most=100)
+    return Answered("ins_1", Answer(outcome="ok"), 10, texts)
 
 
 def _revealed(request: RevealRequest) -> Outcome:
