@@ -118,7 +118,10 @@ class Flights:
         self._send(job, self._turn_fields(job, events))
 
     def _turn_fields(self, job: Job, events: Sequence[bytes]) -> tuple[str, dict[str, Any], bytes]:
-        return turn_request(job, events, self._around.clock.now_ms()).to_frame_fields()
+        around = self._around
+        return turn_request(
+            job, events, around.clock.now_ms(), partitions=around.store.partitions
+        ).to_frame_fields()
 
     def _step_fields(self, job: Job) -> tuple[str, dict[str, Any], bytes]:
         invocation = self._around.invocation_ids.new(time.monotonic())

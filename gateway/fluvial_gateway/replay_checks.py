@@ -170,6 +170,7 @@ class ReplayChecks:
                 consumed=unpack_turn(run.turn)[0] if run.turn else 0,
                 compares_values=wanted.compares_values,
                 events=events,
+                partitions=self._runs.partitions,
             )
             outcome = await outcome_of(
                 self._invocations,

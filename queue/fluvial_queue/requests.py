@@ -8,8 +8,10 @@ from fluvial.invocations import StepRequest, TurnRequest
 from fluvial_queue.jobs import Job
 
 
-def turn_request(job: Job, events: Sequence[bytes], now_ms: int) -> TurnRequest:
-    """Return the request of a turn: for a replay `events` is the log, else the new inputs."""
+def turn_request(job: Job, events: Sequence[bytes], now_ms: int, *, partitions: int) -> TurnRequest:
+    """Return the request of a turn: for a replay `events` is the log, else the new inputs.
+
+    `partitions`: how many the store has."""
     view = job.view
     return TurnRequest(
         run_id=view.run_id,
@@ -19,6 +21,7 @@ def turn_request(job: Job, events: Sequence[bytes], now_ms: int) -> TurnRequest:
         consumed=view.consumed,
         now_ms=now_ms,
         events=events,
+        partitions=partitions,
     )
 
 

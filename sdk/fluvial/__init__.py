@@ -1,6 +1,9 @@
 """Fluvial: durable workflows and serverless functions in plain Python."""
 
+from fluvial.annotations import publish, set_tags
+from fluvial.children import ChildRun
 from fluvial.context import Invocation, Metadata, context, metadata
+from fluvial.continuing import continue_as_new
 from fluvial.determinism import now, random, uuid4
 from fluvial.errors import (
     DecryptionError,
@@ -26,15 +29,18 @@ from fluvial.errors import (
 )
 from fluvial.hooks import Hook
 from fluvial.idempotency import idempotent, next_idempotency_key
+from fluvial.options import StartOptions
 from fluvial.patches import patched
-from fluvial.runs import Run, RunEvent, get_run, resume_hook, start
+from fluvial.runs import Run, RunEvent, get_run, resume_hook
 from fluvial.sleeping import sleep
+from fluvial.starting import execute, start
 from fluvial.step_settings import Backoff
 from fluvial.steps import Step, step
 from fluvial.workflows import Workflow, workflow
 
 __all__ = [
     "Backoff",
+    "ChildRun",
     "DecryptionError",
     "FatalError",
     "FluvialError",
@@ -56,6 +62,7 @@ __all__ = [
     "RunTerminatedError",
     "SerializationError",
     "StartConflictError",
+    "StartOptions",
     "Step",
     "StepFailedError",
     "UnavailableError",
@@ -63,14 +70,18 @@ __all__ = [
     "Workflow",
     "WorkflowSandboxError",
     "context",
+    "continue_as_new",
+    "execute",
     "get_run",
     "idempotent",
     "metadata",
     "next_idempotency_key",
     "now",
     "patched",
+    "publish",
     "random",
     "resume_hook",
+    "set_tags",
     "sleep",
     "start",
     "step",

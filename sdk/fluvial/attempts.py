@@ -10,8 +10,8 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from fluvial.attempt_scope import AttemptScope, current_attempt
+from fluvial.error_payloads import decode_error
 from fluvial.errors import DecryptionError, FatalError, SerializationError
-from fluvial.execution import decode_error
 from fluvial.invocations import StepRequest
 from fluvial.registry import Registry
 from fluvial.threads import Threads

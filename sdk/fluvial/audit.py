@@ -45,11 +45,10 @@ class Auditor(Witness):
 
     def saw(self, operation: Operation, place: Place | None) -> None:
         sealed = self._sealed.get(operation.id)
-        secret = operation.take_plaintext()
-        if sealed is None or secret is None:
+        plaintext = operation.take_plaintext()
+        if sealed is None or plaintext is None:
             return
-        kind, plaintext = secret
-        if not _are_equal(plaintext, self._keys_of_run.open(sealed, kind, operation.id)):
+        if not _are_equal(plaintext, operation.unseal(self._keys_of_run, sealed)):
             where = "" if place is None else f" at {place}"
             what = describe(operation.opens, operation.id, operation.opening_meta())
             self._warn(f"{what}{where}: called with other arguments than recorded")

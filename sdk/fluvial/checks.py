@@ -40,6 +40,7 @@ class CheckRequest:
     consumed: int
     compares_values: bool  # the arguments of steps and the result too; differences are warnings
     events: Sequence[bytes]
+    partitions: int = 1  # of the store
 
     def to_frame_fields(self) -> tuple[str, dict[str, Any], bytes]:
         meta = {
@@ -48,6 +49,7 @@ class CheckRequest:
             "workflow": self.workflow,
             "consumed": self.consumed,
             "values": self.compares_values,
+            "partitions": self.partitions,
         }
         return CHECK, meta, pack_events(self.events)
 
@@ -60,6 +62,7 @@ class CheckRequest:
             consumed=meta["consumed"],
             compares_values=meta["values"],
             events=unpack_events(body),
+            partitions=meta.get("partitions", 1),
         )
 
 

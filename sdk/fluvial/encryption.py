@@ -56,6 +56,10 @@ class RunKeys:
         self._head = envelope_head(UNDER_RUN_KEY, owner.current)
         self._aad = self._head + self._prefix
 
+    def of(self, run_id: str) -> RunKeys:
+        """Return the keys of another run of the same app."""
+        return self._owner.for_run(run_id)
+
     def seal(
         self, plaintext: bytes, kind: Kind, correlation: int | str = 0, index: int = 0
     ) -> bytes:

@@ -10,16 +10,19 @@ import asyncio
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from fluvial.codec import decode, encode
+from fluvial.children import ChildOperation
+from fluvial.codec import encode
+from fluvial.continuing import Continuation
+from fluvial.error_payloads import decode_error, describe_error, encode_error
 from fluvial.errors import (
     FluvialError,
     NondeterminismError,
-    RemoteError,
     SerializationError,
     StepFailedError,
 )
 from fluvial.events import EventType
 from fluvial.hooks import HookOperation
+from fluvial.ids import continued_run_id
 from fluvial.journal import Journal, Operation, TurnTooLargeError
 from fluvial.loop import TimerOperation, new_loop
 from fluvial.scope import RunScope
@@ -143,7 +146,7 @@ class Execution:
                 return
         elif isinstance(operation, TimerOperation) and event_type == EventType.TIMER_FIRED:
             self.journal.finish(operation)
-            self.loop.fire(operation)
+            self.loop.fire(operation, early=bool(given[4].get("early")))
             return
         elif isinstance(operation, HookOperation):
             if event_type == EventType.HOOK_RECEIVED:
@@ -152,6 +155,14 @@ class Execution:
             if event_type == EventType.HOOK_CONFLICT:
                 self.journal.finish(operation)
                 operation.refuse()
+                return
+        elif isinstance(operation, ChildOperation):
+            self.journal.finish(operation)
+            if event_type == EventType.CHILD_COMPLETED:
+                operation.complete(self._keys, given[3], given[4])
+                return
+            if event_type == EventType.CHILD_FAILED:
+                operation.end_badly(self._keys, given[3], given[4])
                 return
         raise NondeterminismError(
             f"the log has {EventType(event_type).name} for operation {operation.id}, which is a"
@@ -188,12 +199,14 @@ class Execution:
 
     def _go_on(self) -> None:
         try:
-            if not self.is_over:
+            while not self.is_over:
                 self.loop.run_until_idle()
-            if self._task is not None and self._task.done():
-                self._finish(self._task)
-            else:
+                if self._task is not None and self._task.done():
+                    self._finish(self._task)
+                    break
                 self.journal.settle()
+                if self.loop.is_idle:  # what was settled may have been announced to who waits
+                    break
         except NondeterminismError:
             raise
         except FluvialError as error:  # the workflow loops, or asks for too much
@@ -206,6 +219,9 @@ class Execution:
             self._end(EventType.RUN_CANCELLED, {}, None)
             return
         error = task.exception()
+        if isinstance(error, Continuation):
+            self._continue(error)
+            return
         if error is None:
             try:
                 plaintext = encode(task.result(), "result")
@@ -215,6 +231,15 @@ class Execution:
                 self._end(EventType.RUN_COMPLETED, {}, ("result", plaintext))
             return
         self._fail(error, error.code if isinstance(error, FluvialError) else "exception")
+
+    def _continue(self, continuation: Continuation) -> None:
+        run_id = continued_run_id(self.loop.scope.run_id)
+        meta = {"run": run_id, **({"deployment": "latest"} if continuation.latest else {})}
+        if self.journal.is_replaying:
+            self._end(EventType.RUN_CONTINUED, meta, None)
+            return
+        sealed = self._keys.of(run_id).seal(continuation.plaintext, "input")
+        self._end(EventType.RUN_CONTINUED, meta, None, payload=sealed)
 
     def _fail(self, error: BaseException, reason: str) -> None:
         meta = {"reason": reason}
@@ -226,38 +251,16 @@ class Execution:
         meta: dict[str, Any],
         secret: tuple[Literal["result", "error"], bytes] | None,
         error: BaseException | None = None,
+        payload: bytes = b"",
     ) -> None:
         self.is_over = True
         if self.journal.is_replaying:
             self.journal.match_last(event_type, error, None if secret is None else secret[1])
             return
-        payload = b"" if secret is None else self._keys.seal(secret[1], secret[0])
+        if secret is not None:
+            payload = self._keys.seal(secret[1], secret[0])
         try:
             self.journal.write(event_type, 0, payload, meta)
         except TurnTooLargeError:
             self.journal.take_outputs()
             self.journal.write(event_type, 0, payload, meta)
-
-
-def encode_error(error: BaseException) -> bytes:
-    """Return the plaintext of an error; one that is too large is cut down to class and text."""
-    try:
-        return encode(error, "error")
-    except SerializationError:
-        return encode(RemoteError(type(error).__qualname__, str(error)[:1000]), "error")
-
-
-def decode_error(plaintext: bytes | None) -> BaseException | None:
-    """Return the error of a plaintext; None where there is none."""
-    if not plaintext:
-        return None
-    error = decode(plaintext, where="error")
-    return error if isinstance(error, BaseException) else RemoteError("error", str(error))
-
-
-def describe_error(error: BaseException) -> str:
-    """Class and text of an error in one line."""
-    if isinstance(error, RemoteError):
-        return str(error)
-    text = str(error)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

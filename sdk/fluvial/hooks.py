@@ -13,6 +13,7 @@ from fluvial.codec import decode
 from fluvial.errors import (
     HookConflictError,
     InvalidRequestError,
+    NondeterminismError,
     NotInWorkflowError,
     SerializationError,
 )
@@ -31,12 +32,14 @@ MAX_TOKEN_BYTES: Final = 256
 class HookOperation(Operation):
     """An open hook of a workflow."""
 
-    __slots__ = ("chosen", "conflict", "payloads", "shape", "token", "wanted")
+    __slots__ = ("chosen", "conflict", "known", "payloads", "shape", "token", "wanted")
     opens = EventType.HOOK_OPENED
     closes = EventType.HOOK_CLOSED
+    announces = True
 
-    def __init__(self, token: str, chosen: bool, wanted: Any) -> None:
+    def __init__(self, loop: WorkflowLoop, token: str, chosen: bool, wanted: Any) -> None:
         super().__init__()
+        self.known: asyncio.Future[None] = asyncio.Future(loop=loop)
         self.token = token
         self.chosen = chosen
         self.wanted = wanted
@@ -50,6 +53,16 @@ class HookOperation(Operation):
 
     def closing_meta(self) -> dict[str, Any]:
         return {"token": self.token}
+
+    def announced(self, meta: dict[str, Any]) -> None:
+        """The log's token is the hook's: a forked run goes on with those of its origin."""
+        if self.chosen and meta["token"] != self.token:
+            raise NondeterminismError(
+                f"the log recorded another token for the hook of operation {self.id}: a chosen"
+                " token must depend on nothing but the workflow's input and results"
+            )
+        self.token = str(meta["token"])
+        self.known.set_result(None)
 
     def receive(self, plaintext: bytes) -> None:
         """Hand a payload to whoever waits, in the order of the log."""
@@ -123,8 +136,13 @@ class Hook(Generic[T]):
             raise HookConflictError(token)
         loop.scope.open_tokens.add(token)
         self._loop = loop
-        self._operation = HookOperation(token, chosen, self._payload_type)
-        loop.journal.ask(self._operation)
+        self._operation = operation = HookOperation(loop, token, chosen, self._payload_type)
+        loop.journal.ask(operation)
+        try:
+            await operation.known
+        except BaseException:
+            self._close()
+            raise
         return self
 
     async def __aexit__(
@@ -133,6 +151,9 @@ class Hook(Generic[T]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._close()
+
+    def _close(self) -> None:
         if self._loop is not None and self._operation is not None:
             self._loop.scope.open_tokens.discard(self._operation.token)
             self._loop.journal.withdraw(self._operation)

@@ -49,6 +49,7 @@ class TurnRequest:
     consumed: int  # how many inputs of the log earlier turns have consumed
     now_ms: int  # the store's time at dispatch
     events: Sequence[bytes]
+    partitions: int = 1  # of the store; the ids of child runs need it
 
     def to_frame_fields(self) -> tuple[str, dict[str, Any], bytes]:
         meta = {
@@ -58,6 +59,7 @@ class TurnRequest:
             "turn": self.turn_id,
             "consumed": self.consumed,
             "now": self.now_ms,
+            "partitions": self.partitions,
         }
         return "turn", meta, pack_events(self.events)
 
@@ -71,6 +73,7 @@ class TurnRequest:
             consumed=meta["consumed"],
             now_ms=meta["now"],
             events=unpack_events(body),
+            partitions=meta.get("partitions", 1),
         )
 
 

@@ -17,7 +17,7 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from fluvial.errors import FluvialError, NondeterminismError
 from fluvial.events import EventType, pack_event
@@ -43,11 +43,18 @@ class TurnTooLargeError(FluvialError):
 
 
 class Operation:
-    """Something durable that a workflow asked for; subclasses say how it is written down."""
+    """Something durable that a workflow asked for; subclasses say how it is written down.
+
+    `is_numbered`: it gets an id, and stays open until its end. Without, it is said and done: an
+    event of the run itself.
+    `announces`: `announced` is called once its event is written down or has been compared.
+    """
 
     __slots__ = ("id", "is_open")
     opens: ClassVar[EventType]
     closes: ClassVar[EventType]
+    is_numbered: ClassVar[bool] = True
+    announces: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self.id = 0  # given when it is settled
@@ -61,9 +68,20 @@ class Operation:
         """The meta of the event with which the workflow gives it up."""
         return {}
 
-    def take_plaintext(self) -> tuple[Literal["step_input"], bytes] | None:
+    def take_plaintext(self) -> bytes | None:
         """What must be sealed into the opening event; it is asked for once."""
         return None
+
+    def seal(self, keys: RunKeys, plaintext: bytes) -> bytes:
+        """Return the sealed form of what `take_plaintext` gave."""
+        return keys.seal(plaintext, "step_input", self.id)
+
+    def unseal(self, keys: RunKeys, sealed: bytes) -> bytes:
+        """Return the plaintext of what `seal` made."""
+        return keys.open(sealed, "step_input", self.id)
+
+    def announced(self, meta: dict[str, Any]) -> None:
+        """Hear the meta of the opening event: on a replay, as the log recorded it."""
 
 
 class Journal:
@@ -164,14 +182,15 @@ class Journal:
             if closing:
                 self.put(operation.closes, operation.id, operation.closing_meta())
             elif operation.is_open:
-                self._count += 1
-                operation.id = self._count
-                self._open[self._count] = operation
+                if operation.is_numbered:
+                    self._count += 1
+                    operation.id = self._count
+                    self._open[self._count] = operation
                 self.put_opening(operation)
 
     def settle_last(self) -> None:
-        """As `settle`, when the workflow has returned: what it only asked for is dropped."""
-        self._asked = [entry for entry in self._asked if entry[1]]
+        """As `settle`, when the workflow has returned: what it only began is dropped."""
+        self._asked = [e for e in self._asked if e[1] or not e[0].is_numbered]
         self.settle()
 
     def put(self, event_type: EventType, operation_id: int, meta: dict[str, Any]) -> None:
@@ -231,15 +250,19 @@ class Journal:
     def put_opening(self, operation: Operation) -> None:
         """Write the event that opens an operation down, or compare it with the recorded one."""
         meta = operation.opening_meta()
-        secret = operation.take_plaintext()
+        plaintext = operation.take_plaintext()
         if self.is_replaying:
+            recorded = self.upcoming
             self.match(operation.opens, operation.id, meta)
-        elif secret is None:
+            if operation.announces and recorded is not None:
+                meta = recorded[2]
+        elif plaintext is None:
             self.write(operation.opens, operation.id, b"", meta)
         else:
-            kind, plaintext = secret
-            sealed = self._keys.seal(plaintext, kind, operation.id)
+            sealed = operation.seal(self._keys, plaintext)
             self.write(operation.opens, operation.id, sealed, meta)
+        if operation.announces:
+            operation.announced(meta)
 
     def match(self, event_type: EventType, operation_id: int, meta: dict[str, Any]) -> None:
         """Compare an output with the next one that the log recorded.
@@ -274,7 +297,9 @@ class Journal:
 _COMPARED: Final[dict[int, tuple[str, ...]]] = {
     EventType.STEP_SCHEDULED: ("name",),
     EventType.TIMER_SET: ("delay_ms",),
-    EventType.HOOK_OPENED: ("token", "chosen"),
+    EventType.HOOK_OPENED: ("chosen",),  # a made token is taken from the log: see `hooks`
+    EventType.CHILD_SCHEDULED: ("workflow",),
+    EventType.TAGS_SET: ("tags",),
 }
 
 
@@ -291,6 +316,8 @@ def describe(event_type: int, operation_id: int, meta: dict[str, Any]) -> str:
     detail = ""
     if event_type == EventType.STEP_SCHEDULED:
         detail = f" {meta.get('name')}"
+    elif event_type == EventType.CHILD_SCHEDULED:
+        detail = f" {meta.get('workflow')}"
     elif event_type == EventType.TIMER_SET:
         detail = f" {meta.get('delay_ms')} ms"
     place = f" (operation {operation_id})" if operation_id else ""

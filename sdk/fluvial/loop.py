@@ -18,6 +18,7 @@ import asyncio
 import logging
 import math
 import sys
+from asyncio import futures
 from asyncio.events import (
     _get_running_loop,  # pyright: ignore[reportPrivateUsage] - in asyncio's __all__
     _set_running_loop,  # pyright: ignore[reportPrivateUsage] - in asyncio's __all__
@@ -46,6 +47,8 @@ _EAGER_TASK_FACTORY: Final[Any] = getattr(asyncio, "eager_task_factory", None)  
 
 MAX_CALLBACKS: Final = 1_000_000  # between two idle moments; more is a loop that never waits
 MAX_CLOCK_READS: Final = 1_000_000  # between two idle moments; more waits for a clock that stands
+# What asyncio.sleep leaves to its timer: so a sleep is told from a timeout, which nobody wakes.
+_WAKE_SLEEPER: Final[Any] = vars(futures)["_set_result_unless_cancelled"]
 _ROUNDING_MS: Final = 0.001  # a float of Unix seconds is exact to about 0.0002 ms
 
 logger = logging.getLogger(__name__)
@@ -67,16 +70,19 @@ def current_loop() -> WorkflowLoop | None:
 class TimerOperation(Operation):
     """A durable timer."""
 
-    __slots__ = ("delay_ms", "timer")
+    __slots__ = ("delay_ms", "is_sleep", "timer")
     opens = EventType.TIMER_SET
     closes = EventType.TIMER_CANCELLED
 
-    def __init__(self, timer: DurableTimer, delay_ms: int) -> None:
+    def __init__(self, timer: DurableTimer, delay_ms: int, *, is_sleep: bool) -> None:
         super().__init__()
         self.timer = timer
         self.delay_ms = delay_ms
+        self.is_sleep = is_sleep
 
     def opening_meta(self) -> dict[str, Any]:
+        if self.is_sleep:
+            return {"delay_ms": self.delay_ms, "sleep": True}
         return {"delay_ms": self.delay_ms}
 
 
@@ -181,9 +187,16 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         """Move the clock forward; it never goes back."""
         self._seconds = max(self._seconds, seconds)
 
-    def fire(self, operation: TimerOperation) -> None:
-        """Let a timer's callback run; the clock is then at least at its time."""
-        self.advance(operation.timer.when())
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is left to run before the next input."""
+        return not self._ready
+
+    def fire(self, operation: TimerOperation, *, early: bool = False) -> None:
+        """Let a timer's callback run; unless it is `early`, the clock is then at least at its
+        time."""
+        if not early:
+            self.advance(operation.timer.when())
         self._ready.append(operation.timer)
 
     def halt(self, _task: object = None) -> None:
@@ -303,7 +316,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         if delay_ms <= 0:
             self._ready.append(timer)
         else:
-            timer.operation = TimerOperation(timer, delay_ms)
+            timer.operation = TimerOperation(timer, delay_ms, is_sleep=callback is _WAKE_SLEEPER)
             self.journal.ask(timer.operation)
         return timer
 

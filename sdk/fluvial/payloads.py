@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from fluvial.codec import decode, decode_bare
+from fluvial.error_payloads import describe_error
 from fluvial.errors import DecryptionError, SerializationError
 from fluvial.events import Event, EventType
-from fluvial.execution import describe_error
 
 if TYPE_CHECKING:
     from fluvial.encryption import RunKeys
@@ -24,7 +24,20 @@ _KINDS: dict[EventType, Kind] = {
     EventType.RUN_COMPLETED: "result",
     EventType.RUN_FAILED: "error",
     EventType.HOOK_RECEIVED: "hook",
+    EventType.STATE_PUBLISHED: "state",
+    EventType.CHILD_SCHEDULED: "input",
+    EventType.CHILD_COMPLETED: "result",
+    EventType.CHILD_FAILED: "error",
+    EventType.RUN_CONTINUED: "input",
 }
+_OF_OTHERS = frozenset(
+    {
+        EventType.CHILD_SCHEDULED,
+        EventType.CHILD_COMPLETED,
+        EventType.CHILD_FAILED,
+        EventType.RUN_CONTINUED,
+    }
+)  # sealed for the run that their meta names
 
 
 class PayloadReader:
@@ -52,6 +65,10 @@ class PayloadReader:
         if kind == "hook":
             token = self._tokens.get(event.id) or str(event.meta.get("token", ""))
             return self._keys.open(event.payload, kind, token)
+        if event.type in _OF_OTHERS:
+            return self._keys.of(str(event.meta.get("run", ""))).open(event.payload, kind)
+        if kind == "state":
+            return self._keys.open(event.payload, kind, 0, int(event.meta.get("number", 0)))
         index = int(event.meta.get("attempt", 1)) if kind == "step_error" else 0
         return self._keys.open(event.payload, kind, event.id, index)
 

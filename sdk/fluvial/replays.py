@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -109,11 +109,21 @@ class Replays:
             raise NondeterminismError(f"this deployment has no workflow {request.workflow!r}")
         if not log.inputs or log.inputs[0][0] != EventType.RUN_STARTED:
             raise WireError("the log does not begin with RUN_STARTED")
-        keys, run_id, sealed_input = self._keys, request.run_id, log.inputs[0][3]
         scope = RunScope(
-            run_id, request.app, request.workflow, lambda: keys.run_secret(run_id, sealed_input)
+            request.run_id,
+            request.app,
+            request.workflow,
+            self._secret(request.run_id, log.inputs[0]),
+            partitions=request.partitions,
         )
         return Execution(workflow, scope, self._run_keys(request), journal)
+
+    def _secret(self, run_id: str, started: Input) -> Callable[[], bytes]:
+        """Return what gives the seed of a run's chance: a forked run has that of its origin."""
+        keys, sealed_input, seed = self._keys, started[3], started[4].get("seed")
+        if seed is None:
+            return lambda: keys.run_secret(run_id, sealed_input)
+        return lambda: keys.derive(str(seed["key"]), "secret", str(seed["run"]))
 
     def _run_keys(self, request: Replayed) -> RunKeys:
         return self._keys.for_run(request.run_id)

@@ -1,4 +1,4 @@
-"""Runs, from outside a workflow: start them, look at them, wait for them, resume their hooks.
+"""Runs, from outside a workflow: look at them, wait for them, resume their hooks.
 
 These functions work inside invocations of deployed code (HTTP handlers and steps). They never hand
 plaintext to the platform: inputs and payloads are sealed here and results opened here.
@@ -6,13 +6,14 @@ plaintext to the platform: inputs and payloads are sealed here and results opene
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from fluvial.codec import encode
+from fluvial.codec import decode, encode
 from fluvial.context import platform
+from fluvial.error_payloads import decode_error, describe_error
 from fluvial.errors import (
     InvalidRequestError,
     RunCancelledError,
@@ -20,16 +21,19 @@ from fluvial.errors import (
     RunTerminatedError,
 )
 from fluvial.events import Event, EventType, decode_event
-from fluvial.execution import decode_error, describe_error
-from fluvial.ids import keyed_run_id
+from fluvial.ids import continued_run_id, keyed_run_id
 from fluvial.invocations import unpack_events
+from fluvial.options import check_tags
 from fluvial.payloads import PayloadReader
 from fluvial.ports import Platform
 from fluvial.scope import run_of_token
-from fluvial.shapes import ANY, Shape
-from fluvial.signatures import decode_result, encode_call
+from fluvial.shapes import ANY, Shape, shape_of
+from fluvial.signatures import decode_result
 from fluvial.unguarded import monotonic, random_bytes
 from fluvial.workflows import Workflow
+
+if TYPE_CHECKING:
+    from fluvial.encryption import RunKeys
 
 R = TypeVar("R")
 
@@ -50,11 +54,19 @@ class RunEvent:
 
 
 class Run(Generic[R]):
-    """One execution of a workflow. `status` is as of the last time the platform was asked."""
+    """One execution of a workflow. `status` is as of the last time the platform was asked.
 
-    def __init__(self, run_id: str, served_by: Platform, workflow: Workflow[..., R] | None) -> None:
+    A run that goes on as a new one (`continue_as_new`) and the runs it goes on as are one here: the
+    status and the result are those of the last one.
+    """
+
+    def __init__(
+        self, run_id: str, served_by: Platform | None, workflow: Workflow[..., R] | None
+    ) -> None:
         self.id = run_id
+        self.last_id = run_id  # of the run that goes on in its place, as far as is known
         self.status = "pending"
+        self.tags: dict[str, str] = {}
         self.workflow: str | None = workflow.name if workflow is not None else None
         self._platform = served_by
         self._shape: Shape = workflow.signature.result if workflow is not None else ANY
@@ -67,16 +79,24 @@ class Run(Generic[R]):
         """Whether the run has ended, as of the last time the platform was asked."""
         return self.status in _OVER
 
+    def _serving(self, what: str) -> Platform:
+        return self._platform if self._platform is not None else platform(f"Run.{what}")
+
     async def refresh(self) -> Run[R]:
         """Ask the platform how the run stands.
 
         Raises:
             RunNotFoundError: it never existed, or its retention is over.
         """
-        found, _ = await self._platform.call("run", {"run_id": self.id})
-        self.status = str(found["status"])
-        self.workflow = str(found["workflow"])
-        return self
+        served_by = self._serving("refresh")
+        while True:
+            found, _ = await served_by.call("run", {"run_id": self.last_id})
+            self.status = str(found["status"])
+            self.workflow = str(found["workflow"])
+            self.tags = dict(found.get("tags", {}))
+            if self.status != "continued":
+                return self
+            self.last_id = continued_run_id(self.last_id)
 
     async def result(self, timeout: float | None = None) -> R:  # noqa: ASYNC109 - part of the API
         """Wait for the run to end and return what it returned.
@@ -86,50 +106,85 @@ class Run(Generic[R]):
             RunCancelledError, RunTerminatedError: it was.
             TimeoutError: it has not ended after `timeout` seconds.
         """
+        served_by = self._serving("result")
         deadline = None if timeout is None else monotonic() + timeout
         while True:
             wait_ms = _WAIT_MS
             if deadline is not None:
                 wait_ms = max(0, min(wait_ms, round((deadline - monotonic()) * 1000)))
-            arguments = {"run_id": self.id, "wait_ms": wait_ms}
-            found, body = await self._platform.call("result", arguments)
+            arguments = {"run_id": self.last_id, "wait_ms": wait_ms}
+            found, body = await served_by.call("result", arguments)
             self.status = str(found["status"])
-            if self.done:
-                return self._outcome(decode_event(body))
+            if self.status == "continued":
+                self.last_id = continued_run_id(self.last_id)
+            elif self.done:
+                return self._outcome(served_by.keys.for_run(self.last_id), decode_event(body))
             if deadline is not None and monotonic() >= deadline:
                 raise TimeoutError(f"run {self.id} has not ended after {timeout} seconds")
 
     async def cancel(self, reason: str = "") -> None:
         """Ask the workflow to stop: it gets a CancelledError and may clean up durably."""
-        await self._platform.call("cancel", {"run_id": self.id, "reason": reason})
+        served_by = self._serving("cancel")
+        await served_by.call("cancel", {"run_id": self.last_id, "reason": reason})
 
     async def terminate(self) -> None:
         """End the run at once, without clean-up."""
-        await self._platform.call("terminate", {"run_id": self.id})
+        await self._serving("terminate").call("terminate", {"run_id": self.last_id})
+
+    async def state(self, wanted: Any = None) -> Any:
+        """Return what the run has published last (`fluvial.publish`); None: nothing yet.
+
+        With `wanted`, a type, the value is shaped as it says. Nothing of the run is woken.
+
+        Raises:
+            RunNotFoundError: it never existed, or its retention is over.
+        """
+        served_by = self._serving("state")
+        await self.refresh()
+        _, body = await served_by.call("state", {"run_id": self.last_id})
+        if not body:
+            return None
+        event = decode_event(body)
+        number = int(event.meta.get("number", 0))
+        plaintext = served_by.keys.for_run(self.last_id).open(event.payload, "state", 0, number)
+        return decode(plaintext, shape_of(wanted), "state")
+
+    async def set_tags(self, tags: Mapping[str, str | None]) -> None:
+        """Set tags of the run; None takes one away.
+
+        Raises:
+            InvalidRequestError: too many tags, or too long ones.
+        """
+        check_tags(tags)
+        arguments = {"run_id": self.last_id, "tags": dict(tags)}
+        await self._serving("set_tags").call("tag", arguments)
 
     async def events(self) -> list[RunEvent]:
         """Return the run's log so far."""
-        reader = PayloadReader(self._platform.keys.for_run(self.id))
-        events, _, _ = await self._read(0, 0)
+        served_by = self._serving("events")
+        reader = PayloadReader(served_by.keys.for_run(self.id))
+        events, _, _ = await self._read(served_by, 0, 0)
         return [_decoded(reader, event) for event in events]
 
     async def follow(self) -> AsyncIterator[RunEvent]:
         """Yield the run's log from its beginning, and what is added, until the run ends."""
-        reader = PayloadReader(self._platform.keys.for_run(self.id))
+        served_by = self._serving("follow")
+        reader = PayloadReader(served_by.keys.for_run(self.id))
         position, status = 0, ""
         while status not in _OVER:
-            events, position, status = await self._read(position, _WAIT_MS)
+            events, position, status = await self._read(served_by, position, _WAIT_MS)
             for event in events:
                 yield _decoded(reader, event)
 
-    async def _read(self, start: int, wait_ms: int) -> tuple[list[Event], int, str]:
+    async def _read(
+        self, served_by: Platform, start: int, wait_ms: int
+    ) -> tuple[list[Event], int, str]:
         arguments = {"run_id": self.id, "start": start, "wait_ms": wait_ms}
-        found, body = await self._platform.call("events", arguments)
+        found, body = await served_by.call("events", arguments)
         self.status = str(found["status"])
         return list(map(decode_event, unpack_events(body))), int(found["next"]), self.status
 
-    def _outcome(self, event: Event) -> R:
-        keys = self._platform.keys.for_run(self.id)
+    def _outcome(self, keys: RunKeys, event: Event) -> R:
         if event.type is EventType.RUN_COMPLETED:
             result: R = decode_result(keys.open(event.payload, "result"), self._shape)
             return result
@@ -140,34 +195,6 @@ class Run(Generic[R]):
         cause = decode_error(keys.open(event.payload, "error"))
         reason = describe_error(cause) if cause is not None else "without an error"
         raise RunFailedError(self.id, f"failed: {reason}") from cause
-
-
-async def start(
-    workflow: Workflow[..., R], *args: Any, key: str | None = None, **kwargs: Any
-) -> Run[R]:
-    """Start a run of a workflow and return it at once.
-
-    With `key`, starting again with the same key and the same arguments returns the same run.
-
-    Raises:
-        StartConflictError: the key was used with other arguments.
-        SerializationError: an argument cannot be stored; the path names it.
-        WorkflowSandboxError: called in a workflow; do it in a step.
-    """
-    served_by = platform("start")
-    workflow.signature.parameters.bind(*args, **kwargs)  # a wrong call fails here, not in the run
-    plaintext = encode_call(args, kwargs)
-    name = workflow.name
-    run_id = _run_id(served_by, name, key) if key is not None else served_by.new_run_id()
-    arguments = {
-        "workflow": name,
-        "run_id": run_id,
-        "key": key,
-        "fingerprint": served_by.keys.fingerprint(name, plaintext),
-    }
-    sealed = served_by.keys.for_run(run_id).seal(plaintext, "input")
-    found, _ = await served_by.call("start", arguments, sealed)
-    return Run(str(found["run_id"]), served_by, workflow)
 
 
 async def get_run(
@@ -185,7 +212,7 @@ async def get_run(
     if key is not None:
         if workflow is None:
             raise InvalidRequestError("get_run(key=…) needs workflow=… too")
-        run_id = _run_id(served_by, workflow.name, key)
+        run_id = id_of_key(served_by, workflow.name, key)
     return await Run(str(run_id), served_by, workflow).refresh()
 
 
@@ -215,7 +242,12 @@ async def resume_hook(token: str, value: Any = None, *, resume_id: str | None = 
     return bool(answered["outcome"] == "accepted")
 
 
-def _run_id(served_by: Platform, workflow: str, key: str) -> str:
+def id_of_key(served_by: Platform, workflow: str, key: str) -> str:
+    """Return the id of the run of a workflow that a key names.
+
+    Raises:
+        InvalidRequestError: the key is empty or too long.
+    """
     if not 1 <= len(key.encode()) <= MAX_KEY_BYTES:
         raise InvalidRequestError(f"a key must have 1 to {MAX_KEY_BYTES} bytes")
     return keyed_run_id(served_by.app, workflow, key, served_by.partitions)

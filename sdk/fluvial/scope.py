@@ -35,12 +35,24 @@ class RunScope:
         "_secret",
         "app",
         "open_tokens",
+        "partitions",
         "run_id",
+        "states",
         "workflow",
     )
 
-    def __init__(self, run_id: str, app: str, workflow: str, secret: Callable[[], bytes]) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        app: str,
+        workflow: str,
+        secret: Callable[[], bytes],
+        *,
+        partitions: int = 1,
+    ) -> None:
+        """`partitions`: of the store; the ids of child runs need it."""
         self.run_id = run_id
+        self.partitions = partitions
         self.app = app
         self.workflow = workflow
         self.open_tokens: set[str] = set()
@@ -50,6 +62,7 @@ class RunScope:
         self._entropy_reads = 0
         self._hooks = 0
         self._last_tick = 0
+        self.states = 0  # how often the run has published its state
 
     @property
     def random(self) -> Random:
@@ -75,7 +88,7 @@ class RunScope:
     def next_token(self) -> str:
         """A token for the next hook: it carries the run id and cannot be guessed."""
         self._hooks += 1
-        digest = self._derive(b"hook%d" % self._hooks)
+        digest = self._derive(b"hook%d %b" % (self._hooks, self.run_id.encode()))
         secret = base64.b32encode(digest[:_TOKEN_BYTES]).decode().lower()
         return f"{MADE_TOKEN}{self.run_id.removeprefix('run_')}_{secret}"
 

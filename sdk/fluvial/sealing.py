@@ -23,7 +23,9 @@ from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
 from fluvial.errors import DecryptionError, InvalidRequestError
 
-Kind = Literal["input", "step_input", "step_result", "step_error", "result", "error", "hook"]
+Kind = Literal[
+    "input", "step_input", "step_result", "step_error", "result", "error", "hook", "state"
+]
 
 UNDER_RUN_KEY: Final = 1
 TO_PUBLIC_KEY: Final = 2

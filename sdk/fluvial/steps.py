@@ -11,7 +11,6 @@ from typing import (
     Concatenate,
     Final,
     Generic,
-    Literal,
     ParamSpec,
     Protocol,
     TypeVar,
@@ -61,9 +60,9 @@ class StepOperation(Operation):
     def opening_meta(self) -> dict[str, Any]:
         return {"name": self.step.name, "timeout_ms": self.step.timeout_ms}
 
-    def take_plaintext(self) -> tuple[Literal["step_input"], bytes]:
+    def take_plaintext(self) -> bytes:
         plaintext, self._plaintext = self._plaintext, b""
-        return "step_input", plaintext
+        return plaintext
 
 
 class Step(Generic[P, R]):

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from fluvial.codec import encode
+from fluvial.error_payloads import encode_error
 from fluvial.errors import FatalError, RetryableError, SerializationError
 from fluvial.events import EventType
-from fluvial.execution import encode_error
 from fluvial.invocations import StepRequest
 from fluvial.step_settings import StepSettings
 

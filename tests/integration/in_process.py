@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fluvial.codec import decode
 from fluvial.encryption import AppKeys
-from fluvial.ids import new_run_id
+from fluvial.events import Event, EventType, decode_event
+from fluvial.ids import continued_run_id, new_run_id
 from fluvial.invocations import Answer, StepRequest, TurnRequest
 from fluvial.registry import Registry, registry
 from fluvial.signatures import encode_call
@@ -28,7 +30,8 @@ from fluvial_gateway.invocations import (
     Subject,
     Unavailable,
 )
-from fluvial_queue.contract import StartRun, Store
+from fluvial_queue.contract import RunRecord, RunStatus, SendOutcome, StartRun, Store
+from fluvial_queue.messages import Message, MessageKind
 
 APP = "app"
 
@@ -198,8 +201,14 @@ class Application:
         self.dispatcher = self._dispatcher(owner)
         await self.dispatcher.start()
 
-    async def start(self, workflow: Workflow[..., Any], *args: Any, deployment: str = "dpl") -> str:
-        """Start a run and return its id."""
+    async def start(
+        self,
+        workflow: Workflow[..., Any],
+        *args: Any,
+        deployment: str = "dpl",
+        options: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Start a run and return its id; `options`: further fields of `StartRun`."""
         run_id = new_run_id(self.store.partitions)
         sealed = self.keys.for_run(run_id).seal(encode_call(args, {}), "input")
         await self.store.start(
@@ -209,9 +218,59 @@ class Application:
                 workflow=workflow.name,
                 deployment=deployment,
                 input=sealed,
+                **(options or {}),
             )
         )
         return run_id
+
+    async def result(self, run_id: str) -> Any:
+        """Wait for a run to complete; return what it, or the run it went on as, returned."""
+        while (status := await self.finish(run_id)) == "continued":
+            run_id = continued_run_id(run_id)
+        last = await self._last_event(run_id)
+        assert status == "completed", (status, last.meta)
+        return decode(self.keys.for_run(run_id).open(last.payload, "result"))
+
+    async def _last_event(self, run_id: str) -> Event:
+        return (await self.events(run_id))[-1]
+
+    async def events(self, run_id: str) -> list[Event]:
+        """Return a run's log."""
+        return [decode_event(e) for e in await self.store.read_events(run_id, limit=100_000)]
+
+    async def kinds(self, run_id: str) -> list[EventType]:
+        """Return what kinds of event a run's log has."""
+        return [event.type for event in await self.events(run_id)]
+
+    async def record(self, run_id: str) -> RunRecord:
+        """Return a run's record."""
+        record = await self.store.read_run(run_id)
+        assert record is not None
+        return record
+
+    async def send(self, kind: MessageKind, run_id: str, **meta: Any) -> SendOutcome:
+        """Send a run a message."""
+        return await self.store.send(run_id, Message(kind, run_id, meta=meta).encode())
+
+    async def wait_until(
+        self, run_id: str, reached: Callable[[RunRecord, list[Event]], bool]
+    ) -> list[Event]:
+        """Wait until a run's record and log are as `reached` wants them; return the log."""
+        async with asyncio.timeout(20):
+            while True:
+                record, events = await self.record(run_id), await self.events(run_id)
+                if reached(record, events):
+                    return events
+                assert not record.status.is_terminal, [event.type.name for event in events]
+                await self.dispatcher.wait_for_events(run_id, record.events, 20)
+
+    async def wait_for_status(self, run_id: str, status: RunStatus) -> None:
+        """Wait until a run has a status."""
+        await self.wait_until(run_id, lambda record, _: record.status is status)
+
+    async def wait_for_kind(self, run_id: str, kind: EventType, count: int = 1) -> None:
+        """Wait until a run's log has so many events of a kind."""
+        await self.wait_until(run_id, lambda _, log: [e.type for e in log].count(kind) >= count)
 
     async def finish(self, run_id: str, seconds: float = 20.0) -> str:
         """Wait for the end of a run; return its status."""
@@ -219,3 +278,23 @@ class Application:
         record = await self.store.read_run(run_id)
         assert record is not None
         return record.status.value
+
+
+Main = Callable[[Application], Awaitable[None]]
+
+
+def run_application(store: Store, main: Main, *, keep_live: bool = True) -> Application:
+    """Run a test's coroutine with an open store and a dispatcher on it."""
+
+    async def body() -> Application:
+        await store.open()
+        application = Application(store, keep_live=keep_live)
+        await application.dispatcher.start()
+        try:
+            await main(application)
+        finally:
+            await application.dispatcher.stop(1.0)
+            await store.close()
+        return application
+
+    return asyncio.run(body())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import pytest
@@ -13,10 +12,10 @@ from fluvial.codec import decode
 from fluvial.events import EventType, decode_event
 from fluvial_gateway.admission import MAX_IN_FLIGHT
 from fluvial_queue import open_store
-from fluvial_queue.contract import RunStatus, SendOutcome, Store, StoreUnavailableError
+from fluvial_queue.contract import RunStatus, SendOutcome, StoreUnavailableError
 from fluvial_queue.memory import MemoryStore
 from fluvial_queue.messages import Message, MessageKind
-from tests.integration.in_process import Application
+from tests.integration.in_process import Application, Main, run_application
 
 executions: list[str] = []
 
@@ -125,9 +124,6 @@ async def remembers() -> str:
     return await remembering()
 
 
-Main = Callable[[Application], Awaitable[None]]
-
-
 class Play(Protocol):
     """Runs a test's coroutine with a store, a dispatcher and instances."""
 
@@ -140,27 +136,12 @@ def play(request: pytest.FixtureRequest) -> Play:
     if request.param == "valkey":
         url = request.getfixturevalue("valkey_url")
 
+    executions.clear()
+
     def play(main: Main, *, keep_live: bool = True) -> Application:
         return run_application(open_store(url), main, keep_live=keep_live)
 
     return play
-
-
-def run_application(store: Store, main: Main, *, keep_live: bool = True) -> Application:
-    executions.clear()
-
-    async def body() -> Application:
-        await store.open()
-        application = Application(store, keep_live=keep_live)
-        await application.dispatcher.start()
-        try:
-            await main(application)
-        finally:
-            await application.dispatcher.stop(1.0)
-            await store.close()
-        return application
-
-    return asyncio.run(body())
 
 
 async def kinds_of(app: Application, run_id: str) -> list[EventType]:

@@ -21,8 +21,8 @@ import pytest
 
 from fluvial.codec import decode, encode, encode_json
 from fluvial.encryption import AppKeys
+from fluvial.error_payloads import decode_error
 from fluvial.events import INPUTS, TERMINAL, Event, EventType, decode_event
-from fluvial.execution import decode_error
 from fluvial.invocations import Answer, StepHistory, StepRequest, TurnRequest
 from fluvial.registry import registry
 from fluvial.sealing import Binding, seal
@@ -57,7 +57,14 @@ class Cancel:
     at_ms: int
 
 
-Action = Resume | Cancel
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """At `at_ms` after the start, somebody ends all sleeps."""
+
+    at_ms: int
+
+
+Action = Resume | Cancel | Wake
 
 
 @dataclass
@@ -108,6 +115,7 @@ class Player:
     log: list[bytes] = field(default_factory=list[bytes])
     now_ms: int = START_MS
     not_live: int = 0
+    children: dict[str, Any] = field(default_factory=dict[str, Any])  # workflow → result or error
 
     def __post_init__(self) -> None:
         self.live = LiveRuns(registry, self.keys, clock=lambda: 0.0)
@@ -119,6 +127,7 @@ class Player:
         self._history: dict[int, StepHistory] = {}
         self._timers: set[int] = set()
         self._hooks: dict[int, str] = {}
+        self._children: dict[int, Event] = {}
         self._turn_due = False
         self.ended = False
 
@@ -200,6 +209,11 @@ class Player:
                 self._hooks[event.id] = event.meta["token"]
             case EventType.STEP_CANCELLED:
                 self._steps.pop(event.id, None)
+            case EventType.CHILD_SCHEDULED:
+                self._children[event.id] = event
+                self._push(self.now_ms + 5, lambda: self._end_child(event))
+            case EventType.CHILD_CANCELLED:
+                self._children.pop(event.id, None)
             case EventType.TIMER_CANCELLED:
                 self._timers.discard(event.id)
             case EventType.HOOK_CLOSED:
@@ -207,16 +221,34 @@ class Player:
             case _:
                 self.ended = event.type in TERMINAL
 
-    async def _fire(self, timer: int) -> None:
+    async def _fire(self, timer: int, *, early: bool = False) -> None:
         if timer in self._timers:
             self._timers.remove(timer)
-            self._record(Event(EventType.TIMER_FIRED, self.now_ms, timer))
+            meta = {"early": True} if early else {}
+            self._record(Event(EventType.TIMER_FIRED, self.now_ms, timer, meta=meta))
+
+    async def _end_child(self, scheduled: Event) -> None:
+        if self._children.pop(scheduled.id, None) is None or scheduled.meta["policy"] == "detach":
+            return
+        run_id, outcome = scheduled.meta["run"], self.children[scheduled.meta["workflow"]]
+        keys = self.keys.for_run(run_id)
+        args, kwargs = decode(keys.open(scheduled.payload, "input"))
+        if isinstance(outcome, BaseException):
+            meta = {"run": run_id, "status": "failed", "reason": "exception"}
+            sealed = keys.seal(encode(outcome), "error")
+            event = Event(EventType.CHILD_FAILED, self.now_ms, scheduled.id, sealed, meta)
+        else:
+            sealed = keys.seal(encode(outcome(*args, **kwargs)), "result")
+            meta = {"run": run_id, "hops": 0}
+            event = Event(EventType.CHILD_COMPLETED, self.now_ms, scheduled.id, sealed, meta)
+        self._record(event)
 
     async def _step(self, step: int, attempt: int) -> None:
         scheduled = self._steps.get(step)
         if scheduled is None:
             return
-        only = len(self._steps) == 1 and not self._timers and not self._turn_due
+        others = self._timers or self._children or self._turn_due
+        only = len(self._steps) == 1 and not others
         carry = self.turn_id if self.mode == "carry" and only else None
         answer = await self.live.step(
             StepRequest(
@@ -250,6 +282,10 @@ class Player:
     async def _act(self, action: Action) -> None:
         if isinstance(action, Cancel):
             self._record(Event(EventType.CANCEL_REQUESTED, self.now_ms, meta={"reason": "test"}))
+            return
+        if isinstance(action, Wake):
+            for timer in sorted(self._timers):
+                await self._fire(timer, early=True)
             return
         found = [(i, t) for i, t in self._hooks.items() if action.token in (None, t)]
         if not found:
@@ -290,12 +326,13 @@ class Play:
         before: Callable[[], object] | None = None,
         durations: dict[str, int] | None = None,
         batch: bool = False,
+        children: dict[str, Any] | None = None,
     ) -> Outcome:
         outcomes: list[Outcome] = []
         for mode in MODES:
             if before is not None:
                 before()
-            player = Player(mode, batch, durations if durations is not None else {})
+            player = Player(mode, batch, durations or {}, children=children or {})
             asyncio.run(player.play(workflow, args, actions))
             outcomes.append(player.outcome())
         for outcome in outcomes[1:]:
@@ -307,6 +344,9 @@ class Play:
 
     def cancel(self, at_ms: int) -> Cancel:
         return Cancel(at_ms)
+
+    def wake(self, at_ms: int) -> Wake:
+        return Wake(at_ms)
 
     def player(self, mode: Mode = "live") -> Player:
         return Player(mode)

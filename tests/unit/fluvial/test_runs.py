@@ -11,6 +11,7 @@ import pytest
 from fluvial.codec import decode, encode
 from fluvial.context import Invocation, activate, context
 from fluvial.encryption import AppKeys
+from fluvial.error_payloads import encode_error
 from fluvial.errors import (
     FluvialError,
     HookNotFoundError,
@@ -24,12 +25,12 @@ from fluvial.errors import (
     StartConflictError,
 )
 from fluvial.events import Event, EventType, decode_event
-from fluvial.execution import encode_error
 from fluvial.ids import keyed_run_id, new_run_id, partition_of
 from fluvial.invocations import pack_events
-from fluvial.runs import Run, get_run, resume_hook, start
+from fluvial.runs import Run, get_run, resume_hook
 from fluvial.sealing import Binding
 from fluvial.signatures import encode_call
+from fluvial.starting import start
 from fluvial.workflows import workflow
 
 APP, PARTITIONS = "orders", 64

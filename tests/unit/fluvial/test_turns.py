@@ -18,7 +18,7 @@ from fluvial.errors import (
 from fluvial.events import Event, EventType, unpack_event
 from fluvial.invocations import TURN_ID_BYTES, RevealRequest, StepRequest, TurnRequest
 from fluvial.registry import registry
-from fluvial.runs import start
+from fluvial.runs import get_run
 from fluvial.sealing import Binding
 from fluvial.signatures import encode_call
 from fluvial.steps import step
@@ -129,7 +129,7 @@ def test_a_replay_with_new_inputs_proposes_only_what_is_new(
 
     answer = LiveRuns(registry, keys).turn(turn_of(nap, log, 1))
 
-    assert [Event(*_fields(e)).meta for e in answer.events] == [{"delay_ms": 2000}]
+    assert [Event(*_fields(e)).meta["delay_ms"] for e in answer.events] == [2000]
 
 
 def _fields(data: bytes) -> tuple[Any, ...]:
@@ -428,7 +428,7 @@ def test_arguments_that_do_not_fit_fail_the_run(play: Play) -> None:
 def test_calls_of_the_platform_are_refused_in_workflow_code(play: Play) -> None:
     @workflow
     async def main() -> None:
-        await start(main)
+        await get_run(RUN)
 
     outcome = play(main)
 
