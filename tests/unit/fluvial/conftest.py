@@ -1,6 +1,6 @@
 """A dispatcher and a store on a Python list, in virtual time, to play workflows on.
 
-Each workflow is played in three modes, which must write the same log:
+Each workflow is played in three modes, which must write the same log and come to the same result:
 
     live     every turn goes on with the suspended coroutine
     replay   every turn replays the whole log
@@ -316,7 +316,7 @@ class Player:
 
 
 class Play:
-    """Plays a workflow in every mode, demands equal logs, and returns what it came to."""
+    """Plays a workflow in every mode, demands equal logs and results, returns what it came to."""
 
     def __call__(
         self,
@@ -337,6 +337,7 @@ class Play:
             outcomes.append(player.outcome())
         for outcome in outcomes[1:]:
             assert outcome.outline == outcomes[0].outline
+            assert repr(outcome.result) == repr(outcomes[0].result)
         return outcomes[0]
 
     def resume(self, at_ms: int, value: Any = None, **options: Any) -> Resume:
