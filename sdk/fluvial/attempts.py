@@ -32,7 +32,7 @@ class Attempts:
 
     async def execute(self, request: StepRequest) -> Verdict:
         """Run one attempt. Only a cancellation from outside is raised."""
-        step = self._registry.steps.get(request.step)
+        step = self._registry.find_step(request.step)
         if step is None:
             missing = FatalError(f"this deployment has no step {request.step!r}")
             return failed(missing, "step_not_found")

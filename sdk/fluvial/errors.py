@@ -26,7 +26,11 @@ FluvialError
 ├── WireError               a frame broke the protocol (also ValueError)
 ├── InvalidRequestError     a caller's argument is wrong (also ValueError)
 ├── AccessDeniedError       a token is missing or lacks a scope (also PermissionError)
-└── UnavailableError        the platform cannot answer now: try again (also ConnectionError)
+├── UnavailableError        the platform cannot answer now: try again (also ConnectionError)
+└── in `fluvial.testing`
+    ├── StuckError          what a test waits for does not happen (also AssertionError)
+    ├── CrashPointError     a fault changes what a scenario comes to (also AssertionError)
+    └── EngineNotFoundError no engine of the test kit is installed (also ImportError)
 
 Each class has a stable `code` (used in problem+json and in the command line's `--json`) and says
 through `retryable` whether the same call may succeed later.

@@ -36,6 +36,14 @@ class Registry:
         """Say that the deployment is loaded: what comes later is known to this process only."""
         self.is_complete = True
 
+    def find_workflow(self, name: str) -> Workflow[Any, Any] | None:
+        """Return the workflow that runs under a name."""
+        return self.workflows.get(name)
+
+    def find_step(self, name: str) -> Step[Any, Any] | None:
+        """Return the step that is executed under a name."""
+        return self.steps.get(name)
+
     def add_workflow(self, workflow: Workflow[Any, Any]) -> None:
         """Register a workflow.
 

@@ -104,7 +104,7 @@ class Replays:
             execution.close()
 
     def _begin(self, request: Replayed, log: _Log, journal: Journal) -> Execution:
-        workflow = self._registry.workflows.get(request.workflow)
+        workflow = self._registry.find_workflow(request.workflow)
         if workflow is None:
             raise NondeterminismError(f"this deployment has no workflow {request.workflow!r}")
         if not log.inputs or log.inputs[0][0] != EventType.RUN_STARTED:

@@ -164,7 +164,7 @@ class Run(Generic[R]):
         served_by = self._serving("events")
         reader = PayloadReader(served_by.keys.for_run(self.id))
         events, _, _ = await self._read(served_by, 0, 0)
-        return [_decoded(reader, event) for event in events]
+        return [open_event(reader, event) for event in events]
 
     async def follow(self) -> AsyncIterator[RunEvent]:
         """Yield the run's log from its beginning, and what is added, until the run ends."""
@@ -174,7 +174,7 @@ class Run(Generic[R]):
         while status not in _OVER:
             events, position, status = await self._read(served_by, position, _WAIT_MS)
             for event in events:
-                yield _decoded(reader, event)
+                yield open_event(reader, event)
 
     async def _read(
         self, served_by: Platform, start: int, wait_ms: int
@@ -253,7 +253,8 @@ def id_of_key(served_by: Platform, workflow: str, key: str) -> str:
     return keyed_run_id(served_by.app, workflow, key, served_by.partitions)
 
 
-def _decoded(reader: PayloadReader, event: Event) -> RunEvent:
+def open_event(reader: PayloadReader, event: Event) -> RunEvent:
+    """Return an event with its payload decoded; a reader takes the events in log order."""
     return RunEvent(
         type=event.type,
         at=datetime.fromtimestamp(event.at_ms / 1000, UTC),
