@@ -20,11 +20,13 @@ from urllib.parse import quote
 import httpx
 
 from fluvial.errors import FluvialError, InvalidRequestError, UnavailableError
+from fluvial.replay_reports import ReplayReport, RunCheck
 from fluvial.unguarded import monotonic
 
 _CONNECT_SECONDS: Final = 5.0
 _ANSWER_SECONDS: Final = 30.0
 _BUILD_SECONDS: Final = 960.0  # between two lines of a build's log; the gateway gives up before
+_CHECK_SECONDS: Final = 300.0  # between two runs of a replay check: a cold start and a long log
 _FOLLOW_SECONDS: Final = 60.0  # the gateway says that it is still there every 15 seconds
 _LONGEST_WAIT_SECONDS: Final = 60.0  # of one request for a result; longer waits ask again
 _NO_CONTENT: Final = 204  # to a follower: the run has ended and there is nothing more
@@ -163,6 +165,44 @@ class Client:
     def promote(self, app: str, deployment: str) -> dict[str, Any]:
         """Make a deployment the app's production; return the app."""
         return self._post(f"/v1/apps/{_part(app)}/promote", {"deployment": deployment})
+
+    def replay_check(
+        self,
+        deployment: str,
+        *,
+        last: int | None = None,
+        workflow: str | None = None,
+        limit: int | None = None,
+        inputs: bool = False,
+    ) -> Iterator[RunCheck | ReplayReport]:
+        """Check whether runs of the deployment's app would go on there; yield each as it is done,
+        then the report.
+
+        Args:
+            deployment: it need not be promoted; runs are not disturbed.
+            last: check the last runs that have ended; None: all that have not.
+            workflow: only runs of this one.
+            limit: how many at most.
+            inputs: compare the arguments of steps and results too; differences are warnings.
+
+        Raises:
+            ProblemError: it was refused, or stopped.
+            UnavailableError: the platform cannot be reached, or went away half way.
+        """
+        scope = "live" if last is None else {"last": last}
+        options = {"scope": scope, "workflow": workflow, "limit": limit, "inputs": inputs}
+        body = {name: value for name, value in options.items() if value is not None}
+        with (
+            self._talking(),
+            self._http.stream(
+                "POST",
+                f"/v1/deployments/{_part(deployment)}/replay-check",
+                json=body,
+                timeout=httpx.Timeout(_CHECK_SECONDS, connect=_CONNECT_SECONDS),
+            ) as response,
+        ):
+            _check(response)
+            yield from _report_lines(response)
 
     def rollback(self, app: str) -> dict[str, Any]:
         """Go back to the previous production; return the app."""
@@ -371,6 +411,20 @@ def _build_lines(response: httpx.Response) -> Iterator[str | Deployed]:
             yield Deployed(item["deployment"], str(item["url"]), bool(item["created"]))
             return
     raise UnavailableError("the platform went away before the deploy had ended: deploy again")
+
+
+def _report_lines(response: httpx.Response) -> Iterator[RunCheck | ReplayReport]:
+    for line in response.iter_lines():
+        item = cast("dict[str, Any]", json.loads(line)) if line.strip() else {}
+        if "run" in item:
+            yield RunCheck.from_json(item["run"])
+        elif "problem" in item:
+            problem = cast("dict[str, Any]", item["problem"])
+            raise ProblemError(int(problem.get("status", 500)), problem)
+        elif "report" in item:
+            yield ReplayReport.from_json(item["report"])
+            return
+    raise UnavailableError("the platform went away before the check had ended: check again")
 
 
 def _document(response: httpx.Response) -> dict[str, Any]:

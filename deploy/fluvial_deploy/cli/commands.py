@@ -17,6 +17,7 @@ from fluvial_deploy.cli.invoke import invoke
 from fluvial_deploy.cli.logs import logs
 from fluvial_deploy.cli.options import Json
 from fluvial_deploy.cli.output import data, data_json
+from fluvial_deploy.cli.replay import replay
 from fluvial_deploy.cli.runs import runs
 from fluvial_deploy.cli.start import start
 from fluvial_deploy.cli.tokens import tokens
@@ -59,7 +60,10 @@ def usage(as_json: Json = False) -> None:
     data_json(found)
 
 
-for _command in (up, deploy, invoke, start, promote, rollback, logs, usage, doctor, version):
+for _command in (
+    *(up, deploy, replay, invoke, start, promote, rollback),
+    *(logs, usage, doctor, version),
+):
     cli.command()(_command)
 for _group, _name in (
     (runs, "runs"),

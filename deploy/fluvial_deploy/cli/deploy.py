@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fluvial_deploy.cli.checking import Selection, check_runs, talk_over
 from fluvial_deploy.cli.connection import connect
-from fluvial_deploy.cli.exits import reported
+from fluvial_deploy.cli.exits import CommandError, ExitCode, reported
 from fluvial_deploy.cli.options import Json
-from fluvial_deploy.cli.output import data, data_json, is_interactive, say, say_dim
+from fluvial_deploy.cli.output import data, data_json, say
+from fluvial_deploy.cli.uploading import upload
 
 if TYPE_CHECKING:
     from fluvial.client import Deployed
-    from fluvial.manifest import Manifest
 
 
 @reported
@@ -29,22 +27,19 @@ def deploy(
     no_promote: Annotated[
         bool, typer.Option("--no-promote", help="Leave production where it is.")
     ] = False,
+    check_replay: Annotated[
+        bool,
+        typer.Option("--check-replay", help="Promote only if all live runs would go on with it."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Deploy a folder; print its URL."""
-    from fluvial.bundle import pack
-    from fluvial.errors import BundleError
-    from fluvial.manifest import load_manifest
-
-    if not directory.is_dir():
-        raise BundleError(f"{directory} is not a directory")
-    manifest = load_manifest(directory, name=name)
-    with tempfile.TemporaryDirectory(prefix="fluvial-") as work:
-        packed = pack(directory, Path(work) / "bundle.tar.zst")
-        say(f"deploying {manifest.name}: {packed.files} files, {_size(packed.bytes)}")
-        deployed = _upload(packed.archive, packed.digest, manifest, promote=not no_promote)
+    promote = not no_promote
+    deployed = upload(directory, name=name, promote=promote and not check_replay)
     if not deployed.created:
         say("nothing has changed: this is deployed already")
+    elif check_replay:
+        deployed = _checked(deployed, promote=promote)
     if as_json:
         result = {"url": deployed.url, "created": deployed.created}
         data_json({**result, "deployment": deployed.deployment})
@@ -52,43 +47,26 @@ def deploy(
         data(deployed.url)
 
 
-def _upload(archive: Path, digest: str, manifest: Manifest, *, promote: bool) -> Deployed:
+def _checked(deployed: Deployed, *, promote: bool) -> Deployed:
+    """Promote a deployment if no live run of its app would diverge on it.
+
+    Raises:
+        CommandError: one would; the deployment stays registered.
+    """
     from fluvial.client import Deployed
-    from fluvial.errors import UnavailableError
 
-    with connect() as client, _spinner("building") as log:
-        for line in client.deploy(archive, digest, name=manifest.name, promote=promote):
-            if isinstance(line, Deployed):
-                return line
-            log(line)
-    raise UnavailableError("the platform did not say how the deploy ended: deploy again")
-
-
-@contextmanager
-def _spinner(text: str) -> Generator[Callable[[str], None], None, None]:
-    """Show that something is under way, where a person watches."""
-    if not is_interactive():
-        yield _plain
-        return
-    from rich.console import Console
-
-    console = Console(stderr=True)
-
-    def log(line: str) -> None:
-        console.print(f"  {line}", style="dim", markup=False, highlight=False, soft_wrap=True)
-
-    with console.status(text):
-        yield log
-
-
-def _plain(line: str) -> None:
-    say_dim(f"  {line}")
-
-
-def _size(count: int) -> str:
-    size = float(count)
-    for unit in ("B", "KiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}"
-        size /= 1024
-    return f"{size:.1f} MiB"
+    app, deployment = str(deployed.deployment["app"]), str(deployed.deployment["deployment"])
+    checked = check_runs(deployment, Selection())
+    talk_over(checked)
+    if checked.has_diverged:
+        raise CommandError(
+            f"{checked.report.diverged} live runs would diverge, so production stays where it is;"
+            f" look with `fluvial replay --check --deployment {deployment}`, and promote it all the"
+            f" same with `fluvial promote {app} {deployment}`: runs stay where they are",
+            ExitCode.FAILED,
+        )
+    if not promote:
+        return deployed
+    with connect() as client:
+        moved = client.promote(app, deployment)
+    return Deployed(deployed.deployment, str(moved.get("url", deployed.url)), created=True)

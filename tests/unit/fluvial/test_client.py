@@ -14,6 +14,7 @@ import pytest
 from fluvial import client as client_module
 from fluvial.client import Client, Deployed, ProblemError
 from fluvial.errors import InvalidRequestError, UnavailableError
+from fluvial.replay_reports import ReplayReport, RunCheck
 
 Answer = tuple[int, str, bytes]
 JSON = "application/json"
@@ -259,3 +260,42 @@ def test_a_result_that_is_not_there_yet(api: StandIn, client: Client) -> None:
 
     assert not client.result("run_1").is_final
     assert api.asked[0][1].endswith("wait=0")
+
+
+def test_a_replay_check_yields_runs_and_then_the_report(api: StandIn, client: Client) -> None:
+    run = {
+        "run_id": "run_1",
+        "workflow": "w",
+        "deployment": "dpl_1",
+        "status": "running",
+        "finding": "diverged",
+        "detail": "- recorded",
+        "warnings": ["w1"],
+    }
+    counts = {"checked": 1, "ok": 0, "diverged": 1, "unchecked": 0, "with_warnings": 1}
+    report = {"report": {**counts, "is_complete": False}}
+    api.answers.append((200, "application/x-ndjson", lines({"run": run}, report)))
+    first, last = client.replay_check("dpl_2", last=5, workflow="w", limit=9, inputs=True)
+
+    assert isinstance(first, RunCheck)
+    assert (first.run_id, first.finding, first.warnings) == ("run_1", "diverged", ["w1"])
+    assert last == ReplayReport(**counts, is_complete=False)
+    assert api.asked[0][1] == "/v1/deployments/dpl_2/replay-check"
+    wanted = {"scope": {"last": 5}, "workflow": "w", "limit": 9, "inputs": True}
+    assert json.loads(api.asked[0][3]) == wanted
+
+
+def test_a_replay_check_of_live_runs_is_the_default(api: StandIn, client: Client) -> None:
+    problem = {"problem": {"status": 422, "code": "import_failed"}}
+    api.answers.append((200, "application/x-ndjson", lines(problem)))
+    with pytest.raises(ProblemError) as caught:
+        list(client.replay_check("dpl_2"))
+
+    assert caught.value.problem_code == "import_failed"
+    assert json.loads(api.asked[0][3]) == {"scope": "live", "inputs": False}
+
+
+def test_a_replay_check_that_breaks_off_says_so(api: StandIn, client: Client) -> None:
+    api.answers.append((200, "application/x-ndjson", lines()))
+    with pytest.raises(UnavailableError, match="check again"):
+        list(client.replay_check("dpl_2"))
