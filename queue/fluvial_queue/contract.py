@@ -232,14 +232,24 @@ class StartRun:
     delay_ms: int = 0  # how long the START message waits, as a timer
     deadline_ms: int | None = None  # after so long the run is cancelled; None: never
     retention_ms: int | None = None  # how long it stays once it has ended; None: the store's
+    not_after_ms: int | None = None  # it is refused as LATE from then on; None: never
     log: tuple[bytes, ...] = ()  # what the log holds from the beginning, where a run is forked
     turn: bytes = b""  # of the run record
+
+
+@dataclass(frozen=True, slots=True)
+class SingletonClaim:
+    """Who holds a singleton; whoever has just claimed it must start its run `start_before_ms`."""
+
+    holder: str  # a run id
+    start_before_ms: int = 0
 
 
 class StartOutcome(StrEnum):
     ACCEPTED = "accepted"
     DUPLICATE = "duplicate"  # the run exists with the same fingerprint (or one has none)
     CONFLICT = "conflict"  # the run exists with another fingerprint
+    LATE = "late"  # it does not exist, and `not_after_ms` is over
 
 
 class SendOutcome(StrEnum):
@@ -416,6 +426,13 @@ class Store(StreamStore, Protocol):
 
         The claim succeeds if nobody holds the token, if `run_id` does already, or if the holder is
         terminal, gone, or has closed that hook (checked, then replaced by compare-and-set)."""
+        ...
+
+    async def claim_singleton(
+        self, app: str, key: str, run_id: str, *, replaces: str = ""
+    ) -> SingletonClaim:
+        """Claim that `run_id`, about to be started, is the app's one live run for `key`; return who
+        holds the claim then. A claim of the run `replaces` gives way."""
         ...
 
     async def token_holder(self, app: str, token: str) -> str | None: ...

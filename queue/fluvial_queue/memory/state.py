@@ -131,6 +131,7 @@ class Backend:
     partitions: dict[int, Partition] = field(default_factory=dict[int, Partition])
     runs: dict[str, Run] = field(default_factory=dict[str, Run])
     claims: dict[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])
+    singletons: dict[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])
     records: dict[tuple[str, str], Record] = field(default_factory=dict[tuple[str, str], Record])
 
     def ring(self, bell: Bell) -> None:

@@ -33,14 +33,17 @@ from fluvial_queue.contract import (
     RunRecord,
     RunStatus,
     SendOutcome,
+    SingletonClaim,
     StartOutcome,
     StartRun,
     StoredMessage,
     message_order,
 )
 from fluvial_queue.cursors import format_cursor, matches, parse_cursor
+from fluvial_queue.memory.singletons import MemoryClaimBoard
 from fluvial_queue.memory.state import Backend, Run, apply_entry, refusal
 from fluvial_queue.messages import Message, MessageKind, deadline_body
+from fluvial_queue.singletons import claim_singleton
 from fluvial_queue.stream_contract import (
     DEFAULT_STREAM_BYTES,
     Append,
@@ -192,6 +195,8 @@ class MemoryStore:
             is_other = ours != theirs and bool(ours) and bool(theirs)
             return StartOutcome.CONFLICT if is_other else StartOutcome.DUPLICATE
         now_ms = self.backend.clock()
+        if run.not_after_ms is not None and now_ms > run.not_after_ms:
+            return StartOutcome.LATE
         created = Run(
             deepcopy(run), now_ms, input=run.input, tags=dict(run.tags), log=list(run.log)
         )
@@ -261,6 +266,13 @@ class MemoryStore:
             return holder
         self.backend.claims[app, token] = run_id
         return run_id
+
+    async def claim_singleton(
+        self, app: str, key: str, run_id: str, *, replaces: str = ""
+    ) -> SingletonClaim:
+        check_run_id(run_id, self.partitions)
+        board = MemoryClaimBoard(self.backend)
+        return await claim_singleton(board, app, key, run_id, replaces=replaces)
 
     async def token_holder(self, app: str, token: str) -> str | None:
         return self.backend.claims.get((app, token))

@@ -9,6 +9,7 @@ keys are in one slot, so each script touches exactly one.
     {fv:p017}:open              hash    app NUL status → how many open runs
     {fv:p017}:index             zset    member: run id; score: created (ms); swept once expired
     {fv:p017}:claims            hash    app NUL token → run id, random suffix; swept once void
+    {fv:p017}:singletons        hash    app NUL key → run id, time, random suffix; swept once void
     {fv:p017}:run:<run id>      hash    see below; expires `retention` after the run has ended
     {fv:p017}:log:<run id>      list    events, its length is the fence; expires with the run
     {fv:p017}:input:<run id>    string  the sealed input; until RUN_STARTED is in the log
@@ -80,6 +81,9 @@ class Keys:
 
     def claims(self, partition: int) -> str:
         return self.slot(partition) + "claims"
+
+    def singletons(self, partition: int) -> str:
+        return self.slot(partition) + "singletons"
 
     def run(self, run_id: str) -> str:
         return self._of_run("run:", run_id)

@@ -32,6 +32,7 @@ from fluvial_queue.contract import (
     RunRecord,
     RunStatus,
     SendOutcome,
+    SingletonClaim,
     StartOutcome,
     StartRun,
     StoredMessage,
@@ -51,6 +52,7 @@ from fluvial_queue.redis.lua import Argument, Scripts
 from fluvial_queue.redis.ownership import Ownership
 from fluvial_queue.redis.room import DiskRoom
 from fluvial_queue.redis.settings import check_server
+from fluvial_queue.redis.singletons import Singletons
 from fluvial_queue.redis.streams import Streams
 from fluvial_queue.redis.sweeping import Sweep
 from fluvial_queue.stream_contract import (
@@ -90,7 +92,8 @@ class RedisStore:
         parts = self._link, self._scripts, self._keys, partitions
         self._index = RunIndex(*parts)
         self._claims = Claims(*parts)
-        self._sweep = Sweep(self._index, self._claims)
+        self._singletons = Singletons(*parts)
+        self._sweep = Sweep(self._index, self._claims, self._singletons)
 
     @property
     def partitions(self) -> int:
@@ -174,7 +177,7 @@ class RedisStore:
             *(meta, run.input, body, self._keys.bell, partition),
             *(msgpack.packb(dict(run.tags)) if run.tags else b"", run.turn),
             *(_or_empty(run.retention_ms), run.delay_ms, _or_empty(run.deadline_ms)),
-            *(deadline_body(run.run_id), *run.log),
+            *(deadline_body(run.run_id), _or_empty(run.not_after_ms), *run.log),
         ]
         reply: bytes = await self._scripts.run(lua.START, keys, arguments)
         return StartOutcome(reply.decode())
@@ -214,6 +217,12 @@ class RedisStore:
     async def claim_token(self, app: str, token: str, run_id: str) -> str:
         check_run_id(run_id, self._partitions)
         return await self._claims.claim(app, token, run_id)
+
+    async def claim_singleton(
+        self, app: str, key: str, run_id: str, *, replaces: str = ""
+    ) -> SingletonClaim:
+        check_run_id(run_id, self._partitions)
+        return await self._singletons.claim(app, key, run_id, replaces)
 
     async def token_holder(self, app: str, token: str) -> str | None:
         return await self._claims.holder(app, token)

@@ -1,4 +1,5 @@
-"""The sweep: removes index entries of expired runs and void claims, a few at a time.
+"""The sweep: removes index entries of expired runs, and void claims of tokens and singletons, a few
+at a time.
 
 It rides on lease renewals, one partition each time, so a store without owners is never swept and
 one with many is swept no more often than one with few.
@@ -12,6 +13,7 @@ from typing import Final
 from fluvial_queue.contract import StoreError
 from fluvial_queue.redis.claims import Claims
 from fluvial_queue.redis.index import RunIndex
+from fluvial_queue.redis.singletons import Singletons
 
 logger = logging.getLogger(__name__)
 
@@ -22,12 +24,14 @@ _START: Final = b"0"
 class Sweep:
     """Remembers how far it has got in each partition."""
 
-    def __init__(self, index: RunIndex, claims: Claims) -> None:
+    def __init__(self, index: RunIndex, claims: Claims, singletons: Singletons) -> None:
         self._index = index
         self._claims = claims
+        self._singletons = singletons
         self._turn = 0
         self._offsets: dict[int, int] = {}
         self._cursors: dict[int, bytes] = {}
+        self._singleton_cursors: dict[int, bytes] = {}
         self._next_at = 0.0
 
     async def step(self, partitions: list[int], now_seconds: float) -> None:
@@ -48,3 +52,5 @@ class Sweep:
         self._offsets[partition] = await self._index.sweep(partition, offset)
         cursor = self._cursors.get(partition, _START)
         self._cursors[partition] = await self._claims.sweep(partition, cursor)
+        cursor = self._singleton_cursors.get(partition, _START)
+        self._singleton_cursors[partition] = await self._singletons.sweep(partition, cursor)

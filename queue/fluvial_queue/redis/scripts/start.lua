@@ -1,8 +1,9 @@
 #!lua
 -- KEYS run, input, messages, index, open, log, timers
 -- ARGV run_id, app, workflow, deployment, key, fingerprint, meta, sealed input, body, bell, partition,
---      tags, turn, retention or "", delay, deadline or "", the deadline's body, then the log
--- → "accepted", "duplicate" or "conflict"
+--      tags, turn, retention or "", delay, deadline or "", the deadline's body, the time after which
+--      it is late or "", then the log
+-- → "accepted", "duplicate", "conflict" or "late"
 local fingerprint, partition = ARGV[6], ARGV[11]
 local existing = call('HMGET', KEYS[1], 'status', 'fingerprint')
 if existing[1] then
@@ -12,6 +13,9 @@ if existing[1] then
   return 'duplicate'
 end
 local now = clock()
+if ARGV[18] ~= '' and now > tonumber(ARGV[18]) then
+  return 'late'
+end
 
 local function set_timer(delay, body)
   local due = now + delay
@@ -34,7 +38,7 @@ end
 if ARGV[8] ~= '' then
   call('SET', KEYS[2], ARGV[8])
 end
-for i = 18, #ARGV do
+for i = 19, #ARGV do
   call('RPUSH', KEYS[6], ARGV[i])
 end
 call('ZADD', KEYS[4], now, ARGV[1])
