@@ -57,6 +57,7 @@ _KINDS: Final[Mapping[str, _Kind]] = {
     "build_failed": _Kind(422, "The bundle could not be built"),
     "import_failed": _Kind(422, "The bundle could not be imported"),
     "dependencies_failed": _Kind(422, "The bundle's dependencies could not be installed"),
+    "singleton_alive": _Kind(409, "A run with this singleton is alive"),
     "not_serializable": _Kind(422, "A value cannot be stored"),
     "unknown_host": _Kind(421, "The request was meant for another server"),
     "too_many_waits": _Kind(429, "Too many requests are waiting", retry=True),

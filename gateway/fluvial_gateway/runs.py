@@ -8,10 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, Protocol, TypeVar
 
-from fluvial.errors import InvalidRequestError, RunNotFoundError, StartConflictError
+from fluvial.errors import (
+    InvalidRequestError,
+    RunNotFoundError,
+    SingletonError,
+    StartConflictError,
+    UnavailableError,
+)
 from fluvial.events import TERMINAL, Event, decode_event
 from fluvial.ids import keyed_run_id, new_run_id, partition_of
 from fluvial.sealing import Binding, seal
@@ -23,6 +30,7 @@ from fluvial_gateway.problems import (
     RunNotPausedError,
     WorkflowNotFoundError,
 )
+from fluvial_gateway.start_options import NO_OPTIONS, StartOptions
 from fluvial_queue.contract import (
     OutcomeUnknownError,
     RunPage,
@@ -30,6 +38,7 @@ from fluvial_queue.contract import (
     RunRecord,
     RunStatus,
     SendOutcome,
+    SingletonClaim,
     StartOutcome,
     StartRun,
 )
@@ -57,6 +66,12 @@ class RunStore(Protocol):
     async def send(
         self, run_id: str, body: bytes, *, token: str | None = None, resume_id: str = ""
     ) -> SendOutcome: ...
+
+    async def claim_singleton(
+        self, app: str, key: str, run_id: str, *, replaces: str = ""
+    ) -> SingletonClaim: ...
+
+    async def now_ms(self) -> int: ...
 
     async def token_holder(self, app: str, token: str) -> str | None: ...
 
@@ -90,7 +105,7 @@ class Started:
     """The answer to a start."""
 
     run_id: str
-    outcome: Literal["accepted", "duplicate"]
+    outcome: Literal["accepted", "duplicate", "existing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,16 +140,21 @@ class Runs:
         return self._store.partitions
 
     async def start(
-        self, app_name: str, workflow: str, arguments: Arguments, *, key: str = ""
+        self,
+        app_name: str,
+        workflow: str,
+        arguments: Arguments,
+        *,
+        key: str = "",
+        options: StartOptions = NO_OPTIONS,
     ) -> Started:
         """Start a run of the app's production deployment, from JSON.
 
         Raises:
-            ProblemError, WorkflowNotFoundError, StartConflictError
+            ProblemError, WorkflowNotFoundError, StartConflictError, SingletonError
         """
         app = await self._catalogue.app(app_name)
-        if app.production is None:
-            raise ProblemError("nothing_deployed", f"app {app_name!r}: promote a deployment first")
+        production = await self._production(app_name)
         run_id = self._run_id(app_name, workflow, key)
         fingerprint = (
             self._fingerprints.of(app_name, workflow, [arguments.args, arguments.kwargs])
@@ -146,19 +166,29 @@ class Runs:
                 run_id=run_id,
                 app=app_name,
                 workflow=workflow,
-                deployment=app.production,
+                deployment=production,
                 input=sealed_for(app, arguments.plaintext(), Binding(app_name, run_id, "input")),
                 key=key,
                 fingerprint=fingerprint,
-            )
+            ),
+            options,
         )
 
-    async def start_sealed(self, run: StartRun) -> Started:
+    async def start_sealed(self, run: StartRun, options: StartOptions = NO_OPTIONS) -> Started:
         """Start a run whose input is sealed already.
 
         Raises:
-            WorkflowNotFoundError, StartConflictError
+            ProblemError, WorkflowNotFoundError, StartConflictError, SingletonError
         """
+        if options.is_latest:
+            run = replace(run, deployment=await self._production(run.app))
+        if options is not NO_OPTIONS:
+            run = options.applied(run, await self._store.now_ms())
+        if options.singleton:
+            return await self._start_singleton(run, options)
+        return await self._start(run)
+
+    async def _start(self, run: StartRun) -> Started:
         deployment = await self._catalogue.deployment(run.deployment)
         known = deployment.functions.workflows
         if run.workflow not in known:
@@ -166,9 +196,37 @@ class Runs:
         outcome = await definite(lambda: self._store.start(run))
         if outcome is StartOutcome.ACCEPTED:
             return Started(run.run_id, "accepted")
+        if outcome is StartOutcome.LATE:
+            raise UnavailableError(f"{run.run_id} was not started in time: start it again")
         await self._check_same(run, outcome)
         # An unkeyed id is random: a duplicate of it is this very start, sent twice.
         return Started(run.run_id, "duplicate" if run.key else "accepted")
+
+    async def _start_singleton(self, run: StartRun, options: StartOptions) -> Started:
+        """Claim the singleton, then start; or do what is to happen where another run lives."""
+        app, key = run.app, options.singleton
+        claim = await self._store.claim_singleton(app, key, run.run_id)
+        if claim.holder != run.run_id:
+            if options.on_conflict == "existing":
+                return Started(claim.holder, "existing")
+            if options.on_conflict == "reject":
+                raise SingletonError(key, claim.holder)
+            claim = await self._replaced(run, key, claim.holder)
+        return await self._start(replace(run, not_after_ms=claim.start_before_ms))
+
+    async def _replaced(self, run: StartRun, key: str, holder: str) -> SingletonClaim:
+        claim = await self._store.claim_singleton(run.app, key, run.run_id, replaces=holder)
+        if claim.holder != run.run_id:
+            raise SingletonError(key, claim.holder)  # somebody else has replaced it first
+        with suppress(RunClosedError, RunNotFoundError):  # it has ended by itself
+            await self._send(holder, MessageKind.CANCEL, {"reason": "replaced"})
+        return claim
+
+    async def _production(self, app_name: str) -> str:
+        production = (await self._catalogue.app(app_name)).production
+        if production is None:
+            raise ProblemError("nothing_deployed", f"app {app_name!r}: promote a deployment first")
+        return production
 
     async def get(self, run_id: str, *, app: str | None = None) -> RunRecord:
         """Return a run; with `app`, only if it is that app's.
@@ -245,12 +303,8 @@ class Runs:
             raise RunClosedError(record.run_id)
         if record.status is not RunStatus.PAUSED:
             raise RunNotPausedError(record.run_id, record.status.value)
-        wanted: str | None = named
-        if named == LATEST:
-            wanted = (await self._catalogue.app(record.app)).production
-            if wanted is None:
-                raise ProblemError("nothing_deployed", f"app {record.app!r} has no production")
-        deployment = await self._catalogue.deployment(str(wanted))
+        wanted = await self._production(record.app) if named == LATEST else named
+        deployment = await self._catalogue.deployment(wanted)
         if deployment.spec.app != record.app:
             raise ProblemError(
                 "deployment_not_found", f"app {record.app!r} has no deployment {wanted!r}"

@@ -19,6 +19,7 @@ FluvialError
 ├── HookNotFoundError       (also LookupError)
 ├── HookConflictError       another run holds the hook's token
 ├── StartConflictError      the same key was started with another input
+├── SingletonError          a run with this singleton is alive
 ├── ManifestError           a manifest is wrong (also ValueError)
 │   └── NoEntrypointError   a bundle has nothing to execute
 ├── BundleError             a bundle is wrong or hostile (also ValueError)
@@ -210,6 +211,17 @@ class StartConflictError(FluvialError):
     def __init__(self, key: str, run_id: str) -> None:
         super().__init__(f"key {key!r} already started {run_id} with another input")
         self.key = key
+        self.run_id = run_id
+
+
+class SingletonError(FluvialError):
+    """A run of the app with the same `singleton` is alive, and the start was to be refused then."""
+
+    code = "singleton_alive"
+
+    def __init__(self, singleton: str, run_id: str) -> None:
+        super().__init__(f"singleton {singleton!r} is alive as {run_id}")
+        self.singleton = singleton
         self.run_id = run_id
 
 
