@@ -303,6 +303,18 @@ class Runs:
             raise RunClosedError(record.run_id)
         if record.status is not RunStatus.PAUSED:
             raise RunNotPausedError(record.run_id, record.status.value)
+        return await self.deployment_for(record, named)
+
+    async def deployment_for(self, record: RunRecord, named: str | None) -> str:
+        """Return the id of the deployment that is named for a run: None is its own, `latest` the
+        app's production.
+
+        Raises:
+            ProblemError: the app has no such deployment.
+            WorkflowNotFoundError: the deployment has no such workflow.
+        """
+        if named is None:
+            return record.deployment
         wanted = await self._production(record.app) if named == LATEST else named
         deployment = await self._catalogue.deployment(wanted)
         if deployment.spec.app != record.app:

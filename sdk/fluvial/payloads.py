@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fluvial.codec import decode, decode_bare
@@ -40,6 +41,16 @@ _OF_OTHERS = frozenset(
 )  # sealed for the run that their meta names
 
 
+@dataclass(frozen=True, slots=True)
+class SealedPlace:
+    """Where a payload belongs in its run, or in the run `run_id` for which it was sealed."""
+
+    kind: Kind
+    correlation: int | str = 0
+    index: int = 0
+    run_id: str | None = None
+
+
 class PayloadReader:
     """Opens the payloads of one run's events, given in log order.
 
@@ -57,20 +68,28 @@ class PayloadReader:
         Raises:
             DecryptionError: it was altered, or its key is gone.
         """
+        place = self.place_of(event)
+        if place is None:
+            return None
+        keys = self._keys if place.run_id is None else self._keys.of(place.run_id)
+        return keys.open(event.payload, place.kind, place.correlation, place.index)
+
+    def place_of(self, event: Event) -> SealedPlace | None:
+        """Return where an event's payload belongs; None where it has none."""
         if event.type is EventType.HOOK_OPENED:
             self._tokens[event.id] = str(event.meta.get("token", ""))
         kind = _KINDS.get(event.type)
         if kind is None or not event.payload:
             return None
+        if event.type in _OF_OTHERS:
+            return SealedPlace(kind, run_id=str(event.meta.get("run", "")))
         if kind == "hook":
             token = self._tokens.get(event.id) or str(event.meta.get("token", ""))
-            return self._keys.open(event.payload, kind, token)
-        if event.type in _OF_OTHERS:
-            return self._keys.of(str(event.meta.get("run", ""))).open(event.payload, kind)
+            return SealedPlace(kind, token)
         if kind == "state":
-            return self._keys.open(event.payload, kind, 0, int(event.meta.get("number", 0)))
+            return SealedPlace(kind, 0, int(event.meta.get("number", 0)))
         index = int(event.meta.get("attempt", 1)) if kind == "step_error" else 0
-        return self._keys.open(event.payload, kind, event.id, index)
+        return SealedPlace(kind, event.id, index)
 
     def value(self, event: Event) -> Any:
         """Return the decoded payload of an event; None where it has none.

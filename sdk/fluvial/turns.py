@@ -35,6 +35,7 @@ from fluvial.invocations import (
 )
 from fluvial.payloads import PayloadReader, render
 from fluvial.replays import Replays, feed
+from fluvial.resealing import ResealRequest, reseal
 from fluvial.threads import StepThreads, Threads
 from fluvial.unguarded import monotonic, random_bytes
 from fluvial.verdicts import Verdict
@@ -126,6 +127,10 @@ class LiveRuns:
     def check(self, request: CheckRequest) -> CheckReport:
         """Replay a run's log and report; live runs and the run itself are left alone."""
         return self._replays.check(request)
+
+    def reseal(self, request: ResealRequest) -> Answer:
+        """Seal what a forked run takes over from its origin for the fork."""
+        return reseal(request, self._keys)
 
     def reveal(self, request: RevealRequest) -> list[str | None]:
         """Return a text for people per event; None for an event without payload."""

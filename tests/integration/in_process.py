@@ -211,17 +211,10 @@ class Application:
         """Start a run and return its id; `options`: further fields of `StartRun`."""
         run_id = new_run_id(self.store.partitions)
         sealed = self.keys.for_run(run_id).seal(encode_call(args, {}), "input")
-        await self.store.start(
-            StartRun(
-                run_id=run_id,
-                app=APP,
-                workflow=workflow.name,
-                deployment=deployment,
-                input=sealed,
-                **(options or {}),
-            )
-        )
-        return run_id
+        fields: dict[str, Any] = {"run_id": run_id, "input": sealed, **(options or {})}
+        run = StartRun(app=APP, workflow=workflow.name, deployment=deployment, **fields)
+        await self.store.start(run)
+        return run.run_id
 
     async def result(self, run_id: str) -> Any:
         """Wait for a run to complete; return what it, or the run it went on as, returned."""

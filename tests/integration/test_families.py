@@ -9,14 +9,21 @@ import pytest
 
 import fluvial
 from fluvial import StartOptions
+from fluvial.codec import encode
 from fluvial.events import EventType
-from fluvial.ids import child_run_id, continued_run_id
-from fluvial_queue.contract import RunQuery, RunStatus
-from fluvial_queue.messages import MessageKind
-from tests.integration.in_process import Application
+from fluvial.ids import child_run_id, continued_run_id, new_run_id
+from fluvial.resealing import ResealRequest, is_taken, reseal
+from fluvial_queue.contract import RunQuery, RunStatus, SendOutcome
+from fluvial_queue.cuts import Cut, cut_at_start, cut_before_failure
+from fluvial_queue.messages import Message, MessageKind
+from fluvial_queue.views import pack_turn
+from tests.integration.in_process import APP, Application
 
 if TYPE_CHECKING:
     from tests.integration.conftest import PlayOn
+
+executions: list[str] = []
+repaired: list[bool] = []
 
 both = pytest.mark.parametrize("keep_live", [True, False], ids=["live", "replayed"])
 
@@ -266,3 +273,85 @@ def test_tags_are_changed_from_inside_and_from_outside(play_application: PlayOn)
         await app.finish(run_id)
 
     play_application(main)
+
+
+@fluvial.step(name="families.once")
+async def once(what: str) -> str:
+    executions.append(what)
+    return what
+
+
+@fluvial.step(name="families.picky", retries=0)
+async def picky() -> str:
+    if not repaired:
+        raise ValueError("broken")
+    return "repaired"
+
+
+@fluvial.workflow(name="families.long")
+async def long() -> list[Any]:
+    chance, ident = fluvial.random(), fluvial.uuid4()
+    first = await once("first")
+    async with fluvial.Hook(str, token="families") as hook:
+        second = await once("second")
+        await asyncio.sleep(0.05)
+        third = await picky()
+        said = await hook
+    return [chance, ident, first, second, third, said]
+
+
+async def fork(app: Application, origin: str, cut: Cut) -> str:
+    log = [event for event in await app.events(origin) if is_taken(event)]
+    run_id = new_run_id(app.store.partitions)
+    request = ResealRequest(
+        run_id=origin,
+        target=run_id,
+        app=APP,
+        workflow="families.long",
+        events=[event.encode() for event in log[: cut.events]],
+    )
+    await app.store.claim_token(APP, "families", run_id)
+    sealed = tuple(reseal(request, app.keys).events)
+    options = {
+        "run_id": run_id,
+        "input": b"",
+        "log": sealed,
+        "turn": pack_turn(cut.consumed, bytes(8)),
+        "meta": {"origin": origin},
+    }
+    return await app.start(long, options=options)
+
+
+@both
+def test_a_fork_goes_on_from_the_step_that_failed(
+    play_application: PlayOn, keep_live: bool
+) -> None:
+    async def main(app: Application) -> None:
+        origin = await app.start(long)
+        assert await app.finish(origin) == "failed"
+        assert executions == ["first", "second"]
+        repaired.append(True)
+        log = [event for event in await app.events(origin) if is_taken(event)]
+        run_id = await fork(app, origin, cut_before_failure(log))
+        await app.wait_for_kind(run_id, EventType.STEP_COMPLETED, 3)
+        sealed = app.keys.for_run(run_id).seal(encode("hello"), "hook", "families")
+        body = Message(MessageKind.HOOK, run_id, 0, 0, {"token": "families"}, sealed).encode()
+        assert await app.store.send(run_id, body, token="families") is SendOutcome.ACCEPTED
+
+        chance, ident, *rest = await app.result(run_id)
+        assert rest == ["first", "second", "repaired", "hello"]
+        assert executions == ["first", "second"]  # what was finished did not run again
+        again = await fork(app, run_id, cut_at_start(await app.events(run_id)))
+        await app.wait_for_kind(again, EventType.STEP_COMPLETED, 3)
+        body = Message(MessageKind.CANCEL, again).encode()
+        await app.store.send(again, body)
+        assert await app.finish(again) == "cancelled"
+        kinds = await app.kinds(run_id)
+        assert kinds.count(EventType.RUN_FORKED) == 1
+        assert isinstance(chance, float)
+        assert ident.version == 4
+
+    executions.clear()
+    repaired.clear()
+    play_application(main, keep_live=keep_live)
+    assert executions == ["first", "second", "first", "second"]

@@ -18,6 +18,7 @@ from fluvial.context import InvocationKind, activate
 from fluvial.encryption import AppKeys
 from fluvial.errors import WireError
 from fluvial.invocations import Answer, RevealRequest, StepRequest, TurnRequest
+from fluvial.resealing import RESEAL, ResealRequest
 from fluvial.wire import FrameType, pack
 from fluvial_invoker.instance.asgi import AsgiApp, HttpInvocation, ThreadedInvocation
 from fluvial_invoker.instance.invocations import OUTCOME_CANCELLED, Invocation, Link
@@ -35,6 +36,7 @@ class Runs(Protocol):
     async def step(self, request: StepRequest, /) -> Answer: ...
     def reveal(self, request: RevealRequest, /) -> Sequence[str | None]: ...
     def check(self, request: CheckRequest, /) -> CheckReport: ...
+    def reseal(self, request: ResealRequest, /) -> Answer: ...
     def forget(self, run_ids: Sequence[str], /) -> None: ...
 
 
@@ -86,6 +88,8 @@ class Functions:
                 self._reveal(conversation, RevealRequest.from_frame(meta, body), link)
             case _ if kind == CHECK:
                 self._check(conversation, CheckRequest.from_frame(meta, body), link)
+            case value if value == RESEAL:
+                self._reseal(conversation, ResealRequest.from_frame(meta, body), link)
             case _:
                 raise WireError(f"unknown kind of invocation {kind!r}")
         return None
@@ -140,6 +144,16 @@ class Functions:
         finally:
             end_output(meter)
             meter.settle()
+
+    def _reseal(self, conversation: int, request: ResealRequest, link: Link) -> None:
+        meter = Meter(None, request.run_id)
+        try:
+            answer = self._runs.reseal(request)
+        except Exception as error:  # noqa: BLE001 - reported to the person who asked
+            report_exception(error, meter, "a reseal failed")
+            answer = Answer(outcome="diverged", reason=f"{type(error).__name__}: {error}"[:1000])
+        meter.settle()
+        write_answer(link, conversation, answer, meter)
 
     def _reveal(self, conversation: int, request: RevealRequest, link: Link) -> None:
         meter = Meter(None, request.run_id)
