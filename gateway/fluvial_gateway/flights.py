@@ -206,6 +206,7 @@ def _deadline_seconds(job: Job) -> float:
     if job.kind == "turn":
         return TURN_SECONDS
     step = job.view.steps[job.step_id]
-    if step.timeout_ms:
-        return step.timeout_ms / 1000 + STEP_MARGIN_SECONDS
-    return STEP_SECONDS
+    limits_ms = [step.timeout_ms] if step.timeout_ms else []
+    if step.expires_ms:
+        limits_ms.append(max(0, step.expires_ms - job.started_ms))
+    return min(limits_ms) / 1000 + STEP_MARGIN_SECONDS if limits_ms else STEP_SECONDS

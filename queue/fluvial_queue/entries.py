@@ -15,6 +15,7 @@ from fluvial_queue.effects import close_child, start_child, start_next, tell_par
 from fluvial_queue.jobs import Job
 from fluvial_queue.messages import Message, MessageKind
 from fluvial_queue.outstanding import Outstanding
+from fluvial_queue.step_views import StepView
 from fluvial_queue.views import (
     ChildView,
     RunView,
@@ -25,6 +26,8 @@ from fluvial_queue.views import (
     timer_body,
     turn_body,
 )
+
+DEADLINE_GRACE_MS = 1_000  # for the instance, which judges a late attempt better than the owner
 
 _END_STATUS = {
     EventType.RUN_COMPLETED: RunStatus.COMPLETED,
@@ -167,6 +170,8 @@ class EntryDraft:
                 continue
             if self._has_not_begun() and message.kind is not MessageKind.START:
                 continue  # RUN_STARTED is the first event of every log
+            if message.kind is MessageKind.TIMER and self.results and message.id in self.view.steps:
+                continue  # a step's deadline: this entry may have changed the step
             if message.kind is MessageKind.RESUME and self._paused:
                 if self._must_stay_paused():
                     continue
@@ -241,6 +246,9 @@ class EntryDraft:
         self._handled[message_id] = None
         if step is None or message.id in self._ended:
             return
+        if step.is_at_most_once:
+            self._add(self._fail_step(message.id, step, "interrupted", cause=reason))
+            return
         meta: dict[str, object] = {"attempt": step.attempt, "lost": step.lost + 1, "reason": reason}
         if started_ms:
             meta["started_ms"] = started_ms
@@ -301,6 +309,9 @@ class EntryDraft:
         match event.type:
             case EventType.STEP_SCHEDULED:
                 self._messages.append(step_body(run_id, event.id, 1))
+                if "deadline_ms" in event.meta:
+                    late_ms = event.meta["deadline_ms"] + DEADLINE_GRACE_MS
+                    self._timers.append((late_ms, timer_body(run_id, event.id)))
             case EventType.STEP_CANCELLED:
                 self._cancel_step(event.id)
             case EventType.TIMER_SET:
@@ -326,21 +337,39 @@ class EntryDraft:
                 pass
 
     def _cancel_step(self, step_id: int) -> None:
+        step = self.view.steps.get(step_id)
+        if step is not None:
+            self._withdraw_step(step_id, step)
+            return
         self._ended.add(step_id)
         fresh = step_body(self.view.run_id, step_id, 1)
         if fresh in self._messages:
             self._messages.remove(fresh)
-        step = self.view.steps.get(step_id)
-        if step is None:
-            return
+        self._drop_timer(step_id)
+
+    def _fail_step(self, step_id: int, step: StepView, reason: str, *, cause: str = "") -> Event:
+        """Return the end of a step that no instance has judged."""
+        self._withdraw_step(step_id, step)
+        meta = {"attempt": step.attempt, "reason": reason}
+        if cause:
+            meta["cause"] = cause
+        return Event(EventType.STEP_FAILED, self._now_ms, step_id, meta=meta)
+
+    def _withdraw_step(self, step_id: int, step: StepView) -> None:
+        self._ended.add(step_id)
         message_id = self._outstanding.steps.get((step_id, step.attempt))
         if message_id is not None:
             self._handled[message_id] = None
         if step.retry_timer is not None:
             self._drop_timers.append(step.retry_timer)
+        if step.expires_ms:
+            self._drop_timer(step_id)
 
     def _cancel_timer(self, timer_id: int) -> None:
         self._ended.add(timer_id)
+        self._drop_timer(timer_id)
+
+    def _drop_timer(self, timer_id: int) -> None:
         body = timer_body(self.view.run_id, timer_id)
         self._timers = [timer for timer in self._timers if timer[1] != body]
         self._drop_timers.append(body)
@@ -397,21 +426,34 @@ class EntryDraft:
 
     def _add_end(self, result: ReadyResult, end: Event) -> None:
         self._handled[result.message_id] = None
-        if end.id not in self.view.steps or end.id in self._ended:
+        step = self.view.steps.get(end.id)
+        if step is None or end.id in self._ended:
             return
         carried = result.carried
         is_first = not self.events
         self._ended.add(end.id)
         self._add(end)
         if end.type is EventType.STEP_RETRYING:
-            body = step_body(self.view.run_id, end.id, end.meta["attempt"] + 1)
-            delay_ms = end.meta["delay_ms"]
-            if delay_ms:
-                self._timers.append((delay_ms, body))
-            else:
-                self._messages.append(body)
-        elif carried is not None and is_first and carried.job.base == self.view.length:
+            self._retry(result, step, end)
+            return
+        if step.expires_ms:
+            self._drop_timer(end.id)
+        if carried is not None and is_first and carried.job.base == self.view.length:
             self._add_outputs(carried, self.view.inputs + 1)
+
+    def _retry(self, result: ReadyResult, step: StepView, end: Event) -> None:
+        """Ask for the next attempt, now or later; a step that has none left pauses the run."""
+        attempt, reason = end.meta["attempt"], end.meta.get("reason", "error")
+        if end.meta.get("exhausted"):
+            text = f"step {step.name} has used up its attempts ({attempt} so far): {reason}"
+            self.pause(result.message_id, text)
+            return
+        body = step_body(self.view.run_id, end.id, attempt + 1)
+        delay_ms = end.meta["delay_ms"]
+        if delay_ms:
+            self._timers.append((delay_ms, body))
+        else:
+            self._messages.append(body)
 
     def _add_lost(self, result: ReadyResult) -> None:
         job = result.job
@@ -439,6 +481,9 @@ class EntryDraft:
             if message.id in view.timers and message.id not in self._ended:
                 self._ended.add(message.id)
                 return Event(EventType.TIMER_FIRED, self._now_ms, message.id)
+            step = view.steps.get(message.id)
+            if step is not None and message.id not in self._ended:
+                return self._fail_step(message.id, step, "deadline")
         elif message.kind is MessageKind.CHILD:
             return self._end_of_child(message)
         elif message.kind is MessageKind.HOOK:
@@ -489,6 +534,9 @@ class EntryDraft:
         self._add(Event(EventType.RUN_FORKED, self._now_ms, meta=meta))
         for step_id, step in view.steps.items():
             self._messages.append(step_body(view.run_id, step_id, step.attempt))
+            if step.expires_ms:
+                late_ms = step.expires_ms - step.scheduled_ms + DEADLINE_GRACE_MS
+                self._timers.append((late_ms, timer_body(view.run_id, step_id)))
         for timer_id, timer in view.timers.items():
             delay_ms = max(0, timer.due_ms - self._now_ms)
             self._timers.append((delay_ms, timer_body(view.run_id, timer_id)))
@@ -520,7 +568,7 @@ class EntryDraft:
             self._deployment = meta["deployment"] = str(asked["deployment"])
         self._add(Event(EventType.RUN_RESUMED, self._now_ms, meta=meta))
         for step_id, step in self.view.steps.items():
-            if (step_id, step.attempt) in self._outstanding.steps:
+            if (step_id, step.attempt) in self._outstanding.steps or step_id in self._ended:
                 continue
             if step.retry_timer is not None:
                 self._drop_timers.append(step.retry_timer)

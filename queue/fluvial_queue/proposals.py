@@ -75,6 +75,8 @@ def check_step_end(step_id: int, data: bytes) -> Event:
     event = _decode(data)
     if event.type not in _STEP_ENDS or event.id != step_id:
         raise InvalidProposalError(f"{event.type.name} of {event.id} as the end of step {step_id}")
+    if "reason" in event.meta:
+        _check_text(event, "reason", MAX_NAME_CHARACTERS)
     if event.type is EventType.STEP_RETRYING:
         _check_number(event, "delay_ms", MAX_DELAY_MS)
     return event
@@ -118,6 +120,8 @@ def _check_meta(view: RunView, event: Event) -> None:
     if event.type is EventType.STEP_SCHEDULED:
         _check_text(event, "name", MAX_NAME_CHARACTERS)
         _check_number(event, "timeout_ms", MAX_DELAY_MS)
+        if "deadline_ms" in event.meta:
+            _check_number(event, "deadline_ms", MAX_DELAY_MS)
     elif event.type is EventType.TIMER_SET:
         _check_number(event, "delay_ms", MAX_DELAY_MS)
     elif event.type is EventType.PATCHED:

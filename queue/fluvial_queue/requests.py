@@ -43,4 +43,5 @@ def step_request(job: Job, invocation: str, now_ms: int) -> StepRequest:
         carry=job.carry,
         input=step.input,
         history=step.history,
+        expires_ms=step.expires_ms,
     )

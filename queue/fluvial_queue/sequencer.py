@@ -110,12 +110,15 @@ class Sequencer:
         self._port = port
         self._runs: dict[str, _Run] = {}
         self._max_views = max_views
+        self._is_over = False  # the lease is gone
         self._quiet: dict[str, None] = {}  # runs without a message, least recently active first
 
     # ---- what the owner reports ----
 
     def offer(self, stored: StoredMessage) -> None:
         """Take in a message from the stream; one that is known already is ignored."""
+        if self._is_over:
+            return  # read before the lease was lost: what it asks for may be under way
         message = decode_message(stored.body)
         run = self._runs.get(message.run_id)
         if run is None:
@@ -161,7 +164,7 @@ class Sequencer:
                 job.view.turn_id = None
                 run.outstanding.put_back(job.message_id)
             elif answer.outcome == "diverged":
-                self._ready(run, job, pause=f"diverged: {answer.reason}")
+                self._give_up(run, job, f"diverged: {answer.reason}")
             elif answer.outcome == "cancelled":
                 self._ready(run, job, lost="cancelled")
             elif job.kind == "turn":
@@ -169,7 +172,7 @@ class Sequencer:
             else:
                 self._take_step(run, job, answer, instance, stamp)
         except InvalidProposalError as error:
-            self._ready(run, job, pause=f"invalid_proposal: {error}")
+            self._give_up(run, job, f"invalid_proposal: {error}")
         self._advance(job.view.run_id, run)
 
     def lost(self, job: Job, reason: str) -> None:
@@ -235,7 +238,8 @@ class Sequencer:
             self._reload(entry.run_id, run, draft)
 
     def abandon(self) -> None:
-        """The lease is gone: forget everything and stop what is under way."""
+        """The lease is gone: forget everything, stop what is under way, and begin nothing more."""
+        self._is_over = True
         runs, self._runs = self._runs, {}
         self._quiet.clear()
         for run in runs.values():
@@ -379,6 +383,15 @@ class Sequencer:
         run.jobs.pop(job.message_id, None)
         if run.turn_job is job:
             run.turn_job = None
+
+    def _give_up(self, run: _Run, job: Job, problem: str) -> None:
+        """An answer cannot be used: pause the run. Its step may have been executed, so one that
+        must not be repeated has been interrupted."""
+        step = job.view.steps.get(job.step_id) if job.kind == "step" else None
+        if step is not None and step.is_at_most_once:
+            self._ready(run, job, lost=problem)
+        else:
+            self._ready(run, job, pause=problem)
 
     def _ready(self, run: _Run, job: Job, *, lost: str = "", pause: str = "") -> None:
         if job.kind == "turn":

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from fluvial.events import INPUTS, TERMINAL, Event, EventType, decode_event
-from fluvial.invocations import StepHistory
 from fluvial_queue.contract import RunRecord, RunStatus
 from fluvial_queue.messages import Message, MessageKind
-
-MAX_ERROR_BYTES = 32 * 1024  # of a failed attempt that the next one may look at
+from fluvial_queue.step_views import StepView
 
 _TURN = struct.Struct(">I8s")  # inputs consumed, turn id
 _STATUS = {
@@ -46,28 +44,6 @@ _OF_CHILDREN = frozenset(
         EventType.CHILD_FAILED,
     }
 )
-
-
-@dataclass(slots=True)
-class StepView:
-    """A step that has no result yet."""
-
-    name: str
-    input: bytes
-    timeout_ms: int
-    attempt: int = 1  # the attempt that is due or under way
-    lost: int = 0  # executions that a fault cut off; they spend no attempt
-    retry_timer: bytes | None = None  # while the next attempt waits for its time
-    history: StepHistory | None = None  # None: it was never executed
-
-    def remember(self, event: Event) -> None:
-        """Take in what an execution that did not end the step left behind."""
-        known = self.history or StepHistory()
-        known = replace(known, started_ms=known.started_ms or event.meta.get("started_ms", 0))
-        if event.type is EventType.STEP_RETRYING:
-            error = event.payload if len(event.payload) <= MAX_ERROR_BYTES else b""
-            known = replace(known, error=error)
-        self.history = known
 
 
 @dataclass(slots=True)
@@ -174,9 +150,7 @@ class RunView:
         if kind in _STATUS:
             self.status = _STATUS[kind]
         if kind is EventType.STEP_SCHEDULED:
-            self.steps[event.id] = StepView(
-                event.meta["name"], event.payload, event.meta["timeout_ms"]
-            )
+            self.steps[event.id] = StepView(event.payload, event.meta, event.at_ms)
         elif kind in (EventType.STEP_COMPLETED, EventType.STEP_FAILED, EventType.STEP_CANCELLED):
             self.steps.pop(event.id, None)
         elif kind is EventType.STEP_RETRYING:
@@ -202,7 +176,7 @@ class RunView:
         elif kind is EventType.CANCEL_REQUESTED:
             self.cancelled = True
         elif kind is EventType.RUN_FORKED:
-            self.is_forked = True
+            self._fork(event)
         elif kind is EventType.RUN_RESUMED:
             self._begin_anew(event)
         elif kind in TERMINAL:
@@ -231,7 +205,11 @@ class RunView:
     def timer_bodies(self) -> list[bytes]:
         """Return the bodies of all timers that the run may have in the store."""
         bodies = [timer_body(self.run_id, timer) for timer in self.timers]
-        bodies += [step.retry_timer for step in self.steps.values() if step.retry_timer]
+        for step_id, step in self.steps.items():
+            if step.retry_timer:
+                bodies.append(step.retry_timer)
+            if step.expires_ms:
+                bodies.append(timer_body(self.run_id, step_id))
         if self.cancelled:
             bodies.append(cancel_deadline_body(self.run_id))
         return bodies
@@ -242,6 +220,11 @@ class RunView:
         body = step_body(self.run_id, event.id, step.attempt)
         step.retry_timer = body if event.meta["delay_ms"] else None
         step.remember(event)
+
+    def _fork(self, event: Event) -> None:
+        self.is_forked = True
+        for step in self.steps.values():
+            step.scheduled_ms = event.at_ms  # a deadline counts from here on
 
     def _take_child(self, event: Event) -> None:
         if event.type is not EventType.CHILD_SCHEDULED:
@@ -297,7 +280,7 @@ def step_body(run_id: str, step_id: int, attempt: int) -> bytes:
 
 
 def timer_body(run_id: str, timer_id: int) -> bytes:
-    """Return the body of the message that a due timer becomes."""
+    """Return the body of the message that a due timer becomes; a step's id: its deadline's."""
     return Message(MessageKind.TIMER, run_id, timer_id).encode()
 
 

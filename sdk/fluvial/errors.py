@@ -11,6 +11,7 @@ FluvialError
 ├── NotInInvocationError    the platform was used where it serves nothing (also RuntimeError)
 ├── UnresolvableStepError   a step that no other process would find was called (also RuntimeError)
 ├── StepFailedError         seen by a workflow: a step used up its attempts
+├── StepInterruptedError    its cause, where a step that runs at most once was cut off
 ├── RemoteError             stands for an error whose class is not rebuilt on this side
 ├── RunFailedError          seen by a caller: the run ended without a result
 │   ├── RunCancelledError
@@ -39,10 +40,11 @@ through `retryable` whether the same call may succeed later.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import ClassVar
 
 from fluvial.spans import Duration, parse_seconds
+from fluvial.unguarded import time_ns
 
 
 class FluvialError(Exception):
@@ -126,15 +128,36 @@ class UnresolvableStepError(FluvialError, RuntimeError):
 
 
 class StepFailedError(FluvialError):
-    """A step used up its attempts; `__cause__` is the last attempt's error where it decodes."""
+    """A step used up its attempts; `__cause__` is the last attempt's error where it decodes.
+
+    `failure` says how, as a code: `exception`, `timeout`, `deadline`, `not_retried`, `interrupted`,
+    or the code of Fluvial's error that ended it (`fatal`, `not_serializable`, …).
+    """
 
     code = "step_failed"
 
-    def __init__(self, step: str, attempts: int, reason: str) -> None:
+    def __init__(
+        self, step: str, attempts: int, reason: str, *, failure: str = "exception"
+    ) -> None:
         super().__init__(f"step {step} failed after {attempts} attempt(s): {reason}")
         self.step = step
         self.attempts = attempts
         self.reason = reason
+        self.failure = failure
+
+
+class StepInterruptedError(FluvialError):
+    """A step that runs at most once was cut off: whether it has done its work is not known."""
+
+    code = "step_interrupted"
+
+    def __init__(self, step: str, why: str) -> None:
+        super().__init__(
+            f"an execution of step {step} was cut off ({why}); it is not repeated, and may or may"
+            " not have done its work"
+        )
+        self.step = step
+        self.why = why
 
 
 class RemoteError(FluvialError):
@@ -285,7 +308,6 @@ def _seconds_until(moment: Duration | datetime) -> float:
             return parse_seconds(moment, "retry_after")
         if moment.tzinfo is None:
             raise ValueError(f"retry_after needs a datetime with a time zone, got {moment!r}")
-        seconds = max(0.0, (moment - datetime.now(UTC)).total_seconds())
-        return parse_seconds(seconds, "retry_after")
+        return parse_seconds(max(0.0, moment.timestamp() - time_ns() / 1e9), "retry_after")
     except ValueError as error:
         raise InvalidRequestError(str(error)) from None

@@ -33,7 +33,9 @@ class EventType(IntEnum):
     # inputs
     RUN_STARTED = 1  # payload: the run's input; meta: workflow, deployment
     STEP_COMPLETED = 2  # payload: the result; meta: attempt, invocation, cpu_us, instance
-    STEP_FAILED = 3  # payload: the error; meta: attempt, invocation, cpu_us, instance, reason
+    STEP_FAILED = 3  # payload: the error; meta: attempt, invocation, cpu_us, instance, reason;
+    #                  the owner's has no payload; meta: attempt, reason (interrupted, deadline),
+    #                  cause
     TIMER_FIRED = 4
     HOOK_RECEIVED = 5  # payload; meta: resume (id of the resume)
     HOOK_CONFLICT = 6  # meta: token
@@ -42,7 +44,8 @@ class EventType(IntEnum):
     CHILD_FAILED = 9  # payload: the child's error, or none; meta: run, status, reason
 
     # outputs
-    STEP_SCHEDULED = 20  # payload: the arguments; meta: name, timeout_ms (0: none)
+    STEP_SCHEDULED = 20  # payload: the arguments; meta: name, timeout_ms (0: none); if it has one:
+    #                      deadline_ms (from now to the step's end), once (at most one execution)
     STEP_CANCELLED = 21  # the workflow gave the step up: its invocation is cancelled
     TIMER_SET = 22  # meta: delay_ms
     TIMER_CANCELLED = 23
@@ -63,7 +66,8 @@ class EventType(IntEnum):
 
     # records of the owner
     STEP_RETRYING = 40  # payload: the error; meta: attempt (the failed one), delay_ms, reason,
-    #                     invocation, cpu_us, instance, started_ms (of this execution)
+    #                     invocation, cpu_us, instance, started_ms (of this execution),
+    #                     exhausted (True: no attempt is left, so the run pauses)
     ATTEMPT_LOST = 41  # meta: attempt, lost, reason (instance_died, owner_changed, ...), started_ms
     STEP_ABANDONED = 42  # meta: attempt; by a terminate
     RUN_TERMINATED = 43  # meta: reason

@@ -19,6 +19,7 @@ from fluvial.errors import (
     NondeterminismError,
     SerializationError,
     StepFailedError,
+    StepInterruptedError,
 )
 from fluvial.events import EventType
 from fluvial.hooks import HookOperation
@@ -191,9 +192,12 @@ class Execution:
         attempt = int(meta.get("attempt", 1))
         if plaintext is None and payload:
             plaintext = self._keys.open(payload, "step_error", step_id, attempt)
-        cause = decode_error(plaintext)
-        reason = str(meta.get("reason", "failed")) if cause is None else describe_error(cause)
-        error = StepFailedError(operation.step.name, attempt, reason)
+        failure, name = str(meta.get("reason", "failed")), operation.step.name
+        cause = decode_error(plaintext) or _unrecorded(name, failure, meta)
+        reason = failure if cause is None else describe_error(cause)
+        if failure == "deadline" and plaintext:
+            reason = f"its deadline passed; {reason}"
+        error = StepFailedError(name, attempt, reason, failure=failure)
         error.__cause__ = cause
         future.set_exception(error)
 
@@ -264,3 +268,12 @@ class Execution:
         except TurnTooLargeError:
             self.journal.take_outputs()
             self.journal.write(event_type, 0, payload, meta)
+
+
+def _unrecorded(step: str, failure: str, meta: dict[str, Any]) -> BaseException | None:
+    """Return the error that stands for an end which no instance has seen."""
+    if failure == "interrupted":
+        return StepInterruptedError(step, str(meta.get("cause", "for an unknown reason")))
+    if failure == "deadline":
+        return TimeoutError(f"the deadline of step {step} passed")
+    return None

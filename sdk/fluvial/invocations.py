@@ -83,13 +83,14 @@ class StepHistory:
 
     started_ms: int = 0  # when the first of them began; 0: not known
     error: bytes = b""  # the sealed error of the attempt before, where it is small
+    forgiven: int = 0  # attempts that do not count any more: a resume gave the step new ones
 
     def to_map(self) -> dict[str, Any]:
-        return {"started": self.started_ms, "error": self.error}
+        return {"started": self.started_ms, "error": self.error, "forgiven": self.forgiven}
 
     @classmethod
     def from_map(cls, fields: dict[str, Any]) -> StepHistory:
-        return cls(started_ms=fields["started"], error=fields["error"])
+        return cls(started_ms=fields["started"], error=fields["error"], forgiven=fields["forgiven"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +109,12 @@ class StepRequest:
     carry: bytes | None  # the turn id of the coroutine that may go on
     input: bytes  # the payload of STEP_SCHEDULED
     history: StepHistory | None = None  # None: this is its first execution
+    expires_ms: int = 0  # when the step must have ended, by the store's clock; 0: never
+
+    @property
+    def spent(self) -> int:
+        """How many of the step's attempts this one is the last of, without those forgiven."""
+        return self.attempt if self.history is None else self.attempt - self.history.forgiven
 
     def to_frame_fields(self) -> tuple[str, dict[str, Any], bytes]:
         meta: dict[str, Any] = {
@@ -124,6 +131,8 @@ class StepRequest:
         }
         if self.history is not None:
             meta["history"] = self.history.to_map()
+        if self.expires_ms:
+            meta["expires"] = self.expires_ms
         return "step", meta, self.input
 
     @classmethod
@@ -141,6 +150,7 @@ class StepRequest:
             carry=meta["carry"],
             input=body,
             history=StepHistory.from_map(meta["history"]) if "history" in meta else None,
+            expires_ms=meta.get("expires", 0),
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast, get_args
 
 from fluvial.durations import Duration, to_seconds
 from fluvial.errors import InvalidRequestError
@@ -13,6 +13,9 @@ from fluvial.unguarded import random_fraction
 
 RetryOn = type[BaseException] | tuple[type[BaseException], ...] | Callable[[Any], bool]
 """Which errors are worth another attempt: a class, several, or a function that says so."""
+
+Exhausted = Literal["fail", "pause"]
+"""What follows when the last attempt has failed: the step fails, or the run waits for somebody."""
 
 DEFAULT_RETRIES: Final = 3
 MAX_RETRIES: Final = 1000
@@ -53,15 +56,30 @@ class StepSettings:
     backoff: Backoff
     retry_on: Callable[[BaseException], bool] | None  # None: every error
     timeout_ms: int  # 0: none
+    deadline_ms: int  # 0: none
+    exhausted: Exhausted
+    at_most_once: bool
+
+    def rules(self) -> dict[str, Any]:
+        """Return what the owner of the run must know, as it stands in STEP_SCHEDULED."""
+        rules: dict[str, Any] = {"timeout_ms": self.timeout_ms}
+        if self.deadline_ms:
+            rules["deadline_ms"] = self.deadline_ms
+        if self.at_most_once:
+            rules["once"] = True
+        return rules
 
 
 def checked_settings(
     *,
     name: str | None,
-    retries: int,
+    retries: int | None,
     backoff: Backoff | Duration | None,
     retry_on: RetryOn | None,
     timeout: Duration | None,
+    deadline: Duration | None,
+    exhausted: Exhausted,
+    at_most_once: bool,
 ) -> StepSettings:
     """Return the settings that a user's arguments mean.
 
@@ -70,17 +88,28 @@ def checked_settings(
     """
     return StepSettings(
         name=name,
-        retries=_checked_retries(retries),
+        retries=_checked_retries(retries, at_most_once),
         backoff=_checked_backoff(backoff),
         retry_on=None if retry_on is None else _predicate(retry_on),
         timeout_ms=_checked_milliseconds("timeout", timeout),
+        deadline_ms=_checked_milliseconds("deadline", deadline),
+        exhausted=_checked_exhausted(exhausted),
+        at_most_once=at_most_once,
     )
 
 
-def _checked_retries(retries: int) -> int:
+def _checked_retries(retries: int | None, at_most_once: bool) -> int:
+    if retries is None:
+        return 0 if at_most_once else DEFAULT_RETRIES
     if not 0 <= retries <= MAX_RETRIES:
         raise InvalidRequestError(f"retries must be 0 to {MAX_RETRIES}, got {retries!r}")
     return retries
+
+
+def _checked_exhausted(exhausted: Exhausted) -> Exhausted:
+    if exhausted not in get_args(Exhausted):
+        raise InvalidRequestError(f'exhausted must be "fail" or "pause", got {exhausted!r}')
+    return exhausted
 
 
 def _checked_backoff(backoff: Backoff | Duration | None) -> Backoff:

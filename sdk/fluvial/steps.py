@@ -27,8 +27,8 @@ from fluvial.registry import registry
 from fluvial.signatures import Signature, encode_call
 from fluvial.step_origins import check_call, check_definition, is_in_class, is_local, origin_of
 from fluvial.step_settings import (
-    DEFAULT_RETRIES,
     Backoff,
+    Exhausted,
     RetryOn,
     StepSettings,
     checked_settings,
@@ -58,7 +58,7 @@ class StepOperation(Operation):
         self._plaintext = plaintext
 
     def opening_meta(self) -> dict[str, Any]:
-        return {"name": self.step.name, "timeout_ms": self.step.timeout_ms}
+        return self.step.scheduled_meta
 
     def take_plaintext(self) -> bytes:
         plaintext, self._plaintext = self._plaintext, b""
@@ -82,7 +82,7 @@ class Step(Generic[P, R]):
         self.is_late = registry.is_complete
         self.signature = Signature(self.function)
         self.settings = settings
-        self.timeout_ms = settings.timeout_ms
+        self.scheduled_meta = {"name": self.name, **settings.rules()}
         self._is_doubtful = self.is_late or is_local(self.function)
         self._owner: type | None = None
 
@@ -166,38 +166,56 @@ def step(function: Callable[P, R], /) -> Step[P, R]: ...
 def step(
     *,
     name: str | None = None,
-    retries: int = DEFAULT_RETRIES,
+    retries: int | None = None,
     backoff: Backoff | Duration | None = None,
     retry_on: RetryOn | None = None,
     timeout: Duration | None = None,
+    deadline: Duration | None = None,
+    exhausted: Exhausted = "fail",
+    at_most_once: bool = False,
 ) -> StepDecorator: ...
 def step(
     function: Callable[..., Any] | None = None,
     /,
     *,
     name: str | None = None,
-    retries: int = DEFAULT_RETRIES,
+    retries: int | None = None,
     backoff: Backoff | Duration | None = None,
     retry_on: RetryOn | None = None,
     timeout: Duration | None = None,
+    deadline: Duration | None = None,
+    exhausted: Exhausted = "fail",
+    at_most_once: bool = False,
 ) -> Any:
     """Make a function (sync or async) a step.
 
     Args:
         name: how logs and events call it; default: the function's qualified name.
-        retries: how often a failed attempt is repeated; 0: never.
+        retries: how often a failed attempt is repeated; 3 unless said, 0 with `at_most_once`.
         backoff: how long to wait before a retry: the first wait, or a `Backoff`.
         retry_on: which errors are worth a retry: an exception class, a tuple of them, or a
             function `(error) -> bool`. Any other fails the step at once. `RetryableError` is
             always retried, `FatalError` never.
         timeout: how long one attempt may take.
+        deadline: how long the step may take from its call on, with all attempts and waits.
+        exhausted: what follows when the last attempt has failed: "fail" the step, or "pause" the
+            run, so that somebody can mend what is wrong and resume it with new attempts.
+        at_most_once: an execution that a fault cut off is not repeated; the step fails with a
+            `StepInterruptedError` as its cause. Errors are still retried as `retries` says.
 
     Raises:
         InvalidRequestError: an argument is wrong, the name is taken, or it cannot be a step.
         UnresolvableStepError: workflow code defines it.
     """
     settings = checked_settings(
-        name=name, retries=retries, backoff=backoff, retry_on=retry_on, timeout=timeout
+        name=name,
+        retries=retries,
+        backoff=backoff,
+        retry_on=retry_on,
+        timeout=timeout,
+        deadline=deadline,
+        exhausted=exhausted,
+        at_most_once=at_most_once,
     )
 
     def decorate(decorated: Callable[..., Any]) -> Step[..., Any]:

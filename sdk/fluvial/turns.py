@@ -67,7 +67,8 @@ class LiveRuns:
         self._keys = keys
         self._limit_bytes = limit_bytes
         self._clock = clock
-        self._attempts = Attempts(registry, keys, threads if threads is not None else StepThreads())
+        used = threads if threads is not None else StepThreads()
+        self._attempts = Attempts(registry, keys, used, clock)
         self._replays = Replays(registry, keys)
         self._live: OrderedDict[str, Execution] = OrderedDict()
         self._sizes: dict[str, int] = {}

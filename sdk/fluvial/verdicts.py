@@ -19,6 +19,7 @@ from fluvial.events import EventType
 from fluvial.invocations import StepRequest
 from fluvial.step_settings import StepSettings
 
+DEADLINE = "deadline"
 _NOT_RETRIED = "not_retried"
 
 
@@ -42,25 +43,42 @@ def after_value(value: Any) -> Verdict:
 
 
 def after_error(
-    settings: StepSettings, request: StepRequest, error: BaseException, reason: str
+    settings: StepSettings,
+    request: StepRequest,
+    error: BaseException,
+    reason: str,
+    *,
+    at_ms: int,
 ) -> Verdict:
-    """Judge an attempt that has raised `error`; `reason` says how, as a code."""
+    """Judge an attempt that has raised `error` at `at_ms`; `reason` says how, as a code."""
     if isinstance(error, FatalError):
         return failed(error, error.code)
+    if reason == DEADLINE:
+        return failed(error, reason)
     refusal = _refusal(settings, error)
     if refusal is not None:
         return failed(refusal, _NOT_RETRIED)
-    if request.attempt > settings.retries:
-        return failed(error, reason)
+    if request.spent > settings.retries:
+        is_paused = settings.exhausted == "pause"
+        return _retrying(error, reason, 0, exhausted=True) if is_paused else failed(error, reason)
     if isinstance(error, RetryableError):
         delay_seconds = error.retry_after_seconds
     else:
-        delay_seconds = settings.backoff.delay_seconds(request.attempt)
+        delay_seconds = settings.backoff.delay_seconds(request.spent)
+    delay_ms = round(delay_seconds * 1000)
+    if request.expires_ms and at_ms + delay_ms >= request.expires_ms:
+        return failed(error, DEADLINE)
+    return _retrying(error, reason, delay_ms)
+
+
+def _retrying(
+    error: BaseException, reason: str, delay_ms: int, *, exhausted: bool = False
+) -> Verdict:
+    meta: dict[str, Any] = {"reason": reason, "delay_ms": delay_ms}
+    if exhausted:
+        meta["exhausted"] = True
     return Verdict(
-        type=EventType.STEP_RETRYING,
-        kind="step_error",
-        plaintext=encode_error(error),
-        meta={"reason": reason, "delay_ms": round(delay_seconds * 1000)},
+        type=EventType.STEP_RETRYING, kind="step_error", plaintext=encode_error(error), meta=meta
     )
 
 

@@ -116,7 +116,7 @@ class Doubles(Registry):
             count = self._record(step, args, kwargs)
             if behaviour.hangs:
                 await self._wait_for_timeout(step)
-            if 0 < step.timeout_ms <= behaviour.takes_ms:
+            if 0 < step.settings.timeout_ms <= behaviour.takes_ms:
                 await self._wait_for_timeout(step)
             if behaviour.takes_ms:
                 await self._pause(behaviour.takes_ms)
@@ -125,9 +125,9 @@ class Doubles(Registry):
         return stand_in
 
     async def _wait_for_timeout(self, step: Step[Any, Any]) -> None:
-        if step.timeout_ms:
-            await self._pause(step.timeout_ms)
-            raise TimeoutError(f"{step.name} took longer than {step.timeout_ms} ms")
+        if step.settings.timeout_ms:
+            await self._pause(step.settings.timeout_ms)
+            raise TimeoutError(f"{step.name} took longer than {step.settings.timeout_ms} ms")
         await self._pause(None)
 
     def _spied_async(self, step: Step[Any, Any]) -> Callable[..., Any]:

@@ -14,7 +14,7 @@ import functools
 import heapq
 import itertools
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import pytest
@@ -116,6 +116,7 @@ class Player:
     now_ms: int = START_MS
     not_live: int = 0
     children: dict[str, Any] = field(default_factory=dict[str, Any])  # workflow → result or error
+    cut_off: str = ""  # a step whose execution is lost; it must be one that runs at most once
 
     def __post_init__(self) -> None:
         self.live = LiveRuns(registry, self.keys, clock=lambda: 0.0)
@@ -247,6 +248,13 @@ class Player:
         scheduled = self._steps.get(step)
         if scheduled is None:
             return
+        if scheduled.meta["name"] == self.cut_off:
+            assert scheduled.meta["once"]
+            del self._steps[step]
+            meta = {"attempt": attempt, "reason": "interrupted", "cause": "instance_died"}
+            self._record(Event(EventType.STEP_FAILED, self.now_ms, step, meta=meta))
+            return
+        deadline_ms = scheduled.meta.get("deadline_ms", 0)
         others = self._timers or self._children or self._turn_due
         only = len(self._steps) == 1 and not others
         carry = self.turn_id if self.mode == "carry" and only else None
@@ -264,14 +272,18 @@ class Player:
                 carry=carry,
                 input=scheduled.payload,
                 history=self._history.get(step),
+                expires_ms=scheduled.at_ms + deadline_ms if deadline_ms else 0,
             )
         )
         assert answer.outcome == "ok"
         end = decode_event(answer.events[0])
         self.log.append(answer.events[0])
         if end.type is EventType.STEP_RETRYING:
-            began_ms = self._history.get(step, StepHistory(started_ms=self.now_ms)).started_ms
-            self._history[step] = StepHistory(started_ms=began_ms, error=end.payload)
+            known = self._history.get(step, StepHistory(started_ms=self.now_ms))
+            known = replace(known, error=end.payload)
+            if end.meta.get("exhausted"):  # the run pauses, and somebody resumes it
+                known = replace(known, forgiven=attempt)
+            self._history[step] = known
             self._push(self.now_ms + 1000, lambda: self._step(step, attempt + 1))
             return
         del self._steps[step]
@@ -327,12 +339,14 @@ class Play:
         durations: dict[str, int] | None = None,
         batch: bool = False,
         children: dict[str, Any] | None = None,
+        cut_off: str = "",
     ) -> Outcome:
         outcomes: list[Outcome] = []
         for mode in MODES:
             if before is not None:
                 before()
             player = Player(mode, batch, durations or {}, children=children or {})
+            player.cut_off = cut_off
             asyncio.run(player.play(workflow, args, actions))
             outcomes.append(player.outcome())
         for outcome in outcomes[1:]:

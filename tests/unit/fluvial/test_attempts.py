@@ -271,7 +271,7 @@ def test_a_timeout_is_retried_until_the_last_attempt(keys: AppKeys, attempt_numb
     async def slow() -> None:
         await asyncio.get_running_loop().create_future()
 
-    event = attempt(keys, slow, attempt=attempt_number, timeout_ms=slow.timeout_ms)
+    event = attempt(keys, slow, attempt=attempt_number, timeout_ms=slow.settings.timeout_ms)
 
     wanted = EventType.STEP_RETRYING if attempt_number == 1 else EventType.STEP_FAILED
     assert event.type is wanted

@@ -9,7 +9,7 @@ from typing import Any
 from fluvial.events import INPUTS, OUTPUTS, Event, EventType, decode_event
 from fluvial.invocations import Answer
 from fluvial_queue.jobs import Job
-from tests.unit.fluvial_queue.sequencer_programs import Program
+from tests.unit.fluvial_queue.sequencer_programs import EXHAUSTIBLE, Program
 
 RETRY_DELAYS_MS = (0, 50)
 
@@ -82,6 +82,8 @@ class Instances:
         if self._random.random() < 0.15:
             delay_ms = self._random.choice(RETRY_DELAYS_MS)
             meta: dict[str, Any] = {"attempt": job.attempt, "delay_ms": delay_ms, "reason": "error"}
+            if job.view.steps[job.step_id].name == EXHAUSTIBLE:
+                meta |= {"exhausted": True, "delay_ms": 0}
             end = Event(EventType.STEP_RETRYING, now_ms, job.step_id, b"e", meta)
             return Answer(outcome="ok", events=[end.encode()])
         end = Event(EventType.STEP_COMPLETED, now_ms, job.step_id, b"r", {})

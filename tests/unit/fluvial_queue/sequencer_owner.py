@@ -43,6 +43,7 @@ class Owner:
     lease: Lease
     clock: Callable[[], int]
     started_by: dict[str, int]  # of all owners: message id → the newest epoch that dispatched it
+    begun: set[tuple[str, int, int]]  # of all owners: attempts of at-most-once steps, dispatched
     sequencer: Sequencer = field(init=False)
     commits: list[CommitEntry] = field(default_factory=list[CommitEntry])
     jobs: list[Job] = field(default_factory=list[Job])
@@ -104,6 +105,9 @@ class Owner:
         earlier = self.started_by.get(job.message_id, 0)
         assert earlier == 0 or earlier >= self.lease.epoch, "starts again without a record"
         self.started_by[job.message_id] = max(earlier, self.lease.epoch)
+        if job.view.steps[job.step_id].is_at_most_once:
+            assert attempt_of(job) not in self.begun, "an at-most-once attempt starts again"
+            self.begun.add(attempt_of(job))
 
     def _check_deployment(self, job: Job) -> None:
         """A job goes to the deployment where its run is, as far as its owner can know."""
@@ -166,3 +170,8 @@ class Owner:
         view, tokens, job = self.claims.pop(0)
         holders = {t: await self.store.claim_token(view.app, t, view.run_id) for t in tokens}
         self.sequencer.claimed(job, [t for t, h in holders.items() if h != view.run_id])
+
+
+def attempt_of(job: Job) -> tuple[str, int, int]:
+    """Return which attempt of which run's step a job executes."""
+    return job.view.run_id, job.step_id, job.attempt

@@ -4,12 +4,13 @@ that the last one causes, as in the model of the hand-off."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from fluvial.events import Event, EventType
 from fluvial.ids import child_run_id, continued_run_id
 
 Program = Callable[[Sequence[Event]], list[Event]]
+EXHAUSTIBLE: Final = "exhaustible"  # the name of steps that have one attempt, then the run pauses
 DONE: Final = (EventType.STEP_COMPLETED, EventType.STEP_FAILED)
 
 
@@ -142,14 +143,46 @@ def sleepy(seen: Sequence[Event]) -> list[Event]:
     return [_end()] if len(seen) == 4 else []
 
 
+def once(seen: Sequence[Event]) -> list[Event]:
+    """Steps that run at most once, beside ordinary ones and after them."""
+    done = [event.id for event in seen if event.type in DONE]
+    if len(seen) == 1:
+        return [_step(1, once=True), _step(2), _step(3, once=True)]
+    if len(done) == 3:
+        return [_step(4, once=True)]
+    return [_end()] if len(done) == 4 else []
+
+
+def exhausting(seen: Sequence[Event]) -> list[Event]:
+    """Steps whose last attempt pauses the run when it fails, one after another and together."""
+    done = sum(event.type in DONE for event in seen)
+    if len(seen) == 1:
+        return [_step(1, name=EXHAUSTIBLE)]
+    if done == 1:
+        return [_step(2, name=EXHAUSTIBLE), _step(3), _step(4, name=EXHAUSTIBLE)]
+    return [_end()] if done == 4 else []
+
+
+def hurried(seen: Sequence[Event]) -> list[Event]:
+    """Steps with a deadline, of which one is given up when another one has ended."""
+    done = [event.id for event in seen if event.type in DONE]
+    if len(seen) == 1:
+        return [_step(1, deadline_ms=1), _step(2, deadline_ms=1), _step(3)]
+    if seen[-1].type in DONE and seen[-1].id == 3 and 2 not in done:
+        return [Event(EventType.STEP_CANCELLED, 0, 2), _step(4, deadline_ms=1)]
+    if seen[-1].type in DONE and seen[-1].id == 3:
+        return [_step(4, deadline_ms=1)]
+    return [_end()] if 4 in done and 1 in done else []
+
+
 def _child(seen: Sequence[Event], number: int, policy: str) -> Event:
     run_id = child_run_id(seen[0].payload.decode(), number, 1)
     meta = {"workflow": "child", "run": run_id, "policy": policy}
     return Event(EventType.CHILD_SCHEDULED, 0, number, run_id.encode(), meta)
 
 
-def _step(step_id: int) -> Event:
-    meta = {"name": "s", "timeout_ms": 0}
+def _step(step_id: int, *, name: str = "s", **rules: object) -> Event:
+    meta: dict[str, Any] = {"name": name, "timeout_ms": 0, **rules}
     return Event(EventType.STEP_SCHEDULED, 0, step_id, b"a", meta)
 
 

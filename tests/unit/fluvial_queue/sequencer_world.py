@@ -20,7 +20,7 @@ from fluvial_queue.jobs import Job
 from fluvial_queue.memory import MemoryStore
 from fluvial_queue.messages import Message, MessageKind
 from tests.unit.fluvial_queue.sequencer_instances import Instances
-from tests.unit.fluvial_queue.sequencer_owner import Owner
+from tests.unit.fluvial_queue.sequencer_owner import Owner, attempt_of
 from tests.unit.fluvial_queue.sequencer_programs import Program
 
 TTL_MS = 1_000_000
@@ -43,6 +43,8 @@ class World:
         self.stale: list[Owner] = []
         self.resumed: set[str] = set()  # runs whose hook has got its payload
         self.started_by: dict[str, int] = {}
+        self.begun: set[tuple[str, int, int]] = set()
+        self.tick_ms = 40
         self.reread_rate = self.random.choice((0.0, 0.2))
         self.hits: Counter[str] = Counter()
         self.stop_with: MessageKind | None = None  # a request to end the runs, at some moment
@@ -160,7 +162,7 @@ class World:
         """Let a dispatcher begin."""
         lease = await self.store.acquire(partition_of(self.run_ids[0]), owner="o", ttl_ms=TTL_MS)
         assert lease is not None
-        self.owner = Owner(self.store, lease, lambda: self.now_ms, self.started_by)
+        self.owner = Owner(self.store, lease, lambda: self.now_ms, self.started_by, self.begun)
         return self.owner
 
     async def _read_window(self) -> None:
@@ -212,7 +214,7 @@ class World:
     # ---- the world ----
 
     async def _pass_time(self) -> None:
-        self.now_ms += 40
+        self.now_ms += self.tick_ms
         if self.owner is not None:
             fired = await self.store.fire_timers(self.owner.lease, limit=10)
             for message in fired.messages if fired is not None else ():
@@ -301,7 +303,9 @@ class World:
         """No instance can be started: the run pauses."""
         if self.owner is not None and self.owner.jobs:
             self._hit("unavailable")
-            self.owner.sequencer.unavailable(self.owner.jobs.pop(), "import_failed", final=True)
+            job = self.owner.jobs.pop()
+            self.begun.discard(attempt_of(job))  # it was never started
+            self.owner.sequencer.unavailable(job, "import_failed", final=True)
 
 
 def play(world: World) -> list[list[Event]]:

@@ -18,10 +18,13 @@ from tests.unit.fluvial_queue.sequencer_programs import (
     Program,
     closing,
     continuing,
+    exhausting,
     family,
     fan_out,
     hook_first,
+    hurried,
     leaving,
+    once,
     race,
     rivals,
     sequence,
@@ -93,6 +96,47 @@ def test_a_run_ends_with_a_log_that_replays_whatever_breaks(program: Program) ->
         "resumed",
         "unavailable",
     }
+
+
+def test_an_at_most_once_step_starts_once_an_attempt_whatever_breaks() -> None:
+    failures: Counter[str] = Counter()
+    for seed in range(SEEDS):
+        world = World(once, seed, faults=FAULTS)  # its owners watch every start
+        (log,) = _play(world, seed)
+        _check(once, log)
+        lost = {e.id for e in log if e.type is EventType.ATTEMPT_LOST}
+        assert lost <= {2}, "what runs at most once is not repeated"
+        failed = [e for e in log if e.type is EventType.STEP_FAILED]
+        assert all(e.meta["reason"] == "interrupted" and not e.payload for e in failed)
+        failures.update(e.meta["cause"].split(":")[0] for e in failed)
+
+    causes = {"instance_died", "link_lost", "owner_changed", "diverged"}
+    assert failures.keys() == causes
+
+
+def test_a_run_whose_step_is_exhausted_pauses_and_a_resume_goes_on() -> None:
+    pauses = 0
+    for seed in range(SEEDS):
+        (log,) = _play(World(exhausting, seed, faults=FAULTS), seed)
+        _check(exhausting, log)
+        used_up = [e.id for e in log if e.type is EventType.STEP_RETRYING and e.id != 3]
+        reasons = [e.meta["reason"] for e in log if e.type is EventType.RUN_PAUSED]
+        pauses += sum(reason.startswith("step exhaustible has used up") for reason in reasons)
+        assert bool(used_up) <= bool(reasons)
+
+    assert pauses > SEEDS / 4
+
+
+def test_a_step_ends_once_when_its_deadline_passes_whatever_breaks() -> None:
+    late = 0
+    for seed in range(SEEDS):
+        world = World(hurried, seed, faults=FAULTS)
+        world.tick_ms = 500
+        (log,) = _play(world, seed)
+        _check(hurried, log)
+        late += sum(e.type is EventType.STEP_FAILED and e.meta["reason"] == "deadline" for e in log)
+
+    assert late > SEEDS / 10
 
 
 @pytest.mark.parametrize("program", [family, continuing], ids=lambda p: p.__name__)
