@@ -8,40 +8,43 @@ the caller's own deployment.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from fluvial.errors import InvalidRequestError
 from fluvial.ids import keyed_run_id, partition_of
 from fluvial.invocations import pack_events
+from fluvial_gateway.call_arguments import (
+    MAX_NAME_CHARACTERS,
+    bytes_of,
+    check_size,
+    natural_of,
+    text_of,
+    wait_seconds_of,
+)
 from fluvial_gateway.hooks import MAX_TOKEN_CHARACTERS, Hooks
-from fluvial_gateway.link_calls import LinkContext
+from fluvial_gateway.link_calls import CallAnswer, CallOperation, LinkContext
 from fluvial_gateway.problems import ProblemError
 from fluvial_gateway.runs import MAX_KEY_CHARACTERS, Runs, Steering
 from fluvial_queue.contract import RunRecord, StartRun
 
 _LOG = logging.getLogger(__name__)
 
-# Below the deadline that the link sets on every call (`link_calls.CALL_SECONDS`).
-MAX_WAIT_MS: Final = 60_000
 MAX_INPUT_BYTES: Final = 16 * 1024 * 1024  # half of what a store takes for one value
 _MAX_FINGERPRINT_BYTES: Final = 64
 _MAX_REASON_CHARACTERS: Final = 500
-_MAX_NAME_CHARACTERS: Final = 512
 # What one answer may carry; a reader asks again from `next`.
 _MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
-
-Answer = tuple[dict[str, Any], bytes]
-_Operation = Callable[[LinkContext, Mapping[str, Any], bytes], Awaitable[Answer]]
 
 
 class Calls:
     """Carries out the calls of all links; a `CallHandler`."""
 
-    def __init__(self, runs: Runs, hooks: Hooks) -> None:
+    def __init__(self, runs: Runs, hooks: Hooks, *further: Mapping[str, CallOperation]) -> None:
+        """`further`: operations that other parts carry out."""
         self._runs = runs
         self._hooks = hooks
-        self._operations: dict[str, _Operation] = {
+        self._operations: dict[str, CallOperation] = {
             "start": self._start,
             "run": self._run,
             "events": self._events,
@@ -51,6 +54,8 @@ class Calls:
             "cancel": self._cancel,
             "terminate": self._terminate,
         }
+        for operations in further:
+            self._operations.update(operations)
 
     async def handle(
         self, link_context: LinkContext, operation: str, arguments: dict[str, Any], body: bytes
@@ -72,12 +77,12 @@ class Calls:
 
     async def _start(
         self, context: LinkContext, arguments: Mapping[str, Any], body: bytes
-    ) -> Answer:
-        workflow = _text(arguments, "workflow", _MAX_NAME_CHARACTERS)
-        key = _text(arguments, "key", MAX_KEY_CHARACTERS, default="")
+    ) -> CallAnswer:
+        workflow = text_of(arguments, "workflow", MAX_NAME_CHARACTERS)
+        key = text_of(arguments, "key", MAX_KEY_CHARACTERS, default="")
         run_id = self._checked_run_id(context.app, workflow, key, arguments)
-        _limit("the input", body, MAX_INPUT_BYTES)
-        fingerprint = _bytes(arguments, "fingerprint", _MAX_FINGERPRINT_BYTES)
+        check_size("the input", body, MAX_INPUT_BYTES)
+        fingerprint = bytes_of(arguments, "fingerprint", _MAX_FINGERPRINT_BYTES)
         started = await self._runs.start_sealed(
             StartRun(
                 run_id=run_id,
@@ -94,7 +99,7 @@ class Calls:
     def _checked_run_id(
         self, app: str, workflow: str, key: str, arguments: Mapping[str, Any]
     ) -> str:
-        run_id = _text(arguments, "run_id", _MAX_NAME_CHARACTERS)
+        run_id = text_of(arguments, "run_id", MAX_NAME_CHARACTERS)
         partitions = self._runs.partitions
         if partition_of(run_id) >= partitions:
             raise InvalidRequestError(f"{run_id} names none of the {partitions} partitions")
@@ -102,7 +107,9 @@ class Calls:
             raise InvalidRequestError(f"{run_id} is not the run of the key {key!r}")
         return run_id
 
-    async def _run(self, context: LinkContext, arguments: Mapping[str, Any], _: bytes) -> Answer:
+    async def _run(
+        self, context: LinkContext, arguments: Mapping[str, Any], _: bytes
+    ) -> CallAnswer:
         record = await self._record(context, arguments)
         return {
             "status": record.status.value,
@@ -113,49 +120,57 @@ class Calls:
             "events": record.events,
         }, b""
 
-    async def _events(self, context: LinkContext, arguments: Mapping[str, Any], _: bytes) -> Answer:
-        start = _integer(arguments, "start")
+    async def _events(
+        self, context: LinkContext, arguments: Mapping[str, Any], _: bytes
+    ) -> CallAnswer:
+        start = natural_of(arguments, "start")
         record = await self._record(context, arguments)
         if record.events <= start:
             record = await self._runs.wait_for_events(
-                record.run_id, start, _wait_seconds(arguments)
+                record.run_id, start, wait_seconds_of(arguments)
             )
         events = _bounded(await self._runs.events(record.run_id, start=start))
         return {"status": record.status.value, "next": start + len(events)}, pack_events(events)
 
-    async def _result(self, context: LinkContext, arguments: Mapping[str, Any], _: bytes) -> Answer:
+    async def _result(
+        self, context: LinkContext, arguments: Mapping[str, Any], _: bytes
+    ) -> CallAnswer:
         record = await self._record(context, arguments)
-        record = await self._runs.wait_for_end(record, _wait_seconds(arguments))
+        record = await self._runs.wait_for_end(record, wait_seconds_of(arguments))
         ended = await self._runs.last_event(record)
         return {"status": record.status.value}, b"" if ended is None else ended[1]
 
-    async def _token(self, context: LinkContext, arguments: Mapping[str, Any], _: bytes) -> Answer:
-        token = _text(arguments, "token", MAX_TOKEN_CHARACTERS)
+    async def _token(
+        self, context: LinkContext, arguments: Mapping[str, Any], _: bytes
+    ) -> CallAnswer:
+        token = text_of(arguments, "token", MAX_TOKEN_CHARACTERS)
         record = await self._hooks.find(context.app, token)
         return {"run_id": record.run_id}, b""
 
     async def _resume(
         self, context: LinkContext, arguments: Mapping[str, Any], body: bytes
-    ) -> Answer:
-        token = _text(arguments, "token", MAX_TOKEN_CHARACTERS)
-        resume_id = _text(arguments, "resume_id", MAX_KEY_CHARACTERS)
-        _limit("the payload", body, MAX_INPUT_BYTES)
+    ) -> CallAnswer:
+        token = text_of(arguments, "token", MAX_TOKEN_CHARACTERS)
+        resume_id = text_of(arguments, "resume_id", MAX_KEY_CHARACTERS)
+        check_size("the payload", body, MAX_INPUT_BYTES)
         record = await self._record(context, arguments)
         resumed = await self._hooks.resume_sealed(record, token, body, resume_id)
         return {"outcome": resumed.outcome}, b""
 
-    async def _cancel(self, context: LinkContext, arguments: Mapping[str, Any], _: bytes) -> Answer:
+    async def _cancel(
+        self, context: LinkContext, arguments: Mapping[str, Any], _: bytes
+    ) -> CallAnswer:
         return await self._steer(context, arguments, "cancel")
 
     async def _terminate(
         self, context: LinkContext, arguments: Mapping[str, Any], _: bytes
-    ) -> Answer:
+    ) -> CallAnswer:
         return await self._steer(context, arguments, "terminate")
 
     async def _steer(
         self, context: LinkContext, arguments: Mapping[str, Any], how: Steering
-    ) -> Answer:
-        reason = _text(arguments, "reason", _MAX_REASON_CHARACTERS, default="")
+    ) -> CallAnswer:
+        reason = text_of(arguments, "reason", _MAX_REASON_CHARACTERS, default="")
         record = await self._record(context, arguments)
         await self._runs.steer(record, how, reason=reason)
         _LOG.info(
@@ -165,7 +180,7 @@ class Calls:
         return {}, b""
 
     async def _record(self, context: LinkContext, arguments: Mapping[str, Any]) -> RunRecord:
-        run_id = _text(arguments, "run_id", _MAX_NAME_CHARACTERS)
+        run_id = text_of(arguments, "run_id", MAX_NAME_CHARACTERS)
         return await self._runs.get(run_id, app=context.app)
 
 
@@ -177,35 +192,3 @@ def _bounded(events: list[bytes]) -> list[bytes]:
         if size > _MAX_EVENT_BYTES and index:
             return events[:index]
     return events
-
-
-def _text(arguments: Mapping[str, Any], name: str, most: int, *, default: str | None = None) -> str:
-    value = arguments.get(name, default)
-    if value is None:
-        value = default  # an instance may send nil for what it leaves out
-    if not isinstance(value, str) or len(value) > most or (not value and default is None):
-        raise InvalidRequestError(f"{name}: expected text of at most {most} characters")
-    return value
-
-
-def _bytes(arguments: Mapping[str, Any], name: str, most: int) -> bytes:
-    value = arguments.get(name) or b""
-    if not isinstance(value, bytes) or len(value) > most:
-        raise InvalidRequestError(f"{name}: expected at most {most} bytes")
-    return value
-
-
-def _integer(arguments: Mapping[str, Any], name: str) -> int:
-    value = arguments.get(name, 0)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise InvalidRequestError(f"{name}: expected an integer that is not negative")
-    return value
-
-
-def _wait_seconds(arguments: Mapping[str, Any]) -> float:
-    return min(_integer(arguments, "wait_ms"), MAX_WAIT_MS) / 1000
-
-
-def _limit(what: str, body: bytes, most: int) -> None:
-    if len(body) > most:
-        raise ProblemError("too_large", f"{what} has {len(body)} bytes, the limit is {most}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol, cast
 
@@ -50,6 +51,10 @@ class LinkContext:
     deployment: str
     app: str
     subject: Subject | None = None  # the execution whose invocation, still under way, is calling
+
+
+CallAnswer = tuple[dict[str, Any], bytes]
+CallOperation = Callable[[LinkContext, Mapping[str, Any], bytes], Awaitable[CallAnswer]]
 
 
 class CallHandler(Protocol):
