@@ -41,6 +41,8 @@ from fluvial_gateway.router import Router
 from fluvial_gateway.routes import RouteTable
 from fluvial_gateway.runs import Runs
 from fluvial_gateway.scrape import Scrape
+from fluvial_gateway.stream_calls import StreamCalls
+from fluvial_gateway.streams import Streams
 from fluvial_gateway.uploads import Uploads
 from fluvial_gateway.waits import LongWaits
 from fluvial_queue import open_store
@@ -97,16 +99,19 @@ class Gateway:
         fingerprints = Fingerprints(files.fingerprint_key)
         runs = Runs(store, self._catalogue, signals, fingerprints)
         hooks = Hooks(store, self._catalogue, runs)
+        streams = Streams(store, self._metrics, partitions=store.partitions)
         self._router = Router(
             spec=self._spec,
             invoker=self._invoker,
-            calls=Calls(runs, hooks),
+            calls=Calls(runs, hooks, StreamCalls(streams, runs).operations()),
             pool_observer=self._metrics,
             http_observer=self._metrics,
             gateway=_name(config),
             partitions=store.partitions,
         )
-        self._dispatcher = Dispatcher(store, self._router, self._metrics, owner=_name(config))
+        self._dispatcher = Dispatcher(
+            store, self._router, self._metrics, owner=_name(config), on_bell=streams.heard
+        )
         signals.dispatcher = self._dispatcher
 
         aliases = Aliases(self._catalogue, self._routes.reload)

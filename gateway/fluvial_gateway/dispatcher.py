@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from fluvial_gateway.admission import Admission
@@ -19,6 +19,7 @@ from fluvial_gateway.ownership import Ownership
 from fluvial_gateway.store_clock import StoreClock, boottime
 from fluvial_gateway.waiting import Waiters
 from fluvial_queue.contract import (
+    Bell,
     Lease,
     OutcomeUnknownError,
     Pulse,
@@ -44,13 +45,16 @@ class Dispatcher:
         observer: DispatchObserver,
         *,
         owner: str,
+        on_bell: Callable[[Bell], None] | None = None,
     ) -> None:
+        """`on_bell`: hears every bell of the store too."""
         self.store = store
         self.invocations = invocations
         self.observer = observer
         self.clock = StoreClock(0)
         self.invocation_ids = InvocationIds()
         self._owner = owner
+        self._on_bell = on_bell
         self._owned: dict[int, Ownership] = {}
         self._admission = Admission()
         self._waiters = Waiters(store)
@@ -213,7 +217,9 @@ class Dispatcher:
                 self._expect_timer(bell.partition, bell.due_ms)
             elif bell.kind == "finished":
                 self._waiters.wake(bell.run_id)
-            else:
+            elif bell.kind == "lost":
                 self._waiters.wake_all()
                 for partition in list(self._owned):
                     self.poke(partition)
+            if self._on_bell is not None:
+                self._on_bell(bell)

@@ -137,6 +137,13 @@ class Metrics:
         )
         self._replays = self._counter("replays", "Turns replayed from the log.", "reason")
         self._replayed = self._counter("replayed_events", "Events fed to replays.")
+        self._appends = self._counter(
+            "stream_appends", "Answers of the store to what steps write.", "app", "outcome"
+        )
+        self._chunks = self._counter("stream_chunks", "Chunks that steps have written.", "app")
+        self._chunk_bytes = self._counter(
+            "stream_bytes", "Bytes of the chunks that steps have written, sealed.", "app"
+        )
         self._store_errors = self._counter(
             "store_errors", "Operations of the store that failed.", "kind"
         )
@@ -190,6 +197,14 @@ class Metrics:
     def replay(self, reason: str, events: int) -> None:
         self._replays.of(reason).inc()
         self._replayed.of().inc(events)
+
+    # ---- streams: StreamObserver ----
+
+    def stream_appended(self, app: str, outcome: str, chunks: int, size: int) -> None:
+        self._appends.of(app, outcome).inc()
+        if outcome == "accepted":
+            self._chunks.of(app).inc(chunks)
+            self._chunk_bytes.of(app).inc(size)
 
     # ---- the control plane ----
 

@@ -79,6 +79,7 @@ class AppendAnswer:
 class StreamPage:
     """A part of a stream, without what is void."""
 
+    app: str  # the run's
     entries: tuple[StreamEntry, ...]
     next: int  # the position behind the last one that was looked at
     length: int

@@ -24,6 +24,8 @@ from fluvial.errors import (
     StartConflictError,
     StepFailedError,
     StepInterruptedError,
+    StreamClosedError,
+    StreamFullError,
     UnavailableError,
     UnresolvableStepError,
     WorkflowSandboxError,
@@ -37,10 +39,14 @@ from fluvial.sleeping import sleep
 from fluvial.starting import execute, start
 from fluvial.step_settings import Backoff
 from fluvial.steps import Step, step
+from fluvial.stream_reading import StreamChunk, StreamInfo, StreamReader, StreamReset
+from fluvial.stream_writing import BlockingStreamWriter, StreamWriter
+from fluvial.streams import blocking_stream, stream
 from fluvial.workflows import Workflow, workflow
 
 __all__ = [
     "Backoff",
+    "BlockingStreamWriter",
     "ChildRun",
     "DecryptionError",
     "FatalError",
@@ -67,10 +73,18 @@ __all__ = [
     "Step",
     "StepFailedError",
     "StepInterruptedError",
+    "StreamChunk",
+    "StreamClosedError",
+    "StreamFullError",
+    "StreamInfo",
+    "StreamReader",
+    "StreamReset",
+    "StreamWriter",
     "UnavailableError",
     "UnresolvableStepError",
     "Workflow",
     "WorkflowSandboxError",
+    "blocking_stream",
     "context",
     "continue_as_new",
     "execute",
@@ -87,6 +101,7 @@ __all__ = [
     "sleep",
     "start",
     "step",
+    "stream",
     "uuid4",
     "workflow",
 ]

@@ -15,6 +15,7 @@ from fluvial.error_payloads import decode_error
 from fluvial.errors import DecryptionError, FatalError, SerializationError
 from fluvial.invocations import StepRequest
 from fluvial.registry import Registry
+from fluvial.stream_writing import AttemptStreams
 from fluvial.threads import Threads
 from fluvial.unguarded import monotonic
 from fluvial.verdicts import DEADLINE, Verdict, after_error, after_value, failed
@@ -69,7 +70,7 @@ class Attempts:
         seconds, ending = _limit(request)
         limit = asyncio.timeout(seconds)
         try:
-            async with limit:
+            async with limit, AttemptStreams(request, self._keys):
                 value = await self._call(step, args, kwargs)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()

@@ -19,6 +19,8 @@ FluvialError
 ├── RunNotFoundError        (also LookupError)
 ├── HookNotFoundError       (also LookupError)
 ├── HookConflictError       another run holds the hook's token
+├── StreamClosedError       a stream takes no more: it was closed, or its run or step has ended
+├── StreamFullError         a run's streams hold as much as they may
 ├── StartConflictError      the same key was started with another input
 ├── SingletonError          a run with this singleton is alive
 ├── ManifestError           a manifest is wrong (also ValueError)
@@ -224,6 +226,19 @@ class HookConflictError(FluvialError):
     def __init__(self, token: str) -> None:
         super().__init__(f"the hook token {token!r} is held by another run or hook")
         self.token = token
+
+
+class StreamClosedError(FluvialError):
+    """A stream takes no more: it was closed, its run or step has ended, or another execution of
+    the step has taken over."""
+
+    code = "stream_closed"
+
+
+class StreamFullError(FluvialError):
+    """A run's streams hold as many bytes, or are as many, as they may."""
+
+    code = "stream_full"
 
 
 class StartConflictError(FluvialError):

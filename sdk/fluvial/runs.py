@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
 
 from fluvial.codec import decode, encode
 from fluvial.context import platform
@@ -29,6 +29,8 @@ from fluvial.ports import Platform
 from fluvial.scope import run_of_token
 from fluvial.shapes import ANY, Shape, shape_of
 from fluvial.signatures import decode_result
+from fluvial.stream_entries import DEFAULT_STREAM
+from fluvial.stream_reading import StreamInfo, StreamReader, list_streams
 from fluvial.unguarded import monotonic, random_bytes
 from fluvial.workflows import Workflow
 
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from fluvial.encryption import RunKeys
 
 R = TypeVar("R")
+T = TypeVar("T")
 
 MAX_KEY_BYTES: Final = 512
 _WAIT_MS: Final = 20_000  # one question to the platform; a longer wait asks again
@@ -175,6 +178,32 @@ class Run(Generic[R]):
             events, position, status = await self._read(served_by, position, _WAIT_MS)
             for event in events:
                 yield open_event(reader, event)
+
+    @overload
+    def stream(self, name: str = ..., *, start: int = ...) -> StreamReader[Any]: ...
+    @overload
+    def stream(self, name: str = ..., *, start: int = ..., type: type[T]) -> StreamReader[T]: ...
+    def stream(
+        self,
+        name: str = DEFAULT_STREAM,
+        *,
+        start: int = 0,
+        type: Any = None,  # noqa: A002 - part of the API
+    ) -> StreamReader[Any]:
+        """Return a reader of one of the run's streams: `async for` gives its values until it is
+        closed. It may be asked for before the stream exists.
+
+        Args:
+            name: which stream.
+            start: the position of the first entry; negative: so many before the end.
+            type: what the values are; default: as they were stored.
+        """
+        served_by = self._serving("stream")
+        return StreamReader(served_by, self.id, name, start=start, shape=shape_of(type))
+
+    async def streams(self) -> list[StreamInfo]:
+        """Return the run's streams in the order in which they were made."""
+        return await list_streams(self._serving("streams"), self.id)
 
     async def _read(
         self, served_by: Platform, start: int, wait_ms: int

@@ -24,7 +24,15 @@ from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 from fluvial.errors import DecryptionError, InvalidRequestError
 
 Kind = Literal[
-    "input", "step_input", "step_result", "step_error", "result", "error", "hook", "state"
+    "input",
+    "step_input",
+    "step_result",
+    "step_error",
+    "result",
+    "error",
+    "hook",
+    "state",
+    "chunk",
 ]
 
 UNDER_RUN_KEY: Final = 1
@@ -38,7 +46,8 @@ _VERSION: Final = 1
 class Binding:
     """Where a sealed value belongs.
 
-    `id` is the step's id, or a hook's token; `index` is a step error's attempt.
+    `id` is the step's id, a hook's token, or a chunk's place (`fluvial.stream_entries`); `index` is
+    a step error's attempt, or which of its attempt's chunks a chunk is.
     """
 
     app: str

@@ -418,7 +418,7 @@ def test_a_stream_that_does_not_exist_is_empty(backend: Backend) -> None:
         step = await execution(backend, store)
         page = await read(step.run)
 
-        assert page == StreamPage(entries=(), next=0, length=0, closed=False)
+        assert page == StreamPage(app="shop", entries=(), next=0, length=0, closed=False)
         assert (await read(step.run, start=-5)).next == 0
         assert await store.list_streams(step.run.run_id) == []
 

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from fluvial.codec import decode
+from fluvial.context import activate
 from fluvial.encryption import AppKeys
 from fluvial.events import Event, EventType, decode_event
 from fluvial.ids import continued_run_id, new_run_id
 from fluvial.invocations import Answer, StepRequest, TurnRequest
+from fluvial.ports import Platform
 from fluvial.registry import Registry, registry
 from fluvial.signatures import encode_call
 from fluvial.turns import LiveRuns
@@ -30,7 +32,7 @@ from fluvial_gateway.invocations import (
     Subject,
     Unavailable,
 )
-from fluvial_queue.contract import RunRecord, RunStatus, SendOutcome, StartRun, Store
+from fluvial_queue.contract import Bell, RunRecord, RunStatus, SendOutcome, StartRun, Store
 from fluvial_queue.messages import Message, MessageKind
 
 APP = "app"
@@ -96,6 +98,7 @@ class InProcess:
         self._runs: set[str] = set()
         self.next_instance = 0
         self.is_broken = False  # the deployment cannot be imported
+        self.platform: Callable[[Subject | None], Platform] | None = None  # of what is executed
         self._started = asyncio.Event()
 
     def invoke(
@@ -114,7 +117,7 @@ class InProcess:
             return _Refused()
         self._started.set()
         number = int(prefer[-1]) if prefer is not None else self.next_instance
-        task = asyncio.create_task(self._work(deployment, number, fields, done))
+        task = asyncio.create_task(self._work(deployment, number, fields, done, subject))
         self._tasks[task] = done
         task.add_done_callback(lambda t: self._tasks.pop(t, None))
         return _Handle(f"ins{number}", task)
@@ -160,8 +163,11 @@ class InProcess:
         number: int,
         fields: tuple[str, dict[str, Any], bytes],
         done: Callable[[Outcome], None],
+        subject: Subject | None,
     ) -> None:
         kind, meta, body = fields
+        if self.platform is not None:
+            activate(None, self.platform(subject))
         self._runs.add(meta["run"])
         live = self._instance(deployment, number)
         try:
@@ -185,15 +191,24 @@ class InProcess:
 class Application:
     """A store, a dispatcher and the in-process instances, with a way to start runs."""
 
-    def __init__(self, store: Store, *, keep_live: bool = True) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        keep_live: bool = True,
+        on_bell: Callable[[Bell], None] | None = None,
+    ) -> None:
         self.store = store
+        self._on_bell = on_bell
         self.keys = AppKeys(APP, {"k1": os.urandom(32)}, "k1")
         self.instances = InProcess(self.keys, keep_live=keep_live)
         self.observer = Silent()
         self.dispatcher = self._dispatcher("gateway")
 
     def _dispatcher(self, owner: str) -> Dispatcher:
-        return Dispatcher(self.store, self.instances, self.observer, owner=owner)
+        return Dispatcher(
+            self.store, self.instances, self.observer, owner=owner, on_bell=self._on_bell
+        )
 
     async def restart(self, owner: str, drain_seconds: float) -> None:
         """Stop the dispatcher and start another one on the same store."""

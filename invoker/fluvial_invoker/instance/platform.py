@@ -14,6 +14,8 @@ from fluvial.errors import (
     InvalidRequestError,
     RunNotFoundError,
     StartConflictError,
+    StreamClosedError,
+    StreamFullError,
     UnavailableError,
 )
 from fluvial.ids import new_run_id
@@ -135,4 +137,5 @@ def error_for(code: str, result: dict[str, Any], arguments: dict[str, Any]) -> F
 
 def _simple_errors() -> dict[str, Callable[[str], FluvialError]]:
     """The errors that are made from a message alone, by their codes."""
-    return {cls.code: cls for cls in (InvalidRequestError, UnavailableError)}
+    known = (InvalidRequestError, StreamClosedError, StreamFullError, UnavailableError)
+    return {cls.code: cls for cls in known}

@@ -357,7 +357,7 @@ class MemoryStore:
         run = self.backend.run(run_id)
         if run is None:
             return None
-        return run.streams.read(name, start, limit, has_ended=run.status.is_terminal)
+        return run.streams.read(run.start.app, name, start, limit, has_ended=run.status.is_terminal)
 
     async def list_streams(self, run_id: str) -> list[StreamRecord] | None:
         check_run_id(run_id, self.partitions)

@@ -88,7 +88,7 @@ class RunStreams:
         stream.closer = append.writer.step_id if append.close else 0
         return AppendAnswer(AppendOutcome.ACCEPTED, mine.next_index)
 
-    def read(self, name: str, start: int, limit: int, *, has_ended: bool) -> StreamPage:
+    def read(self, app: str, name: str, start: int, limit: int, *, has_ended: bool) -> StreamPage:
         """Return a part of a stream, without what is void."""
         stream = self._streams.get(name) or _Stream()
         length = len(stream.entries)
@@ -103,7 +103,9 @@ class RunStreams:
                 found.append(entry)
             position += 1
         closed = position >= length and (has_ended or stream.closer != 0)
-        return StreamPage(entries=tuple(found), next=position, length=length, closed=closed)
+        return StreamPage(
+            app=app, entries=tuple(found), next=position, length=length, closed=closed
+        )
 
     def records(self, *, has_ended: bool) -> list[StreamRecord]:
         """Return the streams in the order in which they were made."""

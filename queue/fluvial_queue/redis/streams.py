@@ -50,8 +50,9 @@ class Streams:
         reply = await self._run(lua.READ_STREAM, run_id, arguments)
         if reply is None:
             return None
-        next_position, length, closed, *entries = reply
+        app, next_position, length, closed, *entries = reply
         return StreamPage(
+            app=app.decode(),
             entries=tuple(map(_entry, entries[::2], entries[1::2])),
             next=next_position,
             length=length,

@@ -5,6 +5,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from fluvial_gateway.metrics import MAX_SERIES, Metrics
 from fluvial_gateway.observing import DispatchObserver
 from fluvial_gateway.pool_contract import HttpObserver, PoolObserver
+from fluvial_gateway.streams import StreamObserver
 
 
 def _told(metrics: Metrics) -> None:
@@ -25,6 +26,9 @@ def _told(metrics: Metrics) -> None:
     dispatch.commit("ok", 0.001)
     dispatch.handoff(0.0001)
     dispatch.replay("not_live", 12)
+    streams: StreamObserver = metrics
+    streams.stream_appended("shop", "accepted", 3, 120)
+    streams.stream_appended("shop", "stale", 1, 40)
     metrics.store_error("scrape")
 
 
@@ -42,6 +46,9 @@ def test_everything_that_is_told_is_counted() -> None:
     assert _sample(metrics, "instances", app="shop", state="ready") == 1
     assert _sample(metrics, "replayed_events_total") == 12
     assert _sample(metrics, "commit_duration_seconds_count") == 1
+    assert _sample(metrics, "stream_appends_total", app="shop", outcome="stale") == 1
+    assert _sample(metrics, "stream_chunks_total", app="shop") == 3  # not what was refused
+    assert _sample(metrics, "stream_bytes_total", app="shop") == 120
     assert _sample(metrics, "cold_starts_total", app="shop", tier="fork") == 1
 
 
@@ -52,7 +59,7 @@ def test_exposition_is_valid_and_every_family_is_documented() -> None:
     families = list(text_string_to_metric_families(text))
     ours = [family for family in families if family.name.startswith("fluvial_")]
 
-    assert len(ours) == 18
+    assert len(ours) == 21
     assert all(family.documentation for family in families)
     for family in ours:
         assert not family.name.endswith(("_ms", "_us", "_milliseconds", "_kib"))

@@ -1,11 +1,12 @@
 #!lua flags=no-writes,allow-oom
 -- KEYS run, streams
 -- ARGV name, start (negative: from the end), limit, most bytes
--- → nil: no such run; else { next, length, 1 if nothing follows `next` else 0,
+-- → nil: no such run; else { the run's app, next, length, 1 if nothing follows `next` else 0,
 --   then for each entry that is not void its position and what is stored }
 local run, streams = KEYS[1], KEYS[2]
 local name, start, limit, most_bytes = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local status = call('HGET', run, 'status')
+local record = call('HMGET', run, 'status', 'app')
+local status = record[1]
 if not status then
   return false
 end
@@ -31,7 +32,7 @@ local function is_void(kind, step, execution)
   return execution < newest[step]
 end
 
-local answer = { start, length, 0 }
+local answer = { record[2], start, length, 0 }
 local position, bytes = start, 0
 local stop = math.min(length, start + limit)
 while position < stop do
@@ -47,8 +48,8 @@ while position < stop do
   end
   position = position + 1
 end
-answer[1] = position
+answer[2] = position
 if position >= length and (closer ~= '0' or TERMINAL[status]) then
-  answer[3] = 1
+  answer[4] = 1
 end
 return answer

@@ -1,0 +1,201 @@
+"""Streams of runs: takes in what steps write, and lets readers wait for more.
+
+A reader is woken by an append that this gateway takes in, by the store's doorbell for those of
+others, by the end of the run, or by a slow sweep.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from typing import Final, Protocol
+
+from fluvial.errors import (
+    InvalidRequestError,
+    RunNotFoundError,
+    StreamClosedError,
+    StreamFullError,
+)
+from fluvial.ids import partition_of
+from fluvial.stream_entries import MAX_CHUNKS
+from fluvial_gateway.invocations import Subject
+from fluvial_gateway.runs import definite
+from fluvial_queue.contract import Bell
+from fluvial_queue.stream_contract import (
+    MAX_STREAMS,
+    Append,
+    AppendOutcome,
+    StreamPage,
+    StreamRecord,
+    StreamStore,
+    StreamWriter,
+)
+
+SWEEP_SECONDS: Final = 10.0  # how late a lost doorbell can make a reader
+
+
+class StreamObserver(Protocol):
+    """Counts what is written; metrics live elsewhere."""
+
+    def stream_appended(self, app: str, outcome: str, chunks: int, size: int) -> None:
+        """Chunks of `size` bytes together were taken in, or refused."""
+        ...
+
+
+class Streams:
+    """The streams of all runs."""
+
+    def __init__(self, store: StreamStore, observer: StreamObserver, *, partitions: int) -> None:
+        self._store = store
+        self._observer = observer
+        self._partitions = partitions
+        self._waiting: dict[str, set[asyncio.Event]] = {}
+
+    @property
+    def waiting(self) -> int:
+        """How many readers wait."""
+        return sum(map(len, self._waiting.values()))
+
+    def heard(self, bell: Bell) -> None:
+        """Wake the readers that a bell of the store concerns."""
+        if bell.kind in ("stream", "finished"):
+            self._wake(bell.run_id)
+        elif bell.kind == "lost":
+            for run_id in self._waiting:
+                self._wake(run_id)
+
+    async def append(
+        self,
+        app: str,
+        subject: Subject,
+        *,
+        name: str,
+        first: int,
+        chunks: Sequence[bytes],
+        close: bool,
+    ) -> None:
+        """Take in chunks that an execution of a step wrote; what was taken in before changes
+        nothing.
+
+        Raises:
+            StreamClosedError, StreamFullError, RunNotFoundError, InvalidRequestError
+        """
+        append = Append(
+            run_id=subject.run_id,
+            name=name,
+            writer=StreamWriter(
+                step_id=subject.step_id, attempt=subject.attempt, message_id=subject.message_id
+            ),
+            first=first,
+            chunks=tuple(chunks),
+            close=close,
+        )
+        answer = await definite(lambda: self._store.append_stream(append))
+        size = sum(map(len, chunks))
+        self._observer.stream_appended(app, answer.outcome.value, len(chunks), size)
+        match answer.outcome:
+            case AppendOutcome.ACCEPTED:
+                self._wake(subject.run_id)
+            case AppendOutcome.DUPLICATE:
+                pass
+            case AppendOutcome.STALE:
+                raise StreamClosedError(
+                    f"stream {name!r}: this execution of the step is not wanted any more"
+                )
+            case AppendOutcome.CLOSED:
+                raise StreamClosedError(f"stream {name!r} was closed")
+            case AppendOutcome.FULL:
+                raise StreamFullError(
+                    f"stream {name!r}: the streams of {subject.run_id} have no room for {size} "
+                    "bytes more; the store's option stream_bytes is the limit"
+                )
+            case AppendOutcome.TOO_MANY:
+                raise StreamFullError(
+                    f"stream {name!r}: {subject.run_id} has {MAX_STREAMS} streams already"
+                )
+            case AppendOutcome.GAP:
+                raise InvalidRequestError(
+                    f"stream {name!r}: chunk {first} comes before {answer.next_index}"
+                )
+            case AppendOutcome.UNKNOWN:
+                raise RunNotFoundError(subject.run_id)
+
+    async def read(
+        self,
+        run_id: str,
+        name: str,
+        *,
+        start: int,
+        limit: int = MAX_CHUNKS,
+        wait_seconds: float = 0.0,
+        app: str | None = None,
+    ) -> StreamPage:
+        """Return a part of a stream; an empty one only if nothing was added in `wait_seconds`, or
+        nothing ever will be.
+
+        Raises:
+            RunNotFoundError: there is no such run, or with `app`, it is another app's.
+        """
+        with self._woken(run_id) as woken:
+            page = await self._page(run_id, name, start, limit, app)
+            if wait_seconds <= 0:
+                return page
+            try:
+                async with asyncio.timeout(wait_seconds):
+                    while not _has_news(page):
+                        await self._wait(woken)
+                        page = await self._page(run_id, name, page.next, limit, app)
+            except TimeoutError:
+                return page
+            return page
+
+    async def records(self, run_id: str) -> list[StreamRecord]:
+        """Return a run's streams in the order in which they were made.
+
+        Raises:
+            RunNotFoundError: there is no such run.
+        """
+        records = await self._store.list_streams(run_id)
+        if records is None:
+            raise RunNotFoundError(run_id)
+        return records
+
+    async def _page(
+        self, run_id: str, name: str, start: int, limit: int, app: str | None
+    ) -> StreamPage:
+        if partition_of(run_id) >= self._partitions:
+            raise RunNotFoundError(run_id)
+        page = await self._store.read_stream(run_id, name, start=start, limit=limit)
+        if page is None or app not in (None, page.app):
+            raise RunNotFoundError(run_id)
+        return page
+
+    @contextmanager
+    def _woken(self, run_id: str) -> Generator[asyncio.Event, None, None]:
+        """Have an event that is set when something may have happened to a run's streams."""
+        event = asyncio.Event()
+        waiting = self._waiting.setdefault(run_id, set())
+        waiting.add(event)
+        try:
+            yield event
+        finally:
+            waiting.discard(event)
+            if not waiting and self._waiting.get(run_id) is waiting:
+                del self._waiting[run_id]
+
+    async def _wait(self, woken: asyncio.Event) -> None:
+        try:
+            await asyncio.wait_for(woken.wait(), SWEEP_SECONDS)
+        except TimeoutError:
+            return  # look anyway: a doorbell may have been lost
+        finally:
+            woken.clear()
+
+    def _wake(self, run_id: str) -> None:
+        for event in self._waiting.get(run_id, ()):
+            event.set()
+
+
+def _has_news(page: StreamPage) -> bool:
+    return bool(page.entries) or page.closed or page.next < page.length
