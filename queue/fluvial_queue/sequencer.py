@@ -145,12 +145,12 @@ class Sequencer:
             self._forget(run_id, run)
             return
         run.view = RunView.load(record, events)
-        if record.status.is_terminal:
-            self._after_the_end(run_id, run)
-            return
         if stored is not None:
             self._keep_only(run, {message.id: message for message in stored})
-        self._advance(run_id, run)
+        if record.status.is_terminal:
+            self._after_the_end(run_id, run)
+        else:
+            self._advance(run_id, run)
 
     def answered(self, job: Job, answer: Answer, instance: str, stamp: dict[str, object]) -> None:
         """Take in an instance's answer; `stamp` is what the owner knows of the invocation."""
