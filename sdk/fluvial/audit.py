@@ -44,7 +44,7 @@ class Auditor(Witness):
         self.warnings: list[str] = []
 
     def saw(self, operation: Operation, place: Place | None) -> None:
-        sealed = self._sealed.get(operation.id)
+        sealed = self._sealed.get(operation.id) if operation.is_numbered else None
         plaintext = operation.take_plaintext()
         if sealed is None or plaintext is None:
             return

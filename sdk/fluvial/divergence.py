@@ -86,9 +86,12 @@ class Witness(Journal):
 
     def put_opening(self, operation: Operation) -> None:
         self._here = self._asked_at.pop(operation, None)
-        self.match(operation.opens, operation.id, operation.opening_meta())
+        recorded, meta = self.upcoming, operation.opening_meta()
+        self.match(operation.opens, operation.id, meta)
         self.saw(operation, self._here)
         self._here = None
+        if operation.announces:
+            operation.announced(meta if recorded is None else recorded[2])
 
     def saw(self, operation: Operation, place: Place | None) -> None:
         """An operation has matched its record; `place` asks for it."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fluvial.annotations import publish
 from fluvial.checks import MAX_WARNINGS, CheckReport, CheckRequest
 from fluvial.encryption import AppKeys
 from fluvial.errors import WireError
@@ -15,6 +16,7 @@ from fluvial.events import INPUTS, Event, EventType
 from fluvial.hooks import Hook
 from fluvial.invocations import MAX_REASON_CHARACTERS, TurnRequest, unpack_list
 from fluvial.registry import registry
+from fluvial.starting import start
 from fluvial.steps import step
 from fluvial.turns import LiveRuns
 from fluvial.workflows import workflow
@@ -34,6 +36,11 @@ async def price(order: str, tags: set[str] | None = None) -> int:
 @step(name="checks.pay")
 async def pay(cents: int) -> str:
     return f"paid {cents}"
+
+
+@workflow(name="checks.child")
+async def child_of_checks(order: str) -> int:
+    return len(order)
 
 
 @pytest.fixture(autouse=True)
@@ -97,6 +104,35 @@ def test_a_log_that_matches_is_ok_however_far_it_goes(check: Check) -> None:
     assert check(events, buy, values=True) == CheckReport(verdict="ok", warnings=[])
     for length, consumed in ((1, 0), (2, 1), (3, 1), (4, 2), (6, 3), (7, 3)):
         assert check(events[:length], buy, consumed=consumed).verdict == "ok"
+
+
+async def converse(order: str) -> int:
+    publish({"order": order})
+    child = await start(child_of_checks, order)
+    async with Hook(int) as hook:
+        publish(hook.token)
+        return await price(order) + await hook + await child.result()
+
+
+def test_hooks_children_and_state_are_no_false_alarm(check: Check) -> None:
+    children = {"checks.child": len}
+    action = check.play.resume(1000, 5)
+    events = check.played(converse, "book", actions=[action], children=children)
+
+    assert check(events, converse, values=True) == CheckReport(verdict="ok", warnings=[])
+
+
+def test_what_follows_a_hook_is_told_as_a_diff(check: Check) -> None:
+    async def changed(order: str) -> int:
+        publish({"order": order})
+        child = await start(child_of_checks, order)
+        async with Hook(int) as hook:
+            return await price(order) + await hook + await child.result()
+
+    action = check.play.resume(1000, 5)
+    events = check.played(converse, "book", actions=[action], children={"checks.child": len})
+
+    assert "- recorded: STATE_PUBLISHED" in check(events, changed).detail
 
 
 def test_a_log_that_does_not_match_is_told_as_a_diff(check: Check) -> None:
