@@ -14,7 +14,7 @@ from fluvial.testing.engines import EngineSettings, Point
 from fluvial.testing.errors import StuckError
 from fluvial_queue.contract import RunStatus
 from fluvial_queue.kit.clock import VirtualClock
-from fluvial_queue.kit.decisions import InOrder, Seeded
+from fluvial_queue.kit.decisions import Decisions, InOrder, Seeded
 from fluvial_queue.kit.engine import Engine
 from fluvial_queue.kit.flights import current_flight
 from fluvial_queue.kit.instances import LiveInstances
@@ -22,24 +22,28 @@ from fluvial_queue.kit.platform import KitPlatform
 from fluvial_queue.kit.points import Points
 
 _SPINS: Final = 20  # turns of the event loop that other tasks of a test get to go on
+MAX_HAPPENINGS: Final = 1_000_000  # at one moment; 10,000 parallel steps take about 50,000
 PARTITIONS: Final = 2  # so that what one run asks of another crosses a border
 
 
 class Driver:
     """Lets things happen until what a test waits for has; `fluvial.testing.engines.Engine`."""
 
-    def __init__(self, settings: EngineSettings) -> None:
+    def __init__(self, settings: EngineSettings, decisions: Decisions | None = None) -> None:
+        """With `decisions`, the seed of the settings is not used."""
         self.is_automatic = settings.is_automatic
         self._clock = VirtualClock(settings.start_ms)
-        self._core = Engine(
+        if decisions is None:
+            decisions = InOrder() if settings.seed is None else Seeded(settings.seed)
+        self.core = Engine(
             clock=self._clock,
-            decisions=InOrder() if settings.seed is None else Seeded(settings.seed),
+            decisions=decisions,
             mode=settings.mode,
             partitions=PARTITIONS,
             points=Points(settings.fault),
         )
-        self._platform = KitPlatform(settings.keys, self._core.store, self)
-        self._core.host(
+        self._platform = KitPlatform(settings.keys, self.core.store, self)
+        self.core.host(
             LiveInstances(
                 settings.registry,
                 settings.keys,
@@ -49,6 +53,7 @@ class Driver:
             )
         )
         self._lock = asyncio.Lock()
+        self._happened = 0  # while time stood still
         self._limits: dict[object, float] = {}  # how far the tasks that wait let time move
 
     @property
@@ -64,17 +69,17 @@ class Driver:
     @property
     def points(self) -> Sequence[Point]:
         """The durable points so far."""
-        return self._core.points.passed
+        return self.core.points.passed
 
     @property
     def fault_was_hit(self) -> bool:
         """Whether the planned fault has happened."""
-        return self._core.points.was_hit
+        return self.core.points.was_hit
 
     @property
     def history(self) -> Sequence[str]:
         """What has happened so far, a line each."""
-        return self._core.history.lines()
+        return self.core.history.lines()
 
     # ---- letting things happen ----
 
@@ -90,7 +95,7 @@ class Driver:
         """
         flight = current_flight()
         if flight is not None:
-            await self._core.flights.wait(flight, condition)
+            await self.core.flights.wait(flight, condition)
         elif not await self._drive(condition, math.inf if self.is_automatic else self.now_ms):
             raise StuckError(f"{what} does not come about: {self._why()}")
 
@@ -107,18 +112,18 @@ class Driver:
         if flight is None:
             raise InvalidRequestError("only a step can pause; a test lets time advance")
         if milliseconds is None:
-            await self._core.flights.wait(flight, lambda: False)
+            await self.core.flights.wait(flight, lambda: False)
             return
         at_ms = self.now_ms + milliseconds
-        await self._core.flights.wait(flight, lambda: self.now_ms >= at_ms, at_ms)
+        await self.core.flights.wait(flight, lambda: self.now_ms >= at_ms, at_ms)
 
     async def crash(self) -> None:
         """Lose everything in memory, now."""
-        self._core.faults.crash()
+        self.core.faults.crash()
 
     async def close(self) -> None:
         """Cancel the steps that still run."""
-        await self._core.flights.close()
+        await self.core.flights.close()
 
     async def _drive(self, condition: Callable[[], bool], limit_ms: float) -> bool:
         """Go on until `condition` holds (True), or nothing can happen up to `limit_ms`."""
@@ -147,35 +152,46 @@ class Driver:
         async with self._lock:  # of several tasks that wait, one lets a thing happen at a time
             if condition():
                 return True
-            limit_ms = min(self._limits.values())
-            return await self._core.happen() or self._core.move_time(limit_ms)
+            if not await self.core.happen():
+                self._happened = 0
+                return self.core.move_time(min(self._limits.values()))
+            self._happened += 1
+            if self._happened > MAX_HAPPENINGS:
+                raise StuckError(
+                    f"{MAX_HAPPENINGS} things have happened while time stood still: {self._why()}"
+                )
+            return True
 
     # ---- looking ----
 
     def run_ids(self) -> list[str]:
         """The runs, in the order in which they were started."""
-        return list(self._core.store.backend.runs)
+        return list(self.core.store.backend.runs)
+
+    def has_run(self, run_id: str) -> bool:
+        """Whether there is such a run."""
+        return run_id in self.core.store.backend.runs
 
     def status(self, run_id: str) -> str:
         """Where a run stands."""
-        return self._core.store.backend.runs[run_id].status.value
+        return self.core.store.backend.runs[run_id].status.value
 
     def events(self, run_id: str, start: int = 0) -> list[Event]:
         """The log of a run, from a position."""
-        return [decode_event(event) for event in self._core.store.backend.runs[run_id].log[start:]]
+        return [decode_event(event) for event in self.core.store.backend.runs[run_id].log[start:]]
 
     def log_length(self, run_id: str) -> int:
         """How many events the log of a run has."""
-        return len(self._core.store.backend.runs[run_id].log)
+        return len(self.core.store.backend.runs[run_id].log)
 
     def open_hooks(self, run_id: str) -> list[str]:
         """The tokens of a run's open hooks."""
-        hooks = self._core.store.backend.runs[run_id].hooks
+        hooks = self.core.store.backend.runs[run_id].hooks
         return [token for token, hook in hooks.items() if hook is not None]
 
     def _why(self) -> str:
         """Say what the runs that have not ended wait for."""
-        runs = self._core.store.backend.runs.values()
+        runs = self.core.store.backend.runs.values()
         reasons = [self._why_run(run.start.run_id) for run in runs if not run.status.is_terminal]
         return "; ".join(reasons) or "no run is open"
 
@@ -186,7 +202,7 @@ class Driver:
         hooks = self.open_hooks(run_id)
         if hooks:
             return f"{run_id} waits for the hook {', '.join(map(repr, hooks))}"
-        if self._core.next_ms() is not None and not self.is_automatic:
+        if self.core.next_ms() is not None and not self.is_automatic:
             return f"{run_id} waits, and time stands still (advance it)"
         return f"{run_id} waits for something that nobody will do"
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fluvial_queue.carrying import TooEarlyError, carry_out
 from fluvial_queue.contract import CommitOutcome
 from fluvial_queue.kit.history import job_name
 from fluvial_queue.kit.instances import instance_name
-from fluvial_queue.kit.work import Answering, Committing
+from fluvial_queue.kit.work import Answering, Carrying, Committing
 
 if TYPE_CHECKING:
     from fluvial_queue.kit.engine import Engine
@@ -69,6 +70,17 @@ class Faults:
         """An invocation was executed, and its answer is lost."""
         self._note(f"{owner}: the answer of {job_name(work.job)} is lost")
         owner.sequencer.lost(work.job, "link_lost")
+
+    async def repeat_effect(self, owner: Owner, work: Carrying) -> bool:
+        """Do what an effect asks for; its owner does not know, and does it again. Returns whether
+        something was done."""
+        engine = self._engine
+        try:
+            await carry_out(engine.store, work.view.app, work.effect, engine.now_ms())
+        except TooEarlyError:
+            return False
+        self._note(f"{owner}: does not know that it has carried out an effect")
+        return True
 
     def _end(self, owner: Owner) -> None:
         engine = self._engine

@@ -12,6 +12,7 @@ from fluvial.errors import (
     StartConflictError,
 )
 from fluvial.events import TERMINAL, decode_event
+from fluvial.ids import continued_run_id
 from fluvial.invocations import pack_events
 from fluvial.scope import run_of_token
 from fluvial_queue.contract import RunRecord, RunStatus, SendOutcome, StartOutcome, StartRun, Store
@@ -36,6 +37,8 @@ class Drive(Protocol):
     def status(self, run_id: str) -> str: ...
 
     def log_length(self, run_id: str) -> int: ...
+
+    def has_run(self, run_id: str) -> bool: ...
 
 
 class KitPlatform:
@@ -105,7 +108,7 @@ class KitPlatform:
     async def _run(self, arguments: dict[str, Any], _: bytes) -> Answer:
         record = await self._record(arguments)
         return {
-            "status": record.status.value,
+            "status": self._status(record.run_id),
             "workflow": record.workflow,
             "deployment": record.deployment,
             "created_ms": record.created_ms,
@@ -116,15 +119,14 @@ class KitPlatform:
 
     async def _result(self, arguments: dict[str, Any], _: bytes) -> Answer:
         record = await self._record(arguments)
-        if not record.status.is_terminal and arguments.get("wait_ms", 0):
-            await self._drive.reach(lambda: self._is_over(record.run_id), f"{record.run_id}'s end")
+        run_id = record.run_id
+        if not self._is_over(run_id) and arguments.get("wait_ms", 0):
+            await self._drive.reach(lambda: self._is_over(run_id), f"the end of {run_id}")
             record = await self._record(arguments)
-        if not record.status.is_terminal:
-            return {"status": record.status.value}, b""
-        start = record.events - 1
-        (last,) = await self._store.read_events(record.run_id, start=start, limit=1)
-        is_end = decode_event(last).type in TERMINAL
-        return {"status": record.status.value}, last if is_end else b""
+        if not self._is_over(run_id):
+            return {"status": self._status(run_id)}, b""
+        (last,) = await self._store.read_events(run_id, start=record.events - 1, limit=1)
+        return {"status": record.status.value}, last if decode_event(last).type in TERMINAL else b""
 
     async def _events(self, arguments: dict[str, Any], _: bytes) -> Answer:
         record, start = await self._record(arguments), int(arguments.get("start", 0))
@@ -178,4 +180,12 @@ class KitPlatform:
         return record
 
     def _is_over(self, run_id: str) -> bool:
-        return RunStatus(self._drive.status(run_id)).is_terminal
+        return RunStatus(self._status(run_id)).is_terminal
+
+    def _status(self, run_id: str) -> str:
+        """Where a run stands; one that goes on as another does so once that one exists."""
+        status = self._drive.status(run_id)
+        is_between = status == RunStatus.CONTINUED and not self._drive.has_run(
+            continued_run_id(run_id)
+        )
+        return RunStatus.RUNNING.value if is_between else status

@@ -10,15 +10,15 @@ from fluvial.testing.engines import FAULTS_AT, Fault, PlannedFault, Point, Point
 class Points:
     """Counts the points that are passed."""
 
-    def __init__(self, planned: PlannedFault | None = None, *, is_counting: bool = True) -> None:
+    def __init__(self, planned: PlannedFault | None = None) -> None:
         self.passed: list[Point] = []
         self.was_hit = False
+        self.is_counting = True  # where nobody looks at them, naming them is not worth the time
         self._planned = planned
-        self._is_counting = is_counting
 
     def at(self, kind: PointKind, what: Callable[[], str]) -> Fault | None:
         """Pass a point; return the fault that shall happen here."""
-        if not self._is_counting:
+        if not self.is_counting:
             return None
         point = Point(len(self.passed) + 1, kind, what())
         self.passed.append(point)

@@ -103,3 +103,23 @@ async def lucky() -> float:
     first = fluvial.random()
     await ship("o")
     return first + fluvial.random()
+
+
+@workflow(name="shop.item")
+async def item(number: int) -> int:
+    await sleep("1m")
+    return 2 * number
+
+
+@workflow(name="shop.basket")
+async def basket(count: int) -> int:
+    items = [await fluvial.start(item, number) for number in range(count)]
+    return sum(await asyncio.gather(*(each.result() for each in items)))
+
+
+@workflow(name="shop.again")
+async def again(left: int) -> str:
+    await sleep("1h")
+    if left:
+        fluvial.continue_as_new(left - 1)
+    return "done"

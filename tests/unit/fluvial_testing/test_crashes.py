@@ -20,6 +20,8 @@ from fluvial.testing import (
 from fluvial_queue.kit import open_engine
 from tests.unit.fluvial_testing.shop import (
     Approval,
+    again,
+    basket,
     charge,
     charge_twice_perhaps,
     fulfil,
@@ -58,6 +60,19 @@ def test_a_workflow_can_stand_for_a_scenario() -> None:
     report = asyncio.run(enumerate_crashes(patient, engine=open_engine))
 
     assert report.outcome == "2031-01-01"
+
+
+async def shopping(env: Environment) -> tuple[int, str, list[str]]:
+    children, continued = await env.start(basket, 2), await env.start(again, 2)
+    outcome = await children.result(), await continued.result()
+    return *outcome, [run.status for run in await env.runs()]
+
+
+def test_children_and_continued_runs_come_to_the_same_whatever_breaks(mode: Mode) -> None:
+    report = asyncio.run(enumerate_crashes(shopping, mode=mode, engine=open_engine))
+
+    assert report.outcome[:2] == (2, "done")
+    assert sorted(report.outcome[2]) == ["completed"] * 6
 
 
 async def charging(env: Environment) -> tuple[str, dict[str, int]]:
