@@ -29,6 +29,7 @@ FluvialError
 │   └── BundleTooLargeError a bundle is above a limit
 ├── WireError               a frame broke the protocol (also ValueError)
 ├── InvalidRequestError     a caller's argument is wrong (also ValueError)
+│   └── CronError           a cron's declaration is wrong
 ├── AccessDeniedError       a token is missing or lacks a scope (also PermissionError)
 ├── UnavailableError        the platform cannot answer now: try again (also ConnectionError)
 └── in `fluvial.testing`
@@ -302,6 +303,17 @@ class InvalidRequestError(FluvialError, ValueError):
     """A caller's argument is wrong."""
 
     code = "invalid_request"
+
+
+class CronError(InvalidRequestError):
+    """A cron's declaration is wrong; `where` names its field."""
+
+    code = "cron_invalid"
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(f"cron: {where} {reason}")
+        self.where = where
+        self.reason = reason
 
 
 class AccessDeniedError(FluvialError, PermissionError):

@@ -17,7 +17,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-REQUIRED: Final = ("fluvial", "fluvial_invoker", "msgpack", "cryptography", "zstandard")
+REQUIRED: Final = (
+    *("fluvial", "fluvial_invoker", "msgpack", "cryptography", "zstandard"),
+    *("cronsim", "tzdata"),  # for crons: declared by user code, which is told at once what is wrong
+)
 # Present or not as the wheels of the machine decide (cffi is built in on some interpreters).
 OPTIONAL: Final = ("cffi", "_cffi_backend", "pycparser", "uvloop", "a2wsgi")
 
