@@ -2,7 +2,8 @@
 
 An alias is part of the app's record and moves by compare-and-set, so two moves at once happen one
 after the other. A move whose answer was lost is recognised by its effect and not repeated: a
-rollback that is done twice would be none.
+rollback that is done twice would be none. The crons of the production deployment stand in the same
+record, so they move with the alias.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ from fluvial.errors import FluvialError
 from fluvial_gateway.catalogue import Catalogue
 from fluvial_gateway.problems import ProblemError
 from fluvial_queue.contract import OutcomeUnknownError
-from fluvial_queue.records import AppRecord
+from fluvial_queue.records import ActiveCron, AppRecord, DeploymentRecord
 
 _LOG = logging.getLogger(__name__)
 
 # Others who move the same alias at the same moment win at most so often in a row.
 _TRIES: Final = 5
+
+Change = Callable[[AppRecord | None], Awaitable[AppRecord]]
+"""Gets an app's record as it is (None: there is none); returns it as it shall be."""
 
 
 class Aliases:
@@ -42,7 +46,12 @@ class Aliases:
             raise ProblemError(
                 "deployment_not_found", f"app {app_name!r} has no deployment {deployment_id!r}"
             )
-        return await self._move(app_name, lambda app: promoted(app, deployment_id))
+        now_ms = await self._catalogue.now_ms()
+
+        async def change(app: AppRecord) -> AppRecord:
+            return promoted(app, deployment, now_ms)
+
+        return await self._move(app_name, change)
 
     async def rollback(self, app_name: str) -> AppRecord:
         """Move the alias `production` back to where it was before the last move.
@@ -50,12 +59,19 @@ class Aliases:
         Raises:
             ProblemError: there is no such app, or nothing to go back to.
         """
-        return await self._move(app_name, _rolled_back)
+        now_ms = await self._catalogue.now_ms()
 
-    async def change(
-        self, app_name: str, change: Callable[[AppRecord | None], AppRecord]
-    ) -> AppRecord:
-        """Change an app's record, which `change` gets as it is (None: there is none).
+        async def change(app: AppRecord) -> AppRecord:
+            if app.previous is None:
+                raise ProblemError(
+                    "no_previous_deployment", f"app {app_name!r} has had no other production"
+                )
+            return promoted(app, await self._catalogue.deployment(app.previous), now_ms)
+
+        return await self._move(app_name, change)
+
+    async def change(self, app_name: str, change: Change) -> AppRecord:
+        """Change an app's record.
 
         Raises:
             ProblemError: others changed it too often meanwhile.
@@ -68,7 +84,7 @@ class Aliases:
             before = found.app if found is not None else None
             if before is not None and before == attempted:
                 return before  # a try whose answer was lost has done it
-            app = attempted = change(before)
+            app = attempted = await change(before)
             if app == before:
                 return app
             try:
@@ -92,11 +108,13 @@ class Aliases:
             # The alias has moved; the routes follow with the next sweep.
             _LOG.warning("routes not reloaded", exc_info=True)
 
-    async def _move(self, app_name: str, change: Callable[[AppRecord], AppRecord]) -> AppRecord:
-        def existing(app: AppRecord | None) -> AppRecord:
+    async def _move(
+        self, app_name: str, change: Callable[[AppRecord], Awaitable[AppRecord]]
+    ) -> AppRecord:
+        async def existing(app: AppRecord | None) -> AppRecord:
             if app is None:
                 raise ProblemError("app_not_found", f"no app {app_name!r} was ever deployed")
-            return change(app)
+            return await change(app)
 
         app = await self.change(app_name, existing)
         _LOG.info("alias moved", extra={"app": app_name, "deployment": app.production})
@@ -104,16 +122,16 @@ class Aliases:
         return app
 
 
-def promoted(app: AppRecord, deployment_id: str) -> AppRecord:
-    """Return `app` with its alias on this deployment."""
+def promoted(app: AppRecord, deployment: DeploymentRecord, now_ms: int) -> AppRecord:
+    """Return `app` with its alias on this deployment, whose crons are the active ones from now."""
+    deployment_id = deployment.spec.deployment
     if app.production == deployment_id:
         return app
-    return replace(app, production=deployment_id, previous=app.production)
-
-
-def _rolled_back(app: AppRecord) -> AppRecord:
-    if app.previous is None:
-        raise ProblemError(
-            "no_previous_deployment", f"app {app.app!r} has had no other production deployment"
-        )
-    return replace(app, production=app.previous, previous=app.production)
+    since = {(cron.name, cron.identity): cron.since_ms for cron in app.crons}
+    crons = [(spec.name, spec.identity) for spec in deployment.functions.crons]
+    return replace(
+        app,
+        production=deployment_id,
+        previous=app.production,
+        crons=tuple(ActiveCron(*cron, since.get(cron, now_ms)) for cron in crons),
+    )

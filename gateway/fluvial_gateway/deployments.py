@@ -170,10 +170,12 @@ class Deployments:
         self, deployment: DeploymentRecord, key: AppPublicKey, promote: bool
     ) -> AppRecord:
         await self._catalogue.add_deployment(deployment)
+
+        async def change(app: AppRecord | None) -> AppRecord:
+            return _app_after(app, deployment, key, promote)
+
         try:
-            return await self._aliases.change(
-                deployment.spec.app, lambda app: _app_after(app, deployment, key, promote)
-            )
+            return await self._aliases.change(deployment.spec.app, change)
         except OutcomeUnknownError:
             raise  # the alias may have moved to it: an unused record is the lesser harm
         except FluvialError:
@@ -220,4 +222,4 @@ def _app_after(
         app = AppRecord(app=deployment.spec.app, created_ms=deployment.created_ms)
     # The keyring may have a newer key by now.
     app = replace(app, key_id=key.key_id, public_key=key.public_key)
-    return promoted(app, deployment.spec.deployment) if promote else app
+    return promoted(app, deployment, deployment.created_ms) if promote else app

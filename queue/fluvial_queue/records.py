@@ -1,4 +1,5 @@
-"""The typed forms of the records that the control plane keeps (`Store.put_record`).
+"""The typed forms of the records that the control plane keeps (`Store.put_record`); what is known
+of a cron is in `cron_records`.
 
 `to_dict` gives plain values for the store, `from_dict` reads them back and ignores keys that a
 newer version has added. The record's id is not part of its value.
@@ -10,11 +11,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Self
 
+from fluvial.crons import CronSpec
 from fluvial.manifest import DeploymentSpec
 
 Interface = Literal["asgi", "wsgi", "handler"]
 
 DEFAULT_APP_SETTING: Final = "default_app"  # id of the `setting` record {"app": name}
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveCron:
+    """A cron that an app's production deployment has; it moves with the alias."""
+
+    name: str
+    identity: str  # `CronSpec.identity`
+    since_ms: int  # only later ticks are its; kept by moves between deployments that have it
+
+    def to_list(self) -> list[Any]:
+        """Return plain values."""
+        return [self.name, self.identity, self.since_ms]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +42,7 @@ class AppRecord:
     key_id: str = ""
     public_key: bytes = b""
     created_ms: int = 0
+    crons: tuple[ActiveCron, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record's value."""
@@ -37,6 +53,7 @@ class AppRecord:
             "key_id": self.key_id,
             "public_key": self.public_key,
             "created_ms": self.created_ms,
+            "crons": [cron.to_list() for cron in self.crons],
         }
 
     @classmethod
@@ -49,6 +66,7 @@ class AppRecord:
             key_id=value["key_id"],
             public_key=value["public_key"],
             created_ms=value["created_ms"],
+            crons=tuple(ActiveCron(*cron) for cron in value.get("crons", ())),
         )
 
 
@@ -60,6 +78,7 @@ class DeploymentFunctions:
     interface: Interface | None = None
     workflows: tuple[str, ...] = ()
     steps: tuple[str, ...] = ()
+    crons: tuple[CronSpec, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
@@ -68,6 +87,7 @@ class DeploymentFunctions:
             "interface": self.interface,
             "workflows": list(self.workflows),
             "steps": list(self.steps),
+            "crons": [cron.to_dict() for cron in self.crons],
         }
 
     @classmethod
@@ -78,6 +98,7 @@ class DeploymentFunctions:
             interface=value["interface"],
             workflows=tuple(value["workflows"]),
             steps=tuple(value["steps"]),
+            crons=tuple(CronSpec.from_dict(cron) for cron in value.get("crons", ())),
         )
 
 

@@ -4,8 +4,10 @@ from fluvial.annotations import publish, set_tags
 from fluvial.children import ChildRun
 from fluvial.context import Invocation, Metadata, context, metadata
 from fluvial.continuing import continue_as_new
+from fluvial.crons import Cron, Tick
 from fluvial.determinism import now, random, uuid4
 from fluvial.errors import (
+    CronError,
     DecryptionError,
     FatalError,
     FluvialError,
@@ -48,6 +50,8 @@ __all__ = [
     "Backoff",
     "BlockingStreamWriter",
     "ChildRun",
+    "Cron",
+    "CronError",
     "DecryptionError",
     "FatalError",
     "FluvialError",
@@ -80,6 +84,7 @@ __all__ = [
     "StreamReader",
     "StreamReset",
     "StreamWriter",
+    "Tick",
     "UnavailableError",
     "UnresolvableStepError",
     "Workflow",

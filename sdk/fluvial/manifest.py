@@ -13,13 +13,20 @@ import tomllib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from datetime import date, datetime, time
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
+from fluvial.crons import MAX_CRONS, Cron
 from fluvial.durations import to_seconds
 from fluvial.entrypoints import find_entrypoint
-from fluvial.errors import InvalidRequestError, ManifestError, NoEntrypointError
+from fluvial.errors import (
+    CronError,
+    InvalidRequestError,
+    ManifestError,
+    NoEntrypointError,
+)
 from fluvial.sizes import parse_bytes
 
 Isolation = Literal["process", "jail"]
@@ -32,6 +39,7 @@ MAX_CONCURRENCY: Final = 10_000
 MIN_MEMORY_BYTES: Final = 32 * 1024 * 1024  # an interpreter with a web framework needs about that
 MAX_DURATION_SECONDS: Final = 86_400.0
 _NAME_CHARACTERS: Final = 40
+_CRON_KEYS: Final = ("workflow", *Cron.__dataclass_fields__)
 _IN_PYPROJECT: Final = "[tool.fluvial]"
 # A reader checks and converts the value of one key; it is given where the value stands.
 _Reader = Callable[[str, object], Any]
@@ -51,6 +59,14 @@ class InstanceSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestCron:
+    """A cron and the workflow it is for: a name, or "module:function"."""
+
+    workflow: str
+    cron: Cron
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """What a bundle says about itself, validated."""
 
@@ -59,6 +75,7 @@ class Manifest:
     workflows: tuple[str, ...] = ()  # modules; empty: the app's module
     instance: InstanceSettings = field(default_factory=InstanceSettings)
     source_builds: bool = False  # may a dependency without a wheel be built, i.e. executed?
+    crons: tuple[ManifestCron, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for msgpack or JSON."""
@@ -177,14 +194,13 @@ def _toml(path: Path) -> dict[str, Any] | None:
 def _parse(
     where: str, table: dict[str, Any], *, default_name: str, defaults: InstanceSettings
 ) -> Manifest:
-    if "cron" in table:
-        raise ManifestError(f"{where} cron", "is not supported yet")
     readers: dict[str, tuple[str, _Reader]] = {
         "name": ("name", _name),
         "app": ("app", _target),
         "workflows": ("workflows", _modules),
         "instance": ("instance", partial(_instance, defaults)),
         "source_builds": ("source_builds", _boolean),
+        "cron": ("crons", _crons),
     }
     values: dict[str, Any] = {"name": default_name, "instance": defaults}
     values |= _values(where, table, readers)
@@ -206,6 +222,46 @@ def _instance(defaults: InstanceSettings, where: str, value: object) -> Instance
         limits = f"{settings.min_instances} > {settings.max_instances}"
         raise ManifestError(f"{where} min_instances", f"is above max_instances: {limits}")
     return settings
+
+
+def _crons(where: str, value: object) -> tuple[ManifestCron, ...]:
+    tables = cast("list[object]", value) if isinstance(value, list) else [value]
+    if len(tables) > MAX_CRONS:
+        raise ManifestError(where, f"are {len(tables)}, above {MAX_CRONS}")
+    return tuple(_cron(f"{where}[{number}]", table) for number, table in enumerate(tables))
+
+
+def _cron(where: str, value: object) -> ManifestCron:
+    table = _table(where, value)
+    names = list(_CRON_KEYS)
+    for key in table:
+        if key not in names:
+            raise ManifestError(f"{where} {key}", _unknown(key, names))
+    for key in ("workflow", "schedule"):
+        if key not in table:
+            raise ManifestError(where, f"lacks the key {key!r}")
+    workflow = table["workflow"]
+    if not isinstance(workflow, str):
+        raise ManifestError(
+            f"{where} workflow", f'must be a name or "main:nightly", got {workflow!r}'
+        )
+    values = {name: _without_dates(table[name]) for name in names[1:] if name in table}
+    try:
+        return ManifestCron(workflow=workflow, cron=Cron(**values))
+    except CronError as error:
+        raise ManifestError(f"{where} {error.where}", error.reason) from None
+
+
+def _without_dates(value: object) -> Any:
+    """Return a value of TOML as JSON has it."""
+    if isinstance(value, datetime | date | time):
+        return value.isoformat()
+    if isinstance(value, list):
+        return [_without_dates(item) for item in cast("list[object]", value)]
+    if isinstance(value, dict):
+        table = cast("dict[str, object]", value)
+        return {key: _without_dates(item) for key, item in table.items()}
+    return value
 
 
 def _values(

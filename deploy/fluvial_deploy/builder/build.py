@@ -62,8 +62,10 @@ class BuildReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields of a BUILT frame."""
+        manifest = self.manifest.to_dict()
+        del manifest["crons"]  # complete among the functions; a frame has room for them once
         return {
-            "manifest": self.manifest.to_dict(),
+            "manifest": manifest,
             "bundle": self.bundle,
             "layer": self.layer,
             "functions": self.functions.to_dict(),
@@ -161,4 +163,6 @@ def _summary(functions: Functions) -> str:
         parts.append(f"{len(functions.workflows)} workflow(s)")
     if functions.steps:
         parts.append(f"{len(functions.steps)} step(s)")
+    if functions.crons:
+        parts.append(f"{len(functions.crons)} cron(s)")
     return f"found {', '.join(parts)}"

@@ -6,14 +6,15 @@ import json
 import os
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
-from fluvial.errors import FluvialError, NoEntrypointError
+from fluvial.crons import MAX_CRONS, CronSpec
+from fluvial.errors import CronError, FluvialError, NoEntrypointError
 from fluvial.manifest import Manifest
 from fluvial_deploy.builder.children import ChildTimeoutError, LogLine, printable, run_child
-from fluvial_deploy.builder.refusals import ImportFailedError
+from fluvial_deploy.builder.refusals import CronInvalidError, ImportFailedError
 
 IMPORT_SECONDS: Final = 60.0
 _PROGRAM: Final = Path(__file__).with_name("inspection.py")
@@ -29,6 +30,7 @@ class Functions:
     interface: str | None  # asgi, wsgi or handler
     workflows: tuple[str, ...]
     steps: tuple[str, ...]
+    crons: tuple[CronSpec, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for msgpack."""
@@ -37,6 +39,7 @@ class Functions:
             "interface": self.interface,
             "workflows": list(self.workflows),
             "steps": list(self.steps),
+            "crons": [cron.to_dict() for cron in self.crons],
         }
 
 
@@ -62,6 +65,7 @@ async def inspect_bundle(
     Raises:
         NoEntrypointError: the entrypoint is missing or not callable.
         ImportFailedError: the bundle's code raised, ended its process, or took too long.
+        CronInvalidError: a cron does not fit its workflow.
     """
     # A file, not a pipe: a process that the bundle leaves behind could keep a pipe open for ever.
     with tempfile.TemporaryFile() as answer:
@@ -89,18 +93,22 @@ async def _run(
         "runtime": str(path.runtime),
         "entrypoint": manifest.app,
         "workflows": manifest.workflows,
+        "crons": [(cron.workflow, asdict(cron.cron)) for cron in manifest.crons],
         "answer_fd": answer_fd,
     }
-    with tempfile.TemporaryDirectory() as home:
+    with tempfile.TemporaryDirectory() as home, tempfile.TemporaryFile() as asked:
+        # A file, not an argument: the arguments of a process are bounded, those of crons less so.
+        asked.write(json.dumps(request).encode())
+        asked.seek(0)
         if uid is not None:
             os.chown(home, uid, uid)
         return await run_child(
-            [sys.executable, "-I", "-S", "-X", "utf8", "-B", str(_PROGRAM), json.dumps(request)],
+            [sys.executable, "-I", "-S", "-X", "utf8", "-B", str(_PROGRAM), str(asked.fileno())],
             environment={"HOME": home, "TMPDIR": home, "PATH": os.defpath, "LANG": "C.UTF-8"},
             directory=path.bundle,
             log=log,
             timeout_seconds=timeout_seconds,
-            pass_fds=(answer_fd,),
+            pass_fds=(answer_fd, asked.fileno()),
             uid=uid,
         )
 
@@ -122,12 +130,15 @@ def _functions(answer: bytes, status: int, manifest: Manifest) -> Functions:
         interface=interface if interface in ("asgi", "wsgi", "handler") else None,
         workflows=_names(fields.get("workflows")),
         steps=_names(fields.get("steps")),
+        crons=_crons(fields.get("crons")),
     )
 
 
 def _refusal(code: str, message: str) -> FluvialError:
     if code == NoEntrypointError.code:
         return NoEntrypointError("the bundle", message)
+    if code == CronError.code:
+        return CronInvalidError(message)
     return ImportFailedError(f"importing the bundle failed:\n{message}")
 
 
@@ -136,3 +147,13 @@ def _names(found: object) -> tuple[str, ...]:
     if len(names) > _MAX_NAMES:
         raise ImportFailedError(f"the bundle registers more than {_MAX_NAMES} functions")
     return tuple(str(name) for name in names)
+
+
+def _crons(found: object) -> tuple[CronSpec, ...]:
+    specs = cast("list[object]", found) if isinstance(found, list) else []
+    if len(specs) > MAX_CRONS:
+        raise CronInvalidError(f"the bundle has {len(specs)} crons, above {MAX_CRONS}")
+    try:
+        return tuple(CronSpec.parse(spec) for spec in specs)
+    except CronError as error:
+        raise CronInvalidError(str(error)) from error

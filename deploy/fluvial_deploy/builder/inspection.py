@@ -3,8 +3,9 @@
 It runs as a file in a fresh interpreter (`python -I -S inspection.py`), so it imports nothing of
 the builder. The answer goes as JSON to a descriptor of its own: what the bundle prints is log.
 
-    argv[1]  JSON {bundle, layer, runtime, entrypoint: str|null, workflows: [module], answer_fd}
-    answer   {"interface", "workflows", "steps"} or {"code", "message"}
+    argv[1]  a descriptor with JSON {bundle, layer, runtime, entrypoint: str|null,
+             workflows: [module], crons: [[workflow, {a cron}]], answer_fd}
+    answer   {"interface", "workflows", "steps", "crons"} or {"code", "message"}
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
         interface = _load_entrypoint(entrypoint) if entrypoint else None
         for module in request["workflows"]:
             importlib.import_module(module)
+        crons = _timetable(request["crons"])
     except _RefusedError as refused:
         return {"code": refused.code, "message": refused.message}
     except BaseException as error:  # noqa: BLE001 - a stranger's import may raise anything
@@ -45,7 +47,7 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
     if interface is None and not workflows:
         modules = ", ".join(request["workflows"])
         return {"code": "no_entrypoint", "message": f"{modules}: no workflow is defined there"}
-    return {"interface": interface, "workflows": workflows, "steps": steps}
+    return {"interface": interface, "workflows": workflows, "steps": steps, "crons": crons}
 
 
 def _limit() -> None:
@@ -104,6 +106,23 @@ def interface_of(target: Any) -> str | None:
     return {1: "handler", 2: "wsgi", 3: "asgi"}.get(required)
 
 
+def _timetable(manifest: list[Any]) -> list[dict[str, Any]]:
+    """Return the crons of the workflows that the imports registered, and of the manifest."""
+    if not manifest and "fluvial.registry" not in sys.modules:
+        return []
+    # Of the platform's own SDK, which is on the path; the builder's is not.
+    crons, errors, registry, timetable = (
+        importlib.import_module(f"fluvial.{name}")
+        for name in ("crons", "errors", "registry", "timetable")
+    )
+    try:
+        declared = [(workflow, crons.Cron(**cron)) for workflow, cron in manifest]
+        specs = timetable.timetable(registry.registry.workflows, declared)
+    except errors.CronError as error:
+        raise _RefusedError(error.code, str(error)) from error
+    return [spec.to_dict() for spec in specs]
+
+
 def _registered() -> tuple[list[str], list[str]]:
     """Return the names of the workflows and steps that the imports registered."""
     module = sys.modules.get("fluvial.registry")
@@ -131,7 +150,8 @@ def _file(frame: TracebackType) -> str:
 
 
 if __name__ == "__main__":
-    asked: dict[str, Any] = json.loads(sys.argv[1])
+    with open(int(sys.argv[1]), "rb") as file:
+        asked: dict[str, Any] = json.load(file)
     answer = json.dumps(main(asked)).encode()
     with open(asked["answer_fd"], "wb") as pipe:
         pipe.write(answer)

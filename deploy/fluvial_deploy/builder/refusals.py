@@ -2,6 +2,7 @@
 
 FluvialError
 ├── ImportFailedError        import_failed: the bundle's own code raised at import
+├── CronInvalidError         cron_invalid: a cron does not fit its workflow
 ├── DependenciesFailedError  dependencies_failed: its requirements cannot be installed
 ├── DiskFullError            disk_full: there is no room for what the build makes
 └── BusyError                unavailable: too many builds are waiting (retryable)
@@ -18,6 +19,12 @@ class ImportFailedError(FluvialError):
     """The bundle's own code raised at import; the message ends with its traceback."""
 
     code = "import_failed"
+
+
+class CronInvalidError(FluvialError):
+    """A cron does not fit its workflow; the message says which and why."""
+
+    code = "cron_invalid"
 
 
 class DependenciesFailedError(FluvialError):

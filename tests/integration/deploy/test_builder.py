@@ -51,6 +51,7 @@ def test_a_bundle_with_dependencies_is_built(builder: Any, source: Path) -> None
         "interface": "asgi",
         "workflows": [],
         "steps": [],
+        "crons": [],
     }
     assert report["functions"] == functions
     assert names(builder.home / "layers" / report["layer"]) >= {"greet.py", "shout.py"}
@@ -245,6 +246,78 @@ def test_an_import_cannot_take_the_machine(
 
     assert answer.code == "import_failed"
     assert reason in answer.message
+
+
+CRONS = """
+from fluvial import Cron, Tick, workflow
+
+@workflow(cron=Cron("0 3 * * *", timezone="Europe/Berlin", kwargs={"keep": 3}))
+async def nightly(keep: int, tick: Tick) -> None: ...
+
+@workflow
+async def weekly() -> None: ...
+"""
+WEEKLY = """
+[[cron]]
+workflow = "main:weekly"
+schedule = "@weekly"
+"""
+
+
+def test_crons_of_the_code_and_the_manifest_are_reported(builder: Any, source: Path) -> None:
+    answer = builder.build(put(source, main__py=CRONS, fluvial__toml=WEEKLY))
+
+    assert answer.report, answer.message
+    nightly, weekly = answer.report["functions"]["crons"]
+    assert (nightly["name"], nightly["timezone"], nightly["kwargs"], nightly["tick"]) == (
+        "nightly",
+        "Europe/Berlin",
+        {"keep": 3},
+        "tick",
+    )
+    assert (weekly["name"], weekly["workflow"], weekly["schedule"]) == (
+        "weekly",
+        "weekly",
+        "@weekly",
+    )
+    assert "crons" not in answer.report["manifest"]
+    assert "found 2 workflow(s), 2 cron(s)" in answer.log
+
+
+@pytest.mark.parametrize(
+    ("code", "manifest", "refusal", "expected"),
+    [
+        (CRONS.replace("0 3", "0 33"), "", "import_failed", "hour '33' is not possible"),
+        (CRONS.replace('"keep": 3', '"keep": "x"'), "", "cron_invalid", "is not a valid int"),
+        (CRONS, WEEKLY.replace("weekly", "monthly", 1), "cron_invalid", "'main:monthly' is not"),
+        (CRONS, WEEKLY.replace("@weekly", "@reboot"), "manifest_invalid", "cron[0] schedule"),
+        (ASGI, WEEKLY, "cron_invalid", "'main:weekly' is not registered by this bundle; known"),
+    ],
+)
+def test_a_wrong_cron_refuses_the_deploy(
+    builder: Any, source: Path, code: str, manifest: str, refusal: str, expected: str
+) -> None:
+    answer = builder.build(put(source, main__py=code, fluvial__toml=manifest))
+
+    assert (answer.code, expected in answer.message) == (refusal, True), answer.message
+
+
+def test_crons_that_a_bundle_forges_are_refused(builder: Any, source: Path) -> None:
+    forged = "import fluvial.timetable\nfluvial.timetable.timetable = lambda *_: [Forged()]\n"
+    forged += "class Forged:\n    def to_dict(self): return {'name': '../x', 'schedule': 3}\n"
+    answer = builder.build(put(source, main__py=CRONS + forged))
+
+    assert answer.code == "cron_invalid"
+
+
+def test_many_crons_with_arguments_fit(builder: Any, source: Path) -> None:
+    table = WEEKLY + f"args = ['{'x' * 600}']\n"
+    tables = [f"{table}name = 'n{number}'\n" for number in range(90)]
+    code = CRONS.replace("weekly()", "weekly(text: str)")
+    answer = builder.build(put(source, main__py=code, fluvial__toml="\n".join(tables)))
+
+    assert answer.report, answer.message
+    assert len(answer.report["functions"]["crons"]) == 91
 
 
 def test_an_altered_archive_is_refused(builder: Any, source: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fluvial.crons import Cron
 from fluvial.errors import ManifestError, NoEntrypointError
 from fluvial.manifest import APP_NAME, InstanceSettings, load_manifest, normalise_name
 
@@ -125,7 +126,23 @@ def test_normalised_names_are_valid(text: str) -> None:
         ("instance = {isolation = 'vm'}", "isolation: must be 'process', got 'vm'"),
         ("instance = {isolation = 'jail'}", "isolation: 'jail' does not exist yet: 'process' is"),
         ("source_builds = 'yes'", "source_builds: must be true or false"),
-        ("[[cron]]\nworkflow = 'main:x'", "cron: is not supported yet"),
+        ("[[cron]]\nworkflow = 'main:x'", "cron[0]: lacks the key 'schedule'"),
+        ("[[cron]]\nschedule = '@daily'", "cron[0]: lacks the key 'workflow'"),
+        ("[[cron]]\nworkflow = 1\nschedule = '@daily'", "cron[0] workflow: must be a name or"),
+        (
+            "[[cron]]\nworkflow = 'x'\nschedule = '@daily'\n"
+            "[[cron]]\nworkflow = 'x'\nschedule = '0 25 * * *'",
+            "cron[1] schedule: '0 25 * * *': hour '25' is not possible; allowed are 0-23",
+        ),
+        (
+            "[[cron]]\nworkflow = 'x'\nschedule = '@daily'\ntimezone = 'Europe/Paris '",
+            "cron[0] timezone: 'Europe/Paris ' is not a time zone: did you mean 'Europe/Paris'?",
+        ),
+        (
+            "[[cron]]\nworkflow = 'x'\nschedule = '@daily'\nzone = 'UTC'",
+            "cron[0] zone: is not a known key: did you mean 'timezone'? known are workflow,",
+        ),
+        ("cron = 3", "cron[0]: must be a table, got 3"),
         ("name = ", "is not TOML"),
         ("a = " + "[" * 20_000, "is not TOML"),
     ],
@@ -137,6 +154,48 @@ def test_a_mistake_is_named_with_its_place(tmp_path: Path, text: str, expected: 
         load_manifest(tmp_path)
 
     assert "fluvial.toml" in str(caught.value)
+
+
+def test_crons_are_read_with_toml_values(tmp_path: Path) -> None:
+    text = """
+        [[cron]]
+        workflow = "main:nightly"
+        schedule = "0 3 * * *"
+        timezone = "Europe/Berlin"
+        name = "early"
+        overlap = "queue"
+        catch_up = "all"
+        catch_up_limit = 3
+        catch_up_window = "2h"
+        jitter = "30s"
+        args = ["eu", 3]
+        kwargs = {since = 2026-01-31, at = [2026-01-31T03:00:00Z, 03:00:00], deep = {a = 1.5}}
+        [[cron]]
+        workflow = "hourly"
+        schedule = "@hourly"
+    """
+    write(tmp_path, {"fluvial.toml": text, "main.py": "app = 1"})
+
+    first, second = load_manifest(tmp_path).crons
+
+    assert (first.workflow, second.workflow) == ("main:nightly", "hourly")
+    assert first.cron == Cron(
+        "0 3 * * *",
+        name="early",
+        timezone="Europe/Berlin",
+        overlap="queue",
+        catch_up="all",
+        catch_up_limit=3,
+        catch_up_window="2h",
+        jitter="30s",
+        args=["eu", 3],
+        kwargs={
+            "since": "2026-01-31",
+            "at": ["2026-01-31T03:00:00+00:00", "03:00:00"],
+            "deep": {"a": 1.5},
+        },
+    )
+    assert second.cron == Cron("@hourly")
 
 
 def test_a_manifest_that_is_not_text_or_too_large_is_refused(tmp_path: Path) -> None:
