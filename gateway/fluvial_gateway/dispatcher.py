@@ -46,8 +46,11 @@ class Dispatcher:
         *,
         owner: str,
         on_bell: Callable[[Bell], None] | None = None,
+        ownership_changed: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_bell`: hears every bell of the store too."""
+        """`on_bell`: hears every bell of the store too.
+
+        `ownership_changed`: is called when partitions were acquired or lost."""
         self.store = store
         self.invocations = invocations
         self.observer = observer
@@ -55,6 +58,7 @@ class Dispatcher:
         self.invocation_ids = InvocationIds()
         self._owner = owner
         self._on_bell = on_bell
+        self._ownership_changed = ownership_changed
         self._owned: dict[int, Ownership] = {}
         self._admission = Admission()
         self._waiters = Waiters(store)
@@ -152,6 +156,7 @@ class Dispatcher:
             logger.warning("lease lost", extra={"partition": lease.partition})
             del self._owned[lease.partition]
             owned.close()
+            self._ownership_changed()
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -208,6 +213,7 @@ class Dispatcher:
             pulses = await self.store.renew([o.lease for o in fresh], ttl_ms=LEASE_MS)
             for ownership, pulse in zip(fresh, pulses, strict=True):
                 self._take_pulse(ownership, pulse, sent)
+            self._ownership_changed()
 
     async def _listen(self) -> None:
         async for bell in self.store.bells():

@@ -38,6 +38,8 @@ _INVOCATION_BUCKETS: Final = (
 _COLD_BUCKETS: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 # From an in-memory store to a disk that syncs slowly.
 _COMMIT_BUCKETS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1, 5)
+# From a timer that fires to a run that catches up after a night.
+_LATENESS_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 15, 60, 600, 3600, 36_000)
 
 _ATTEMPT_REASONS: Final = frozenset(
     {"first", "exception", "timeout", "retryable", "cancelled", "link_lost", "owner_changed"}
@@ -135,6 +137,14 @@ class Metrics:
         self._commit_seconds = self._histogram(
             "commit_duration_seconds", "Time that a commit took in the store.", _COMMIT_BUCKETS
         )
+        self._cron_ticks = self._counter(
+            "cron_ticks", "Ticks of crons, by what became of them.", "app", "workflow", "outcome"
+        )
+        self._cron_lateness = self._histogram(
+            "cron_lateness_seconds",
+            "Time from when a tick was due until its run was started.",
+            _LATENESS_BUCKETS,
+        )
         self._replays = self._counter("replays", "Turns replayed from the log.", "reason")
         self._replayed = self._counter("replayed_events", "Events fed to replays.")
         self._appends = self._counter(
@@ -205,6 +215,14 @@ class Metrics:
         if outcome == "accepted":
             self._chunks.of(app).inc(chunks)
             self._chunk_bytes.of(app).inc(size)
+
+    # ---- crons ----
+
+    def cron_ticks(self, app: str, workflow: str, outcome: str, count: int) -> None:
+        self._cron_ticks.of(app, workflow, outcome).inc(count)
+
+    def cron_started(self, late_seconds: float) -> None:
+        self._cron_lateness.of().observe(late_seconds)
 
     # ---- the control plane ----
 

@@ -326,7 +326,7 @@ class Bell:
     due_ms: int = 0
 
 
-RecordKind = Literal["app", "deployment", "token", "host", "setting"]
+RecordKind = Literal["app", "deployment", "token", "host", "setting", "cron"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from fluvial_gateway.crons.deciding import CronObserver
 from fluvial_gateway.metrics import MAX_SERIES, Metrics
 from fluvial_gateway.observing import DispatchObserver
 from fluvial_gateway.pool_contract import HttpObserver, PoolObserver
@@ -29,6 +30,9 @@ def _told(metrics: Metrics) -> None:
     streams: StreamObserver = metrics
     streams.stream_appended("shop", "accepted", 3, 120)
     streams.stream_appended("shop", "stale", 1, 40)
+    crons: CronObserver = metrics
+    crons.cron_ticks("shop", "nightly", "missed", 3)
+    crons.cron_started(0.01)
     metrics.store_error("scrape")
 
 
@@ -50,6 +54,9 @@ def test_everything_that_is_told_is_counted() -> None:
     assert _sample(metrics, "stream_chunks_total", app="shop") == 3  # not what was refused
     assert _sample(metrics, "stream_bytes_total", app="shop") == 120
     assert _sample(metrics, "cold_starts_total", app="shop", tier="fork") == 1
+    missed = {"app": "shop", "workflow": "nightly", "outcome": "missed"}
+    assert _sample(metrics, "cron_ticks_total", **missed) == 3
+    assert _sample(metrics, "cron_lateness_seconds_count") == 1
 
 
 def test_exposition_is_valid_and_every_family_is_documented() -> None:
@@ -59,7 +66,7 @@ def test_exposition_is_valid_and_every_family_is_documented() -> None:
     families = list(text_string_to_metric_families(text))
     ours = [family for family in families if family.name.startswith("fluvial_")]
 
-    assert len(ours) == 21
+    assert len(ours) == 23
     assert all(family.documentation for family in families)
     for family in ours:
         assert not family.name.endswith(("_ms", "_us", "_milliseconds", "_kib"))

@@ -7,6 +7,7 @@ from typing import Any, cast
 import msgpack
 import pytest
 
+from fluvial.crons import Cron, specified
 from fluvial.manifest import DeploymentSpec, InstanceSettings
 from fluvial_queue import (
     AppRecord,
@@ -15,6 +16,14 @@ from fluvial_queue import (
     HostRecord,
     TokenRecord,
 )
+from fluvial_queue.cron_records import (
+    MAX_REASON_CHARACTERS,
+    RECENT,
+    CronEvent,
+    CronRecord,
+    StartingTick,
+)
+from fluvial_queue.records import ActiveCron
 
 SPEC = DeploymentSpec(
     deployment="dpl_1",
@@ -34,19 +43,28 @@ RECORDS: list[Any] = [
         key_id="k",
         public_key=b"\x00\xff",
         created_ms=5,
+        crons=(ActiveCron("nightly", "0123456789abcdef", 7),),
     ),
     AppRecord(app="new"),
     DeploymentRecord(
         spec=SPEC,
         created_ms=5,
         functions=DeploymentFunctions(
-            entrypoint="main:app", interface="asgi", workflows=("fulfil",), steps=("a", "b")
+            entrypoint="main:app",
+            interface="asgi",
+            workflows=("fulfil",),
+            steps=("a", "b"),
+            crons=(specified(Cron("0 3 * * *", args=["eu"]), "fulfil", "tick"),),
         ),
         source_digest="d",
     ),
     DeploymentRecord(spec=SPEC, created_ms=5),
     TokenRecord(name="ci", scopes=("deploy", "runs:read"), created_ms=5),
     HostRecord(app="shop"),
+    CronRecord(),
+    CronRecord(considered_ms=5, is_paused=True, starting=StartingTick(7, "run_1", 8)).after(
+        CronEvent(tick_ms=6, outcome="started", at_ms=7, run_id="run_0", reason="why")
+    ),
 ]
 
 
@@ -57,3 +75,25 @@ def test_record_survives_the_store(record: Any) -> None:
 
     assert kind.from_dict(stored) == record
     assert kind.from_dict({**stored, "from_the_future": 1}) == record
+
+
+def test_a_record_from_before_crons_is_read() -> None:
+    app = AppRecord(app="shop", production="dpl_1").to_dict()
+    functions = DeploymentFunctions(workflows=("fulfil",)).to_dict()
+    del app["crons"], functions["crons"]
+
+    assert AppRecord.from_dict(app).crons == ()
+    assert DeploymentFunctions.from_dict(functions).crons == ()
+
+
+def test_what_is_known_of_a_cron_stays_small() -> None:
+    record = CronRecord()
+    for tick in range(100):
+        long = "x" * 10_000
+        record = record.after(
+            CronEvent(tick_ms=tick, outcome="missed", at_ms=tick, reason=long, count=2)
+        )
+
+    assert [event.tick_ms for event in record.recent] == list(range(99, 99 - RECENT, -1))
+    assert record.counts == {"missed": 200}
+    assert {len(event.reason) for event in record.recent} == {MAX_REASON_CHARACTERS}
