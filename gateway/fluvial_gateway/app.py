@@ -24,8 +24,15 @@ from fluvial_gateway.control.deploying import DeployingOperations
 from fluvial_gateway.control.operating import About, PlatformOperations
 from fluvial_gateway.control.reading_runs import ReadingRunsOperations
 from fluvial_gateway.control.running import RunningOperations
+from fluvial_gateway.control.scheduling import SchedulingOperations
 from fluvial_gateway.control.views import Addresses
 from fluvial_gateway.control_server import ControlServer
+from fluvial_gateway.crons.alarm import LoopAlarm
+from fluvial_gateway.crons.deciding import CronDecisions
+from fluvial_gateway.crons.scheduler import PARTITION, CronScheduler
+from fluvial_gateway.crons.service import Crons
+from fluvial_gateway.crons.starting import CronRuns
+from fluvial_gateway.crons.states import CronStates
 from fluvial_gateway.data_plane import DataPlane
 from fluvial_gateway.deployments import Deployments
 from fluvial_gateway.dispatcher import Dispatcher
@@ -109,12 +116,18 @@ class Gateway:
             gateway=_name(config),
             partitions=store.partitions,
         )
+        self._scheduler, crons = self._crons(runs, signals)
         self._dispatcher = Dispatcher(
-            store, self._router, self._metrics, owner=_name(config), on_bell=streams.heard
+            store,
+            self._router,
+            self._metrics,
+            owner=_name(config),
+            ownership_changed=self._scheduler.wake,
+            on_bell=streams.heard,
         )
         signals.dispatcher = self._dispatcher
 
-        aliases = Aliases(self._catalogue, self._routes.reload)
+        aliases = Aliases(self._catalogue, self._alias_moved)
         self._deployments = Deployments(
             self._catalogue,
             aliases,
@@ -147,6 +160,7 @@ class Gateway:
                 self._catalogue, ReplayChecks(runs, self._router), self._waits
             ).operations(),
             *ReadingRunsOperations(runs, Revealer(self._router), self._waits).operations(),
+            *SchedulingOperations(crons).operations(),
             *self._platform.operations(),
         ]
         self._control = ControlServer(
@@ -165,6 +179,7 @@ class Gateway:
             serving.create_task(self._data.serve(), name="data plane")
             serving.create_task(self._control.serve(), name="control plane")
             serving.create_task(self._routes.sweep(stop), name="route sweep")
+            serving.create_task(self._scheduler.run(), name="cron scheduler")
             await self._data.started.wait()
             await self._control.started.wait()
             self._tell_ready()
@@ -179,8 +194,9 @@ class Gateway:
 
     async def _stop(self) -> None:
         _LOG.info("stopping")
-        # 1. Not ready: load balancers look elsewhere from now on.
+        # 1. Not ready: load balancers look elsewhere from now on, and crons start nothing.
         self._platform.drain()
+        await self._scheduler.close()
         # 2. Data plane: requests under way finish. They may still start runs and wait for them,
         #    so the dispatcher goes on.
         await self._data.drain(HTTP_DRAIN_SECONDS)
@@ -193,6 +209,31 @@ class Gateway:
         # 5. Links: whatever an instance still executes for us is cancelled there.
         await self._router.close()
         self._invoker.close()
+
+    def _crons(self, runs: Runs, signals: _DispatcherSignals) -> tuple[CronScheduler, Crons]:
+        states, cron_runs = CronStates(self._store), CronRuns(runs)
+        now_ms = self._store.now_ms
+        scheduler = CronScheduler(
+            self._catalogue,
+            CronDecisions(self._catalogue, states, cron_runs, self._metrics, now_ms),
+            signals,
+            is_owner=lambda: PARTITION in self._dispatcher.partitions_owned,
+            now_ms=now_ms,
+            alarm=LoopAlarm(),
+        )
+        crons = Crons(
+            self._catalogue,
+            states,
+            cron_runs,
+            self._metrics,
+            now_ms=now_ms,
+            changed=scheduler.wake,
+        )
+        return scheduler, crons
+
+    async def _alias_moved(self) -> None:
+        self._scheduler.wake()
+        await self._routes.reload()
 
     async def _spec(self, deployment_id: str) -> DeploymentSpec | None:
         try:

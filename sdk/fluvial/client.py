@@ -323,6 +323,35 @@ class Client:
         headers = {"x-fluvial-resume-id": resume_id} if resume_id else {}
         return self._post(f"/v1/hooks/{_part(app)}/{_part(token)}", payload, headers)
 
+    # Crons
+
+    def crons(self, app: str | None = None) -> list[dict[str, Any]]:
+        """Return the crons of production deployments, by app and name."""
+        return _items(self._get("/v1/crons", app=app), "crons")
+
+    def cron(self, app: str, cron: str) -> dict[str, Any]:
+        """Return one cron with what became of its last ticks."""
+        return self._get(_cron(app, cron))
+
+    def cron_ticks(self, app: str, cron: str, *, limit: int = 5) -> list[str]:
+        """Return when a cron's next ticks are due."""
+        ticks = self._get(f"{_cron(app, cron)}/ticks", limit=limit)["ticks"]
+        return cast("list[str]", ticks)
+
+    def pause_cron(self, app: str, cron: str) -> dict[str, Any]:
+        """Let no tick start a run until the cron is resumed; return the cron."""
+        return self._post(f"{_cron(app, cron)}/pause", {})
+
+    def resume_cron(self, app: str, cron: str) -> dict[str, Any]:
+        """Let a cron go on with its next tick; return the cron."""
+        return self._post(f"{_cron(app, cron)}/resume", {})
+
+    def trigger_cron(self, app: str, cron: str, *, key: str | None = None) -> Started:
+        """Start a run of a cron now; with `key`, equal triggers are one run."""
+        headers = {"idempotency-key": key} if key else {}
+        answer = self._post(f"{_cron(app, cron)}/trigger", {}, headers)
+        return Started(str(answer["run_id"]), str(answer["outcome"]))
+
     # The platform
 
     def create_token(self, name: str, scopes: Sequence[str]) -> dict[str, Any]:
@@ -452,6 +481,10 @@ def _check(response: httpx.Response) -> None:
 
 def _items(document: dict[str, Any], key: str) -> list[dict[str, Any]]:
     return cast("list[dict[str, Any]]", document.get(key, []))
+
+
+def _cron(app: str, cron: str) -> str:
+    return f"/v1/apps/{_part(app)}/crons/{_part(cron)}"
 
 
 def _part(text: str) -> str:

@@ -9,6 +9,7 @@ import typer
 
 from fluvial_deploy.cli.apps import apps, deployments, promote, rollback
 from fluvial_deploy.cli.connection import connect
+from fluvial_deploy.cli.crons import crons
 from fluvial_deploy.cli.deploy import deploy
 from fluvial_deploy.cli.doctor import doctor
 from fluvial_deploy.cli.exits import reported
@@ -68,6 +69,7 @@ for _command in (
 for _group, _name in (
     (runs, "runs"),
     (hooks, "hooks"),
+    (crons, "crons"),
     (apps, "apps"),
     (deployments, "deployments"),
     (tokens, "token"),

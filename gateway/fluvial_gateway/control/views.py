@@ -36,6 +36,7 @@ DEPLOYMENT: Final = obj(
         "interface": nullable(text()),
         "workflows": array(text()),
         "steps": array(text()),
+        "crons": array(text("a cron's name")),
         "instance": {"type": "object"},
         "environment": array(text("the name of a variable")),
     }
@@ -52,6 +53,7 @@ RUN: Final = obj(
         "finished_at": nullable(TIME),
         "events": {"type": "integer"},
         "reason": nullable(text("why it is paused")),
+        "cron": nullable(obj({"name": text(), "tick": TIME})),
         "input": {"description": "only with data=true"},
         "result": {"description": "only with data=true"},
         "error": {"description": "only with data=true"},
@@ -119,6 +121,7 @@ def deployment_view(deployment: DeploymentRecord, addresses: Addresses) -> dict[
         "interface": functions.interface,
         "workflows": list(functions.workflows),
         "steps": list(functions.steps),
+        "crons": [cron.name for cron in functions.crons],
         "instance": asdict(spec.instance),
         # Values may be secrets; who deployed knows them.
         "environment": sorted(spec.environment),
@@ -138,7 +141,14 @@ def run_view(record: RunRecord) -> dict[str, Any]:
         "finished_at": None if finished is None else time_text(finished),
         "events": record.events,
         "reason": record.reason if record.status is RunStatus.PAUSED else None,
+        "cron": _cron_of(record),
     }
+
+
+def _cron_of(record: RunRecord) -> dict[str, str] | None:
+    """Return which tick of which cron a run was started for."""
+    name, tick = record.meta.get("cron"), record.meta.get("tick")
+    return None if name is None else {"name": str(name), "tick": str(tick)}
 
 
 def event_view(position: int, event: Event) -> dict[str, Any]:

@@ -15,7 +15,13 @@ PUBLIC = {"/livez", "/readyz", "/metrics", "/openapi.json"}
 
 
 def _path(operation: Operation) -> str:
-    known = {"app": "shop", "id": new_run_id(4), "workflow": "fulfil", "token": "t"}
+    known = {
+        "app": "shop",
+        "id": new_run_id(4),
+        "workflow": "fulfil",
+        "token": "t",
+        "cron": "nightly",
+    }
     return re.sub(r"\{(\w+)(?::\w+)?\}", lambda match: known[match[1]], operation.path)
 
 

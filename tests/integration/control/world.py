@@ -16,6 +16,7 @@ import httpx
 from starlette.applications import Starlette
 
 from fluvial.checks import CheckReport, CheckRequest
+from fluvial.crons import CronSpec
 from fluvial.encryption import AppKeys
 from fluvial.events import Event, EventType, decode_event
 from fluvial.ids import partition_of
@@ -34,7 +35,11 @@ from fluvial_gateway.control.operating import About, PlatformOperations
 from fluvial_gateway.control.operations import Operation
 from fluvial_gateway.control.reading_runs import ReadingRunsOperations
 from fluvial_gateway.control.running import RunningOperations
+from fluvial_gateway.control.scheduling import SchedulingOperations
 from fluvial_gateway.control.views import Addresses
+from fluvial_gateway.crons.service import Crons
+from fluvial_gateway.crons.starting import CronRuns
+from fluvial_gateway.crons.states import CronStates
 from fluvial_gateway.deployments import Deployments
 from fluvial_gateway.fingerprints import Fingerprints
 from fluvial_gateway.hooks import Hooks
@@ -146,6 +151,7 @@ class FakeBuilder:
 
     def __init__(self) -> None:
         self.workflows: tuple[str, ...] = ("fulfil",)
+        self.crons: tuple[CronSpec, ...] = ()
         self.app = "shop"
         self.refusal: ProblemError | None = None
         self.go_on: asyncio.Event | None = None
@@ -171,6 +177,7 @@ class FakeBuilder:
                 interface="asgi",
                 workflows=self.workflows,
                 steps=("charge",),
+                crons=self.crons,
             ),
         )
 
@@ -263,6 +270,15 @@ class World:
         self.runs = Runs(self.store, self.catalogue, self.waiters, Fingerprints(b"k" * 32))
         self.hooks = Hooks(self.store, self.catalogue, self.runs)
         self.calls = Calls(self.runs, self.hooks)
+        self.crons = Crons(
+            self.catalogue,
+            CronStates(self.store),
+            CronRuns(self.runs),
+            self.metrics,
+            now_ms=self.store.now_ms,
+            changed=self._cron_changed,
+        )
+        self.cron_changes = 0
         self._leases: dict[int, Lease] = {}
         self.operations = self._operations()
         self.app: Starlette = control_app(self.operations, self.tokens, version="0.0.0")
@@ -310,8 +326,12 @@ class World:
             *CheckingOperations(
                 self.catalogue, ReplayChecks(self.runs, self.invocations), self.waits
             ).operations(),
+            *SchedulingOperations(self.crons).operations(),
             *self.platform.operations(),
         ]
+
+    def _cron_changed(self) -> None:
+        self.cron_changes += 1
 
     async def get(self, path: str, **options: Any) -> httpx.Response:
         return await self.client.get(path, **options)

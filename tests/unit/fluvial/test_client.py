@@ -37,6 +37,10 @@ CALLS: list[tuple[Callable[[Client], Any], str, str, Any]] = [
         {"deployment": "latest"},
     ),
     (lambda c: c.resume_hook("a", "t/../x", None), "POST", "/v1/hooks/a/t%2F..%2Fx", None),
+    (lambda c: c.crons("a"), "GET", "/v1/crons?app=a", None),
+    (lambda c: c.cron("a", "c"), "GET", "/v1/apps/a/crons/c", None),
+    (lambda c: c.pause_cron("a", "c"), "POST", "/v1/apps/a/crons/c/pause", {}),
+    (lambda c: c.resume_cron("a", "../c"), "POST", "/v1/apps/a/crons/..%2Fc/resume", {}),
     (lambda c: c.info(), "GET", "/v1/info", None),
 ]
 
@@ -122,6 +126,17 @@ def test_a_start_carries_its_key(api: StandIn, client: Client) -> None:
     assert path == "/v1/apps/a/workflows/flow.%3Clocals%3E.x/runs"
     assert headers["idempotency-key"] == "k-1"
     assert json.loads(body) == {"args": [1, "ä"], "kwargs": {"k": None}}
+
+
+def test_a_cron_is_previewed_and_triggered(api: StandIn, client: Client) -> None:
+    api.will(200, {"ticks": ["2026-01-31T02:00:00.000Z"]})
+    api.will(202, {"run_id": "run_1", "outcome": "accepted"})
+
+    assert client.cron_ticks("a", "c", limit=1) == ["2026-01-31T02:00:00.000Z"]
+    assert client.trigger_cron("a", "c", key="k-1").run_id == "run_1"
+    assert api.asked[0][1] == "/v1/apps/a/crons/c/ticks?limit=1"
+    _, path, headers, _ = api.asked[1]
+    assert (path, headers["idempotency-key"]) == ("/v1/apps/a/crons/c/trigger", "k-1")
 
 
 @pytest.mark.parametrize("name", ["", ".", ".."])
