@@ -165,6 +165,7 @@ class CommitEntry:
     effects: tuple[bytes, ...] = ()  # bodies to add behind `messages`; they outlive the run's end
     tags: Mapping[str, str] | None = None  # all tags of the run from now on; None: unchanged
     reason: str | None = None  # why the run is paused; None: unchanged
+    state_at: int | None = None  # where the log has the run's published state; None: unchanged
 
     @property
     def only_deletes(self) -> bool:
@@ -179,6 +180,7 @@ class CommitEntry:
             or self.turn is not None
             or self.tags is not None
             or self.reason is not None
+            or self.state_at is not None
             or self.deployment is not None
         )
 
@@ -285,6 +287,7 @@ class RunRecord:
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
     reason: str = ""  # why it is paused; empty while it is not
     retention_ms: int | None = None  # how long it stays once it has ended; None: the store's
+    state_at: int | None = None  # where its log has what it published last; None: nothing yet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

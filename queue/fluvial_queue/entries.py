@@ -92,6 +92,7 @@ class EntryDraft:
         self._status: RunStatus | None = None
         self._deployment: str | None = None  # where the run goes on from this entry on
         self._reason: str | None = None  # why the run is paused from this entry on
+        self._state_at: int | None = None  # where the log has what the run published last
         self._inputs = 0  # input events in this entry
         self._paused = view.status is RunStatus.PAUSED
         self.entry: CommitEntry | None = None
@@ -123,6 +124,7 @@ class EntryDraft:
             effects=tuple(self._effects),
             tags=self._tags,
             reason=self._reason,
+            state_at=self._state_at,
         )
         return self.entry
 
@@ -326,6 +328,8 @@ class EntryDraft:
                 self._start_child(event)
             case EventType.CHILD_CANCELLED:
                 self._give_child_up(event.id)
+            case EventType.STATE_PUBLISHED:
+                self._state_at = self.view.length + len(self.events) - 1
             case EventType.TAGS_SET:
                 self._set_tags(event.meta["tags"])
             case EventType.RUN_CONTINUED:

@@ -58,6 +58,7 @@ class ModelRun:
     effects: dict[str, bytes] = field(default_factory=dict[str, bytes])
     tags: dict[str, str] = field(default_factory=dict[str, str])
     reason: str = ""
+    state_at: int | None = None
     timers: dict[bytes, int] = field(default_factory=dict[bytes, int])  # body → hours left
     hooks: dict[str, int | None] = field(default_factory=dict[str, int | None])
     resumes: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
@@ -91,6 +92,7 @@ class ModelRun:
         self.turn = self.turn if entry.turn is None else entry.turn
         self.tags = self.tags if entry.tags is None else dict(entry.tags)
         self.reason = self.reason if entry.reason is None else entry.reason
+        self.state_at = self.state_at if entry.state_at is None else entry.state_at
         self.deployment = entry.deployment or self.deployment
         if self.status.is_terminal:
             for owned in (self.messages, self.timers, self.hooks, self.resumes):
@@ -123,6 +125,7 @@ def changes(draw: st.DrawFn) -> dict[str, Any]:
         "effects": tuple(b"x%d" % i for i in range(draw(st.sampled_from([0, 0, 1, 2])))),
         "tags": draw(st.sampled_from([None, None, None, {"a": "1"}, {}])),
         "reason": draw(st.sampled_from([None, None, None, "why", ""])),
+        "state_at": draw(st.sampled_from([None, None, None, 0, 3])),
         "deployment": draw(st.sampled_from([None, None, "dpl_2", "dpl_3"])),
     }
 
@@ -352,6 +355,7 @@ class StoreMachine(RuleBasedStateMachine):
             assert record is not None
             assert (record.status, record.turn) == (run.status, run.turn)
             assert (record.tags, record.reason) == (run.tags, run.reason)
+            assert record.state_at == run.state_at
             assert record.deployment == run.deployment
             assert record.events == len(run.log)
             assert (record.finished_ms is not None) == run.status.is_terminal

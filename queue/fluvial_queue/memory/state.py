@@ -40,6 +40,7 @@ class Run:
     input: bytes = b""
     turn: bytes = b""
     reason: str = ""
+    state_at: int | None = None
     tags: dict[str, str] = field(default_factory=dict[str, str])
     log: list[bytes] = field(default_factory=list[bytes])
     messages: set[str] = field(default_factory=set[str])
@@ -68,6 +69,7 @@ class Run:
             meta=dict(start.meta),
             tags=dict(self.tags),
             reason=self.reason,
+            state_at=self.state_at,
             retention_ms=start.retention_ms,
         )
 
@@ -198,6 +200,7 @@ def apply_entry(
     run.deployment = entry.deployment or run.deployment
     run.tags = run.tags if entry.tags is None else dict(entry.tags)
     run.reason = run.reason if entry.reason is None else entry.reason
+    run.state_at = run.state_at if entry.state_at is None else entry.state_at
     if run.status.is_terminal and run.finished_ms is None:
         _finish(partition, run, now_ms)
     return tuple(ids)

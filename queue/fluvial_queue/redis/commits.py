@@ -17,6 +17,7 @@ MAX_BYTES: Final = 4 * 1024 * 1024  # but for a single entry that is larger
 
 _OUTCOMES: Final = {1: CommitOutcome.EPOCH, 2: CommitOutcome.GONE, 3: CommitOutcome.SEQUENCE}
 _REFUSALS: Final = {number: CommitAnswer(outcome) for number, outcome in _OUTCOMES.items()}
+_NO_CHANGES: Final = (None, None, None, None)
 _NOTHING_NEW: Final = CommitAnswer(CommitOutcome.OK)
 
 
@@ -95,7 +96,8 @@ def _pack(entry: CommitEntry, is_wide: bool) -> bytes:
 
 
 def _changes_record(entry: CommitEntry) -> bool:
-    return entry.tags is not None or entry.reason is not None or entry.deployment is not None
+    changes = (entry.tags, entry.reason, entry.deployment, entry.state_at)
+    return changes != _NO_CHANGES
 
 
 def _record_fields(entry: CommitEntry) -> list[str | bytes]:
@@ -105,6 +107,8 @@ def _record_fields(entry: CommitEntry) -> list[str | bytes]:
         fields += ["tags", msgpack.packb(dict(entry.tags))]
     if entry.reason is not None:
         fields += ["reason", entry.reason]
+    if entry.state_at is not None:
+        fields += ["state", str(entry.state_at)]
     if entry.deployment:
         fields += ["deployment", entry.deployment]
     return fields

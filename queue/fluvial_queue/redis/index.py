@@ -165,7 +165,7 @@ def _matches(query: RunQuery, reply: Sequence[bytes | None]) -> bool:
 
 def _record(run_id: str, fields: Sequence[Any]) -> RunRecord:
     app, workflow, deployment, status, created, finished, key, fingerprint, turn, meta = fields[:10]
-    tags, reason, retention, length, sealed = fields[10:]
+    tags, reason, retention, state_at, length, sealed = fields[10:]
     return RunRecord(
         run_id=run_id,
         app=app.decode(),
@@ -183,6 +183,7 @@ def _record(run_id: str, fields: Sequence[Any]) -> RunRecord:
         tags=_map(tags),
         reason="" if reason is None else reason.decode(),
         retention_ms=None if retention is None else int(retention),
+        state_at=None if state_at is None else int(state_at),
     )
 
 

@@ -21,7 +21,7 @@ keys are in one slot, so each script touches exactly one.
     fv:bell                     channel "m<partition>", "f<run id>" and "s<run id>"
 
 A run's hash holds `app workflow deployment status created finished key fingerprint turn meta`,
-where they are needed `tags retention reason`, and beside them what the run owns elsewhere, so that
+where they are needed `tags retention reason state`, and beside them what the run owns elsewhere, so that
 ending it can remove everything without a search: a field `#<message id>` per outstanding message,
 `!<message id>` per outstanding effect, and `@<body>` per timer (values are empty).
 
