@@ -46,6 +46,7 @@ from fluvial_gateway.replay_checks import ReplayChecks
 from fluvial_gateway.revealing import Revealer
 from fluvial_gateway.router import Router
 from fluvial_gateway.routes import RouteTable
+from fluvial_gateway.run_calls import RunCalls
 from fluvial_gateway.runs import Runs
 from fluvial_gateway.scrape import Scrape
 from fluvial_gateway.stream_calls import StreamCalls
@@ -110,7 +111,12 @@ class Gateway:
         self._router = Router(
             spec=self._spec,
             invoker=self._invoker,
-            calls=Calls(runs, hooks, StreamCalls(streams, runs).operations()),
+            calls=Calls(
+                runs,
+                hooks,
+                StreamCalls(streams, runs).operations(),
+                RunCalls(runs).operations(),
+            ),
             pool_observer=self._metrics,
             http_observer=self._metrics,
             gateway=_name(config),

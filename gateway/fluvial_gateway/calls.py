@@ -11,7 +11,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fluvial.errors import InvalidRequestError
+from fluvial.errors import InvalidRequestError, SingletonError
 from fluvial.ids import keyed_run_id, partition_of
 from fluvial.invocations import pack_events
 from fluvial_gateway.call_arguments import (
@@ -26,6 +26,7 @@ from fluvial_gateway.hooks import MAX_TOKEN_CHARACTERS, Hooks
 from fluvial_gateway.link_calls import CallAnswer, CallOperation, LinkContext
 from fluvial_gateway.problems import ProblemError
 from fluvial_gateway.runs import MAX_KEY_CHARACTERS, Runs, Steering
+from fluvial_gateway.start_options import StartOptions
 from fluvial_queue.contract import RunRecord, StartRun
 
 _LOG = logging.getLogger(__name__)
@@ -73,6 +74,8 @@ class Calls:
             result, payload = await handler(link_context, arguments, body)
         except ProblemError as error:
             return error.problem_code, {"message": str(error)}, b""
+        except SingletonError as error:
+            return error.code, {"message": str(error), "run_id": error.run_id}, b""
         return "ok", result, payload
 
     async def _start(
@@ -92,7 +95,8 @@ class Calls:
                 input=body,
                 key=key,
                 fingerprint=fingerprint,
-            )
+            ),
+            StartOptions.of(arguments),
         )
         return {"run_id": started.run_id, "outcome": started.outcome}, b""
 
@@ -118,6 +122,7 @@ class Calls:
             "created_ms": record.created_ms,
             "finished_ms": record.finished_ms,
             "events": record.events,
+            "tags": dict(record.tags),
         }, b""
 
     async def _events(

@@ -7,9 +7,10 @@ is resolved here: the same start is sent again, which the store recognises by th
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final, Literal, Protocol, TypeVar
 
 from fluvial.errors import (
@@ -20,7 +21,7 @@ from fluvial.errors import (
     UnavailableError,
 )
 from fluvial.events import TERMINAL, Event, decode_event
-from fluvial.ids import keyed_run_id, new_run_id, partition_of
+from fluvial.ids import continued_run_id, keyed_run_id, new_run_id, partition_of
 from fluvial.sealing import Binding, seal
 from fluvial_gateway.catalogue import Catalogue
 from fluvial_gateway.fingerprints import Fingerprints, are_comparable
@@ -43,12 +44,15 @@ from fluvial_queue.contract import (
     StartRun,
 )
 from fluvial_queue.messages import Message, MessageKind
+from fluvial_queue.proposals import MAX_TAGS
 from fluvial_queue.records import AppRecord
+from fluvial_queue.views import merged_tags
 
 MAX_KEY_CHARACTERS: Final = 512
 MAX_EVENTS: Final = 1000  # in one answer
 # Each try is a round trip with the store's own deadline; what lasts longer is told as a 503.
 _TRIES: Final = 3
+_MAX_HOPS: Final = 1000  # runs in a row that went on as new ones
 _JSON: Final = b"j"
 _Value = TypeVar("_Value")
 Steering = Literal["cancel", "terminate"]
@@ -64,7 +68,13 @@ class RunStore(Protocol):
     async def start(self, run: StartRun) -> StartOutcome: ...
 
     async def send(
-        self, run_id: str, body: bytes, *, token: str | None = None, resume_id: str = ""
+        self,
+        run_id: str,
+        body: bytes,
+        *,
+        token: str | None = None,
+        resume_id: str = "",
+        urgent: bool = False,
     ) -> SendOutcome: ...
 
     async def claim_singleton(
@@ -271,6 +281,24 @@ class Runs:
         await self._send(record.run_id, MessageKind.RESUME, meta)
         return target
 
+    async def tag(self, record: RunRecord, change: Mapping[str, str | None], *, by: str) -> None:
+        """Change a run's tags, soon after; None takes one away.
+
+        Raises:
+            InvalidRequestError: the run would have too many.
+            RunNotFoundError, RunClosedError
+        """
+        if len(merged_tags(record.tags, change)) > MAX_TAGS:
+            raise InvalidRequestError(f"a run has at most {MAX_TAGS} tags")
+        await self._send(record.run_id, MessageKind.TAG, {"tags": dict(change), "by": by})
+
+    async def state(self, record: RunRecord) -> bytes:
+        """Return the event with which a run has published its state last; empty: it has not."""
+        if record.state_at is None:
+            return b""
+        events = await self._store.read_events(record.run_id, start=record.state_at, limit=1)
+        return events[0] if events else b""
+
     async def wait_for_end(self, record: RunRecord, seconds: float) -> RunRecord:
         """Return the run as it is once it is terminal or `seconds` have passed."""
         if record.status.is_terminal or seconds <= 0:
@@ -327,12 +355,21 @@ class Runs:
         return deployment.spec.deployment
 
     async def _send(self, run_id: str, kind: MessageKind, meta: dict[str, Any]) -> None:
-        body = Message(kind, run_id, meta=meta).encode()
-        outcome = await definite(lambda: self._store.send(run_id, body))
-        if outcome is SendOutcome.UNKNOWN:
-            raise RunNotFoundError(run_id)
-        if outcome is SendOutcome.CLOSED:
-            raise RunClosedError(run_id)
+        """Send a message to a run, or to the one that goes on in its place."""
+        urgent = kind in (MessageKind.CANCEL, MessageKind.TERMINATE)  # they make room
+        for _ in range(_MAX_HOPS):
+            body = Message(kind, run_id, meta=meta).encode()
+            send = partial(self._store.send, run_id, body, urgent=urgent)
+            outcome = await definite(send)
+            if outcome is SendOutcome.UNKNOWN:
+                raise RunNotFoundError(run_id)
+            if outcome is not SendOutcome.CLOSED:
+                return
+            ended = await self._store.read_run(run_id)
+            if ended is None or ended.status is not RunStatus.CONTINUED:
+                break
+            run_id = continued_run_id(run_id)
+        raise RunClosedError(run_id)
 
     def _run_id(self, app: str, workflow: str, key: str) -> str:
         if key:

@@ -13,6 +13,7 @@ from fluvial.errors import (
     HookNotFoundError,
     InvalidRequestError,
     RunNotFoundError,
+    SingletonError,
     StartConflictError,
     StreamClosedError,
     StreamFullError,
@@ -125,6 +126,8 @@ def error_for(code: str, result: dict[str, Any], arguments: dict[str, Any]) -> F
             return RunNotFoundError(run_id)
         case "hook_not_found" | "run_closed":
             return HookNotFoundError(str(arguments.get("token", result.get("token", ""))))
+        case "singleton_alive":
+            return SingletonError(str(arguments.get("singleton", "")), run_id)
         case "start_conflict":
             return StartConflictError(str(arguments.get("key", "")), run_id)
         case "workflow_not_found":

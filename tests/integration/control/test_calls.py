@@ -10,11 +10,11 @@ import pytest
 
 from fluvial.errors import FluvialError, HookNotFoundError, InvalidRequestError, RunNotFoundError
 from fluvial.events import Event, EventType, decode_event
-from fluvial.ids import keyed_run_id, new_run_id
+from fluvial.ids import continued_run_id, keyed_run_id, new_run_id
 from fluvial.invocations import unpack_events
 from fluvial_gateway.link_calls import LinkContext
 from fluvial_gateway.problems import RunClosedError, WorkflowNotFoundError
-from fluvial_queue.contract import RunStatus
+from fluvial_queue.contract import RunStatus, StartRun
 from fluvial_queue.messages import MessageKind
 from tests.integration.control.world import World
 
@@ -96,6 +96,8 @@ def test_id_of_another_apps_run_is_no_start(control: Control) -> None:
         ("cancel", {"reason": ""}),
         ("terminate", {}),
         ("resume", {"token": "t", "resume_id": "r"}),
+        ("state", {}),
+        ("tag", {"tags": {"a": "b"}}),
     ],
 )
 def test_runs_of_another_app_do_not_exist(
@@ -157,6 +159,101 @@ def test_hook_is_found_and_resumed(control: Control) -> None:
     control(scenario)
 
 
+def test_a_start_has_options(control: Control) -> None:
+    async def scenario(world: World) -> None:
+        who = await _instance(world)
+        await world.deploy(b"newer")
+        production = (await world.catalogue.app("shop")).production
+        run_id = await _started(
+            world,
+            who,
+            delay_ms=60_000,
+            deadline_ms=120_000,
+            retention_ms=5_000,
+            tags={"team": "a"},
+            priority=7,
+            deployment="latest",
+        )
+        run = await world.runs.get(run_id)
+
+        assert run.deployment == production
+        assert (run.tags, run.retention_ms) == ({"team": "a"}, 5_000)
+        assert run.meta["priority"] == 7
+        assert run.meta["deadline_at"] - run.meta["start_at"] == 60_000
+        assert await world.messages(run_id) == []
+
+    control(scenario)
+
+
+def test_a_singleton_has_one_live_run(control: Control) -> None:
+    async def scenario(world: World) -> None:
+        who = await _instance(world)
+        first = await _started(world, who, singleton="s")
+        arguments = {"workflow": "fulfil", "singleton": "s"}
+
+        async def again(on_conflict: str) -> tuple[str, dict[str, Any], str]:
+            run_id = new_run_id(4)
+            given = {**arguments, "run_id": run_id, "on_conflict": on_conflict}
+            code, result, _ = await world.calls.handle(who, "start", given, b"sealed")
+            return code, result, run_id
+
+        code, result, refused = await again("reject")
+        assert (code, result["run_id"]) == ("singleton_alive", first)
+        with pytest.raises(RunNotFoundError):
+            await world.runs.get(refused)
+        _, result, _ = await again("existing")
+        assert result == {"run_id": first, "outcome": "existing"}
+        _, result, third = await again("replace")
+        assert result == {"run_id": third, "outcome": "accepted"}
+        kinds = [message.kind for _, message in await world.messages(first)]
+        assert kinds == [MessageKind.START, MessageKind.CANCEL]
+
+        await world.finish(third)
+        _, result, fourth = await again("reject")
+        assert result == {"run_id": fourth, "outcome": "accepted"}
+
+    control(scenario)
+
+
+def test_a_run_shows_its_state_and_takes_tags(control: Control) -> None:
+    async def scenario(world: World) -> None:
+        who = await _instance(world)
+        run_id = await _started(world, who, tags={"a": "1"})
+        assert await _call(world, who, "state", run_id=run_id) == ({"status": "pending"}, b"")
+        started = Event(EventType.RUN_STARTED, 1, 0, b"", {})
+        await world.record(run_id, started, status=RunStatus.RUNNING)
+        published = Event(EventType.STATE_PUBLISHED, 1, 0, b"sealed", {"number": 1})
+        await _call(world, who, "tag", run_id=run_id, tags={"a": None, "b": "2"})
+        await world.record(run_id, published, status=RunStatus.RUNNING, state_at=1)
+        _, body = await _call(world, who, "state", run_id=run_id)
+
+        assert decode_event(body) == published
+        described, _ = await _call(world, who, "run", run_id=run_id)
+        assert described["tags"] == {"a": "1"}  # the change is a message to the run's owner
+
+    control(scenario)
+
+
+def test_what_is_meant_for_a_continued_run_reaches_the_one_in_its_place(control: Control) -> None:
+    async def scenario(world: World) -> None:
+        who = await _instance(world)
+        run_id = await _started(world, who)
+        following = continued_run_id(run_id)
+        await world.store.start(
+            StartRun(
+                run_id=following, app="shop", workflow="fulfil", deployment="d", input=b"sealed"
+            )
+        )
+        ended = Event(EventType.RUN_CONTINUED, 1, 0, b"", {"run": following})
+        await world.record(run_id, ended, status=RunStatus.CONTINUED)
+        await _call(world, who, "cancel", run_id=run_id, reason="enough")
+
+        kinds = [message.kind for _, message in await world.messages(following)]
+        assert MessageKind.CANCEL in kinds
+
+    control(scenario)
+
+
 def test_ended_run_is_closed(control: Control) -> None:
     async def scenario(world: World) -> None:
         who = await _instance(world)
@@ -185,6 +282,20 @@ def test_ended_run_is_closed(control: Control) -> None:
         ("token", {"token": "x" * 600}, InvalidRequestError),
         ("token", {"token": "x"}, HookNotFoundError),
         ("cancel", {"run_id": new_run_id(4), "reason": "x" * 501}, InvalidRequestError),
+        *(
+            ("start", {"workflow": "fulfil", "run_id": new_run_id(4), **wrong}, InvalidRequestError)
+            for wrong in (
+                {"delay_ms": -1},
+                {"deadline_ms": "1h"},
+                {"retention_ms": 10**15},
+                {"tags": {"a": 1}},
+                {"tags": {"a": None}},
+                {"tags": {str(n): "x" for n in range(65)}},
+                {"priority": 101},
+                {"singleton": "x" * 513},
+                {"singleton": "x", "on_conflict": "wait"},
+            )
+        ),
     ],
 )
 def test_bad_call_is_refused(

@@ -52,6 +52,7 @@ from fluvial_gateway.problems import ProblemError
 from fluvial_gateway.replay_checks import ReplayChecks
 from fluvial_gateway.revealing import Revealer
 from fluvial_gateway.routes import RouteTable
+from fluvial_gateway.run_calls import RunCalls
 from fluvial_gateway.runs import Runs
 from fluvial_gateway.scrape import Scrape
 from fluvial_gateway.uploads import Uploads
@@ -269,7 +270,7 @@ class World:
         self.metrics = Metrics(version="0.0.0")
         self.runs = Runs(self.store, self.catalogue, self.waiters, Fingerprints(b"k" * 32))
         self.hooks = Hooks(self.store, self.catalogue, self.runs)
-        self.calls = Calls(self.runs, self.hooks)
+        self.calls = Calls(self.runs, self.hooks, RunCalls(self.runs).operations())
         self.crons = Crons(
             self.catalogue,
             CronStates(self.store),
@@ -372,6 +373,7 @@ class World:
         hooks: tuple[str, ...] = (),
         reason: str | None = None,
         turn: bytes | None = None,
+        state_at: int | None = None,
     ) -> None:
         """Commit events to a run, as its owner would."""
         partition = partition_of(run_id)
@@ -390,6 +392,7 @@ class World:
             status=status,
             reason=reason,
             turn=turn,
+            state_at=state_at,
         )
         reply = await self.store.commit(self._leases[partition], [entry])
         assert reply.answers[0].outcome is CommitOutcome.OK
