@@ -252,9 +252,9 @@ class Journal:
         meta = operation.opening_meta()
         plaintext = operation.take_plaintext()
         if self.is_replaying:
-            recorded = self.upcoming
+            recorded = self.upcoming if operation.announces else None
             self.match(operation.opens, operation.id, meta)
-            if operation.announces and recorded is not None:
+            if recorded is not None:
                 meta = recorded[2]
         elif plaintext is None:
             self.write(operation.opens, operation.id, b"", meta)
