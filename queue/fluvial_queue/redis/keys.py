@@ -21,21 +21,9 @@ keys are in one slot, so each script touches exactly one.
     fv:bell                     channel "m<partition>", "f<run id>" and "s<run id>"
 
 A run's hash holds `app workflow deployment status created finished key fingerprint turn meta`,
-where they are needed `tags retention reason state`, and beside them what the run owns elsewhere, so that
-ending it can remove everything without a search: a field `#<message id>` per outstanding message,
-`!<message id>` per outstanding effect, and `@<body>` per timer (values are empty).
-
-A run's streams are one hash, so that they expire together. Its fields:
-
-    names                 the streams' names in the order in which they were made, between NULs
-    bytes                 what all of them count for against the limit
-    s<name>               length, bytes of the payloads, the step that closed it or 0
-    w<step> NUL <name>    the newest execution of a step that wrote into a stream: its message, the
-                          index of its next chunk, the position of its first, and which of the
-                          step's executions it is there, from 1
-    c<position> NUL <name>  as `struct` packs it, `>BIIIIQ`: 1 for a reset or 0, step, execution,
-                          attempt, the chunk's index (of a reset: since which position), time;
-                          then the payload
+where they are needed `tags retention reason state`, and beside them what the run owns elsewhere, so
+that ending it can remove everything without a search: a field `#<message id>` per outstanding
+message, `!<message id>` per outstanding effect, and `@<body>` per timer (values are empty).
 """
 
 from __future__ import annotations
