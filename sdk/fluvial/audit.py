@@ -17,7 +17,6 @@ from fluvial.divergence import Witness
 from fluvial.errors import SerializationError
 from fluvial.events import EventType
 from fluvial.journal import Operation, Recorded, describe
-from fluvial.places import Place
 
 if TYPE_CHECKING:
     from fluvial.encryption import RunKeys
@@ -43,9 +42,10 @@ class Auditor(Witness):
         self._sealed = sealed
         self.warnings: list[str] = []
 
-    def saw(self, operation: Operation, place: Place | None) -> None:
+    def put_opening(self, operation: Operation) -> None:
+        plaintext, place = operation.take_plaintext(), self.place_of(operation)
+        super().put_opening(operation)
         sealed = self._sealed.get(operation.id) if operation.is_numbered else None
-        plaintext = operation.take_plaintext()
         if sealed is None or plaintext is None:
             return
         if not _are_equal(plaintext, operation.unseal(self._keys_of_run, sealed)):

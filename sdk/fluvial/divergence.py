@@ -86,15 +86,12 @@ class Witness(Journal):
 
     def put_opening(self, operation: Operation) -> None:
         self._here = self._asked_at.pop(operation, None)
-        recorded, meta = self.upcoming, operation.opening_meta()
-        self.match(operation.opens, operation.id, meta)
-        self.saw(operation, self._here)
+        super().put_opening(operation)
         self._here = None
-        if operation.announces:
-            operation.announced(meta if recorded is None else recorded[2])
 
-    def saw(self, operation: Operation, place: Place | None) -> None:
-        """An operation has matched its record; `place` asks for it."""
+    def place_of(self, operation: Operation) -> Place | None:
+        """Return the line that asks for an operation which is not settled yet."""
+        return self._asked_at.get(operation)
 
     def match(self, event_type: EventType, operation_id: int, meta: dict[str, Any]) -> None:
         recorded = self.upcoming
