@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta, timezone
 from typing import Any
 
 import msgpack
@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fluvial.codec import encode_json
 from fluvial.crons import MAX_CRONS, Cron, CronSpec, Tick, specified
 from fluvial.errors import CronError
+from fluvial.signatures import encode_call
 from fluvial.timetable import timetable
 from fluvial.workflows import Workflow
 
@@ -164,6 +166,17 @@ def test_the_tick_is_given_to_one_parameter_by_name() -> None:
         table(made(twice, Cron("@daily", name="x")))
     with pytest.raises(CronError, match="cannot be given by name to 'tick'"):
         table(made(by_place, Cron("@daily", name="x")))
+
+
+def test_a_tick_is_the_same_from_the_scheduler_and_from_a_caller() -> None:
+    signature = made(told).signature
+    tick = Tick(cron="told", at=datetime(2026, 1, 31, 7, tzinfo=timezone(timedelta(hours=5.75))))
+    from_json = {"cron": "told", "at": "2026-01-31T07:00:00+05:45"}
+    scheduled = encode_json({"args": ["2026-01-31"], "kwargs": {"tick": from_json}})
+    called = encode_call((date(2026, 1, 31),), {"tick": tick})
+
+    for plaintext in (scheduled, called):
+        assert signature.decode_call(plaintext) == ([date(2026, 1, 31)], {"tick": tick})
 
 
 def test_two_crons_of_one_name_are_refused_wherever_they_stand() -> None:
