@@ -65,7 +65,7 @@ class Difference:
 class Witness(Journal):
     """A journal of a replay that sees who asks for what; slower, and only for the second look."""
 
-    __slots__ = ("_asked_at", "_closed_at", "_here", "_matched", "difference")
+    __slots__ = ("_asked_at", "_closed_at", "_here", "_is_missing", "_matched", "difference")
 
     def __init__(self, keys: RunKeys, recorded: Sequence[Recorded], patches: Sequence[str]) -> None:
         super().__init__(keys, recorded, patches)
@@ -73,6 +73,7 @@ class Witness(Journal):
         self._asked_at: dict[Operation, Place | None] = {}
         self._closed_at: dict[int, Place | None] = {}
         self._here: Place | None = None  # of the opening that is being compared
+        self._is_missing = False  # the workflow has not asked for what the log goes on with
         self.difference: Difference | None = None
 
     def ask(self, operation: Operation) -> None:
@@ -86,7 +87,15 @@ class Witness(Journal):
 
     def put_opening(self, operation: Operation) -> None:
         self._here = self._asked_at.pop(operation, None)
-        super().put_opening(operation)
+        recorded = self.upcoming
+        try:
+            super().put_opening(operation)
+        except NondeterminismError:
+            if self.difference is None:  # it is the same by what `match` compares
+                self._matched.pop()
+                now = describe(operation.opens, operation.id, operation.opening_meta())
+                self._differs(recorded, f"{now} with another token", self._here)
+            raise
         self._here = None
 
     def place_of(self, operation: Operation) -> Place | None:
@@ -110,9 +119,20 @@ class Witness(Journal):
         self._here = None if error is None else place_of_error(error)
         super().match_last(event_type, error, plaintext)
 
+    def find(self, operation_id: int) -> Operation | None:
+        try:
+            return super().find(operation_id)
+        except NondeterminismError:
+            self._is_missing = True
+            raise
+
+    def check_complete(self) -> None:
+        self._is_missing = self.upcoming is not None
+        super().check_complete()
+
     def note_silence(self, coroutine: Any) -> None:
-        """Say where the workflow waits, that should have asked for what the log recorded next."""
-        if self.difference is None and self.upcoming is not None:
+        """Say where the workflow waits, if it should have asked for what the log goes on with."""
+        if self._is_missing and self.upcoming is not None:
             self._differs(self.upcoming, None, place_of_wait(coroutine))
 
     def _differs(self, recorded: Recorded | None, now: str | None, place: Place | None) -> None:

@@ -303,7 +303,11 @@ def test_a_token_is_not_told(upgrade: Upgrade) -> None:
 
     reason = upgrade(old, new)
 
-    assert "HOOK_OPENED (operation 1)" in reason
+    where = f"{HERE}:{line_of(new, 'async with')} in new"
+    assert reason.splitlines()[1:3] == [
+        "  - recorded: HOOK_OPENED (operation 1)",
+        f"  + now:      HOOK_OPENED (operation 1) with another token at {where}",
+    ]
     assert "example.org" not in reason
 
 
