@@ -49,6 +49,7 @@ MAX_CALLBACKS: Final = 1_000_000  # between two idle moments; more is a loop tha
 MAX_CLOCK_READS: Final = 1_000_000  # between two idle moments; more waits for a clock that stands
 # What asyncio.sleep leaves to its timer: so a sleep is told from a timeout, which nobody wakes.
 _WAKE_SLEEPER: Final[Any] = vars(futures)["_set_result_unless_cancelled"]
+_DISCARD_ROUNDS: Final = 100  # waits in `finally` blocks that a discarded coroutine may have
 _ROUNDING_MS: Final = 0.001  # a float of Unix seconds is exact to about 0.0002 ms
 
 logger = logging.getLogger(__name__)
@@ -65,6 +66,14 @@ def current_loop() -> WorkflowLoop | None:
     """Return the workflow's loop if workflow code is running in this thread."""
     loop = _get_running_loop()
     return loop if type(loop) is WorkflowLoop else None
+
+
+class Discarded(BaseException):
+    """Thrown into a suspended coroutine that will not go on here; ends it, `finally` by `finally`.
+
+    Not GeneratorExit: an async generator that is waited for does not hear of that (before Python
+    3.13), and would complain when it is collected.
+    """
 
 
 class TimerOperation(Operation):
@@ -261,11 +270,16 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             return
         # None where a task began eagerly and ended (3.12).
         coroutine = cast("Coroutine[Any, Any, Any] | None", task.get_coro())
-        try:
-            if coroutine is not None:
-                coroutine.close()
-        except Exception as error:
-            logger.debug("a discarded coroutine raised", exc_info=error)
+        if coroutine is None:
+            return
+        for _ in range(_DISCARD_ROUNDS):  # a `finally` block may wait for something: on to the next
+            try:
+                coroutine.throw(Discarded())
+            except Discarded:
+                return
+            except (Exception, GeneratorExit, asyncio.CancelledError, SystemExit) as error:
+                logger.debug("a discarded coroutine raised", exc_info=error)
+                return
 
     # asyncio: time and callbacks
 
