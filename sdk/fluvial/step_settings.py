@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +10,6 @@ from typing import Any, Final, Literal, cast, get_args
 
 from fluvial.durations import Duration, to_seconds
 from fluvial.errors import InvalidRequestError
-from fluvial.unguarded import random_fraction
 
 RetryOn = type[BaseException] | tuple[type[BaseException], ...] | Callable[[Any], bool]
 """Which errors are worth another attempt: a class, several, or a function that says so."""
@@ -25,7 +25,7 @@ MAX_RETRIES: Final = 1000
 class Backoff:
     """How long to wait before each retry: `first`, then `factor` times longer, at most `most`.
 
-    The wait is drawn between half and all of that, so that steps that failed together do not
+    The wait lies anywhere between half and all of that, so that steps that failed together do not
     come back together.
     """
 
@@ -39,12 +39,17 @@ class Backoff:
         if not 1 <= self.factor <= 100:
             raise InvalidRequestError(f"backoff: factor must be 1 to 100, got {self.factor!r}")
 
-    def delay_seconds(self, attempt: int) -> float:
-        """Draw the wait after the failed attempt number `attempt`."""
+    def delay_seconds(self, attempt: int, whose: str) -> float:
+        """Return the wait after the failed attempt number `attempt`.
+
+        Where in its range it lies depends on `whose` it is, a text that no other step has, and on
+        nothing else: a test that is run again waits as long.
+        """
         most = to_seconds(self.most)
         # The exponent is bounded: 100 ** 1000 is not a float.
         full = min(most, to_seconds(self.first) * self.factor ** min(attempt - 1, 60))
-        return full * (0.5 + random_fraction() / 2)
+        digest = hashlib.sha256(f"{whose} {attempt}".encode()).digest()
+        return full * (0.5 + int.from_bytes(digest[:4], "big") / 2**33)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

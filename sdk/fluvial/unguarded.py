@@ -14,14 +14,5 @@ from __future__ import annotations
 
 from os import urandom as random_bytes
 from time import monotonic, thread_time_ns, time_ns
-from typing import Final
 
-__all__ = ["monotonic", "random_bytes", "random_fraction", "thread_time_ns", "time_ns"]
-
-_FRACTION_BITS: Final = 53  # what a float holds
-
-
-def random_fraction() -> float:
-    """Draw a number in [0, 1)."""
-    bits = int.from_bytes(random_bytes(8), "big") >> (64 - _FRACTION_BITS)
-    return bits / float(2**_FRACTION_BITS)
+__all__ = ["monotonic", "random_bytes", "thread_time_ns", "time_ns"]

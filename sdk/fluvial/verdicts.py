@@ -64,7 +64,8 @@ def after_error(
     if isinstance(error, RetryableError):
         delay_seconds = error.retry_after_seconds
     else:
-        delay_seconds = settings.backoff.delay_seconds(request.spent)
+        whose = f"{request.run_id}-{request.id}"
+        delay_seconds = settings.backoff.delay_seconds(request.spent, whose)
     delay_ms = round(delay_seconds * 1000)
     if request.expires_ms and at_ms + delay_ms >= request.expires_ms:
         return failed(error, DEADLINE)

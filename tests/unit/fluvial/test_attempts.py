@@ -118,6 +118,18 @@ def test_backoff_grows_is_capped_and_drawn(keys: AppKeys) -> None:
     assert len(set(delays)) > 1
 
 
+def test_steps_that_failed_together_wait_for_different_times_and_each_as_long_again() -> None:
+    backoff = Backoff("1s")
+
+    waits = [backoff.delay_seconds(1, f"run_{number}-1") for number in range(1000)]
+
+    assert waits == [backoff.delay_seconds(1, f"run_{number}-1") for number in range(1000)]
+    assert len(set(waits)) > 990
+    assert 0.7 < sum(waits) / len(waits) < 0.8
+    assert 0.5 <= min(waits) < 0.51
+    assert 0.99 < max(waits) <= 1
+
+
 def test_a_step_chooses_its_own_delay(keys: AppKeys) -> None:
     @step
     async def busy() -> None:

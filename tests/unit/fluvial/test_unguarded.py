@@ -20,7 +20,6 @@ from fluvial.sealing import Binding, read_head
 from fluvial.signatures import encode_call
 from fluvial.steps import step
 from fluvial.turns import LiveRuns
-from fluvial.unguarded import random_bytes, random_fraction
 from fluvial.workflows import Workflow, workflow
 
 RUN = "run_0000000000000000000000000a"
@@ -118,11 +117,3 @@ def test_no_other_module_asks_python_for_time_or_chance() -> None:
 
     assert [line for path in modules for line in own_questions(path)] == []
     assert list(own_questions(folder / "unguarded.py"))  # it would be seen
-
-
-def test_random_fraction_is_below_one_and_spread_out() -> None:
-    drawn = [random_fraction() for _ in range(1000)]
-
-    assert all(0 <= number < 1 for number in drawn)
-    assert 0.4 < sum(drawn) / len(drawn) < 0.6
-    assert random_bytes(16) != random_bytes(16)
