@@ -185,7 +185,7 @@ class Engine:
             case Reading():
                 await owner.read()
             case Offering():
-                owner.offer(work.messages)
+                owner.offer_next()
             case Firing():
                 await owner.fire()
             case Loading():

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fluvial_queue.carrying import TooEarlyError, carry_out
-from fluvial_queue.contract import CommitOutcome
 from fluvial_queue.kit.history import job_name
 from fluvial_queue.kit.instances import instance_name
 from fluvial_queue.kit.work import Answering, Carrying, Committing
@@ -58,13 +57,12 @@ class Faults:
         engine.stale.append(old)
         await engine.acquire(partition)
 
-    async def lose_reply(self, owner: Owner, work: Committing) -> bool:
-        """Apply a commit whose reply is lost: its owner will commit it again. Returns whether
-        something was applied."""
+    async def lose_reply(self, owner: Owner, work: Committing) -> None:
+        """Apply a commit whose reply is lost: its owner will commit it again."""
         answer = await owner.apply(work.entry)
+        work.was_applied = True
         self._engine.history.committed(owner, work.entry, answer)
         self._note(f"{owner}: the reply is lost")
-        return answer.outcome is CommitOutcome.OK
 
     def lose_answer(self, owner: Owner, work: Answering) -> None:
         """An invocation was executed, and its answer is lost."""

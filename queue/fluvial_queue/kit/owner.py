@@ -6,6 +6,7 @@ a reply can be late by any number of other things.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
@@ -87,6 +88,7 @@ class Owner:
         self.next_timer_ms: int | None = None
         self._around = around
         self._cursor = ""
+        self._windows: deque[Sequence[StoredMessage]] = deque()  # read, and not heard of yet
 
     def __str__(self) -> str:
         return f"owner {self.lease.epoch}"
@@ -157,21 +159,24 @@ class Owner:
             self._around.deposed(self)
         elif window:
             self._cursor = window[-1].id
-            self.ask(Offering(window))
+            self._windows.append(window)
+            self.ask(Offering())
             if len(window) == limit:
                 self.ask(Reading())
 
-    def offer(self, messages: Sequence[StoredMessage]) -> None:
-        """Hear of messages."""
-        for message in messages:
-            self.sequencer.offer(message)
+    def offer_next(self) -> None:
+        """Hear of the window that was read first."""
+        self._offer(self._windows.popleft())
 
     def hear_what_was_read(self) -> None:
         """Hear of all windows that were read: their answers come before that of a later commit."""
-        read = [work for work in self.work if isinstance(work, Offering)]
-        for work in read:
-            self.work.remove(work)
-            self.offer(work.messages)
+        self.drop(lambda work: isinstance(work, Offering))
+        while self._windows:
+            self.offer_next()
+
+    def _offer(self, messages: Sequence[StoredMessage]) -> None:
+        for message in messages:
+            self.sequencer.offer(message)
 
     async def fire(self) -> None:
         """Turn due timers into messages, and hear of them."""
@@ -180,7 +185,7 @@ class Owner:
             self._around.deposed(self)
             return
         self.next_timer_ms = fired.next_timer_ms
-        self.offer(fired.messages)
+        self._offer(fired.messages)
 
     async def load_on(self, load: Loading) -> None:
         """Take one step of a load."""

@@ -26,9 +26,7 @@ class Reading(_Asked):
 
 @dataclass(slots=True, eq=False)
 class Offering(_Asked):
-    """Hear of messages that were read."""
-
-    messages: Sequence[StoredMessage]
+    """Hear of the messages that were read first."""
 
 
 @dataclass(slots=True, eq=False)
@@ -70,6 +68,7 @@ class Committing(_Asked):
     """Apply a commit and take its answer in."""
 
     entry: CommitEntry
+    was_applied: bool = False  # its reply was lost
 
 
 @dataclass(slots=True, eq=False)
