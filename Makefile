@@ -6,7 +6,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test lint format types imports units bench clean
+.PHONY: help run test lint format types imports units bench campaign clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -47,6 +47,9 @@ units: $(DEV) ## the tests alone
 
 bench: $(DEV) ## measure against other systems, e.g. ARGS='--only T1'; prints ratios
 	@$(BIN)/python -m tests.benchmarks.run $(ARGS)
+
+campaign: $(DEV) ## 100,000 random schedules with faults, or SCALE times as many
+	@$(BIN)/python -m tests.campaign --scale $(or $(SCALE),1)
 
 format: $(DEV) ## rewrite the code the way `make lint` wants it
 	@$(BIN)/ruff check --fix $(CHECKED)

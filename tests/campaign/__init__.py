@@ -1,0 +1,1 @@
+"""Campaigns: real workflows on the kit's engine, under random schedules in which things break."""
