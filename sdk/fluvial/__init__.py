@@ -37,6 +37,7 @@ from fluvial.idempotency import idempotent, next_idempotency_key
 from fluvial.options import StartOptions
 from fluvial.patches import patched
 from fluvial.runs import Run, RunEvent, get_run, resume_hook
+from fluvial.serializers import register_serializable, serializable
 from fluvial.sleeping import sleep
 from fluvial.starting import execute, start
 from fluvial.step_settings import Backoff
@@ -101,7 +102,9 @@ __all__ = [
     "patched",
     "publish",
     "random",
+    "register_serializable",
     "resume_hook",
+    "serializable",
     "set_tags",
     "sleep",
     "start",

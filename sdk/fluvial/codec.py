@@ -14,11 +14,20 @@ import dataclasses
 import functools
 import json
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, cast
 
+from fluvial.classes import is_model, is_named_tuple
 from fluvial.errors import SerializationError
-from fluvial.extensions import TOO_DEEP, UnsupportedValueError, is_model, pack, unpack
+from fluvial.extensions import (
+    TOO_DEEP,
+    UnreadableValueError,
+    UnsupportedValueError,
+    pack,
+    plain_data_of,
+    unpack,
+)
 from fluvial.shapes import ANY, Shape, shape_of
 
 MAX_VALUE_BYTES: Final = 24 * 1024 * 1024  # below what a frame and the store take, sealed
@@ -26,7 +35,6 @@ COMPRESS_FROM_BYTES: Final = 1024
 _SAVING: Final = 0.95  # compressed at most this much of the original, else it is not worth it
 _COMPRESSION_LEVEL: Final = 1
 _MAX_DEPTH_NAMED: Final = 32  # how deep an error's path goes
-_ENCODE_ERRORS = (UnsupportedValueError, ValueError, OverflowError, RecursionError, TypeError)
 
 
 def encode(value: object, where: str = "value") -> bytes:
@@ -37,7 +45,7 @@ def encode(value: object, where: str = "value") -> bytes:
     """
     try:
         body = pack(value)
-    except _ENCODE_ERRORS as error:
+    except Exception as error:  # a property or serializer of the user's may raise anything
         raise _explain(value, where) from error
     return _wrap(b"m", body, where)
 
@@ -73,7 +81,7 @@ def decode_bare(data: bytes, where: str = "value") -> tuple[Any, bool]:
     """Return the value of a plaintext without shaping it, and whether it came as JSON.
 
     Raises:
-        SerializationError: `data` is not a plaintext.
+        SerializationError: `data` is not a plaintext, or holds what the code here cannot read.
     """
     form = data[:1]
     try:
@@ -85,6 +93,8 @@ def decode_bare(data: bytes, where: str = "value") -> tuple[Any, bool]:
             return unpack(_decompress(data[1:])), False
         if form == b"J":
             return json.loads(_decompress(data[1:])), True
+    except UnreadableValueError as error:
+        raise SerializationError(where, str(error)) from error
     except Exception as error:
         raise SerializationError(where, "the stored value is damaged") from error
     raise SerializationError(where, f"the stored value has an unknown form {form!r}")
@@ -135,9 +145,12 @@ def _decompress(data: bytes) -> bytes:
 
 def _explain(value: Any, path: str, depth: int = 0) -> SerializationError:
     """Find the innermost part that cannot be encoded. Slow, and only for errors."""
-    for child_path, child in _children(value, path) if depth < _MAX_DEPTH_NAMED else ():
-        if _problem(child):
-            return _explain(child, child_path, depth + 1)
+    try:
+        for child_path, child in _children(value, path) if depth < _MAX_DEPTH_NAMED else ():
+            if _problem(child):
+                return _explain(child, child_path, depth + 1)
+    except Exception:  # noqa: BLE001 - a property or `repr` of the user's: name what holds it
+        return SerializationError(path, _problem(value))
     return SerializationError(path, _problem(value) or "cannot be stored")
 
 
@@ -153,6 +166,8 @@ def _problem(value: Any) -> str:
     except (ValueError, OverflowError, TypeError) as error:
         text = str(error)
         return TOO_DEEP if "recursion" in text else text
+    except Exception as error:  # noqa: BLE001 - as in `encode`
+        return f"cannot be stored: {type(error).__name__}: {error}"
     return ""
 
 
@@ -161,15 +176,35 @@ def _children(value: Any, path: str) -> Iterator[tuple[str, Any]]:
         for key, item in cast("dict[Any, Any]", value).items():
             yield f"{path} (key {key!r})", key
             yield f"{path}[{key!r}]", item
-    elif isinstance(value, (list, tuple)):
+    elif is_named_tuple(type(value)):
+        yield from _parts(path, dict(zip(value._fields, value, strict=True)))
+    elif isinstance(value, (list, tuple, deque)):
         for index, item in enumerate(cast("list[Any]", value)):
             yield f"{path}[{index}]", item
     elif isinstance(value, (set, frozenset)):
         for item in cast("set[Any]", value):
             yield f"{path}{{{item!r}}}", item
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        for field in dataclasses.fields(value):
-            yield f"{path}.{field.name}", getattr(value, field.name)
+        names = [field.name for field in dataclasses.fields(value)]
+        fields = {name: getattr(value, name) for name in names if hasattr(value, name)}
+        yield from _parts(path, fields | getattr(value, "__dict__", {}))
     elif is_model(type(value)):
-        for name, item in vars(value).items():
-            yield f"{path}.{name}", item
+        state: dict[str, Any] = cast("Any", value).__getstate__()
+        for part in ("__dict__", "__pydantic_extra__", "__pydantic_private__"):
+            yield from _parts(path, state[part] or {})
+    else:
+        plain = _plain_data(value)
+        if plain is not value:
+            yield f"{path} (as plain data)", plain
+
+
+def _parts(path: str, parts: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, item in parts.items():
+        yield f"{path}.{name}", item
+
+
+def _plain_data(value: Any) -> Any:
+    try:
+        return plain_data_of(value)
+    except Exception:  # noqa: BLE001 - the user's code, whose error `_problem` tells
+        return value

@@ -55,6 +55,7 @@ class FluvialError(Exception):
 
     code: ClassVar[str] = "error"
     retryable: ClassVar[bool] = False
+    only_here: ClassVar[frozenset[str]] = frozenset()  # attributes that cross no boundary
 
 
 class FatalError(FluvialError):

@@ -9,6 +9,7 @@ from enum import Enum
 from types import TracebackType
 from typing import Any, Final, Generic, TypeVar, cast
 
+from fluvial.classes import is_model
 from fluvial.codec import decode
 from fluvial.errors import (
     HookConflictError,
@@ -18,7 +19,6 @@ from fluvial.errors import (
     SerializationError,
 )
 from fluvial.events import EventType
-from fluvial.extensions import is_model
 from fluvial.journal import Operation
 from fluvial.loop import WorkflowLoop, current_loop
 from fluvial.scope import MADE_TOKEN

@@ -23,9 +23,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal, Union, cast
 from uuid import UUID
 
+from fluvial.classes import is_model
 from fluvial.durations import to_seconds
 from fluvial.errors import SerializationError
-from fluvial.extensions import is_model
 
 Convert = Callable[[Any, str], Any]
 """(value, path of the value) → the value in the annotated type; raises SerializationError."""

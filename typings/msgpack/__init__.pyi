@@ -14,6 +14,7 @@ class Packer:
         use_bin_type: bool = ...,
         strict_types: bool = ...,
         datetime: bool = ...,
+        buf_size: int = ...,
     ) -> None: ...
     def pack(self, o: object) -> bytes: ...
 
