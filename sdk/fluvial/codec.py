@@ -71,10 +71,7 @@ def decode(data: bytes, annotation: Any = None, where: str = "value") -> Any:
     """
     shape = annotation if type(annotation) is Shape else shape_of(annotation)
     value, is_plain = decode_bare(data, where)
-    if shape is ANY:
-        return value
-    convert = shape.plain if is_plain else shape.stored
-    return value if convert is None else convert(value, where)
+    return value if shape is ANY else shape.apply(value, is_plain, where)
 
 
 def decode_bare(data: bytes, where: str = "value") -> tuple[Any, bool]:

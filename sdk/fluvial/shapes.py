@@ -8,27 +8,36 @@ stands for "nothing to do", which is the common case and costs nothing.
 
 from __future__ import annotations
 
-import base64
 import collections.abc
 import dataclasses
 import functools
-import json
+import threading
 import types
 import typing
-from collections.abc import Callable, Mapping
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
-from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal, Union, cast
-from uuid import UUID
 
-from fluvial.classes import is_model
-from fluvial.durations import to_seconds
+from fluvial.classes import is_model, is_named_tuple
 from fluvial.errors import SerializationError
+from fluvial.json_scalars import key_of, kind_of, scalar_of
+from fluvial.packing import TOO_DEEP
+from fluvial.serializers import deserializer_of
+from fluvial.shaped_classes import (
+    to_dataclass,
+    to_enum,
+    to_fields,
+    to_model,
+    to_registered,
+)
+from fluvial.type_hints import alias_of, bare, value_of_alias
 
 Convert = Callable[[Any, str], Any]
 """(value, path of the value) → the value in the annotated type; raises SerializationError."""
+
+_LISTS: Final = (list, tuple, set, frozenset, deque)
+_MAPPINGS: Final = (dict, OrderedDict, defaultdict, Counter)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -37,6 +46,20 @@ class Shape:
 
     stored: Convert | None  # for values from the codec
     plain: Convert | None  # for values from JSON
+
+    def apply(self, value: Any, is_plain: bool, path: str) -> Any:
+        """Return `value` in the annotated type; `is_plain`: it came as JSON.
+
+        Raises:
+            SerializationError: it does not fit.
+        """
+        convert = self.plain if is_plain else self.stored
+        if convert is None:
+            return value
+        try:
+            return convert(value, path)
+        except RecursionError:
+            raise SerializationError(path, TOO_DEEP) from None
 
 
 ANY: Final = Shape(None, None)
@@ -55,56 +78,47 @@ def _cached_shape(annotation: Any) -> Shape:
     return Shape(_compile(annotation, False), _compile(annotation, True))
 
 
-def hints_of(owner: Any) -> dict[str, Any]:
-    """`typing.get_type_hints`, but an annotation that does not resolve is left out."""
-    try:
-        return typing.get_type_hints(owner)
-    except Exception:  # noqa: BLE001 - annotations run the user's code
-        return _resolvable_hints(owner)
+class _Underway(threading.local):
+    def __init__(self) -> None:
+        self.aliases: set[Any] = set()
 
 
-def _resolvable_hints(owner: Any) -> dict[str, Any]:
-    hints: dict[str, Any] = {}
-    for name, annotation in getattr(owner, "__annotations__", {}).items():
-        holder = types.SimpleNamespace(__annotations__={name: annotation})
-        try:
-            hints.update(typing.get_type_hints(holder, getattr(owner, "__globals__", None)))
-        except Exception:  # noqa: BLE001 - as above: without a hint the value stays as it is
-            continue
-    return hints
+_underway = _Underway()
 
 
 def _compile(annotation: Any, plain: bool) -> Convert | None:
     if annotation is Any or annotation is None or annotation is object:
         return None
-    annotation = _unwrap(annotation)
+    annotation = bare(annotation)
+    if alias_of(annotation) is not None:
+        return _alias(annotation, plain)
     origin = typing.get_origin(annotation)
+    arguments = typing.get_args(annotation)
     if origin is Union or origin is types.UnionType:
-        return _union(typing.get_args(annotation), plain)
+        return _union(arguments, plain)
     if origin is Literal:
-        return _literal(typing.get_args(annotation)) if plain else None
-    if origin is not None:
-        return _generic(origin, typing.get_args(annotation), plain)
-    return _class(annotation, plain) if isinstance(annotation, type) else None
+        return _literal(arguments) if plain else None
+    if isinstance(origin, type):
+        return _generic(origin, arguments, plain)
+    return _class(annotation, (), plain) if isinstance(annotation, type) else None
 
 
-def _unwrap(annotation: Any) -> Any:
-    """Strip Annotated, NewType and `type X = …`."""
-    while True:
-        if typing.get_origin(annotation) is typing.Annotated:
-            annotation = typing.get_args(annotation)[0]
-        elif hasattr(annotation, "__supertype__"):
-            annotation = annotation.__supertype__
-        elif hasattr(annotation, "__value__") and not isinstance(annotation, type):
-            annotation = annotation.__value__
-        else:
-            return annotation
+def _alias(annotation: Any, plain: bool) -> Convert | None:
+    if annotation in _underway.aliases:  # it names itself: `type Json = list[Json] | str`
+        return lambda value, path: shape_of(annotation).apply(value, plain, path)
+    _underway.aliases.add(annotation)
+    try:
+        return _compile(value_of_alias(annotation), plain)
+    finally:
+        _underway.aliases.discard(annotation)
 
 
 def _union(members: tuple[Any, ...], plain: bool) -> Convert | None:
-    converters = [(m, _compile(m, plain)) for m in members]
-    if all(convert is None for _, convert in converters):
+    converters = [_compile(member, plain) for member in members]
+    demanding = [convert for convert in converters if convert is not None]
+    if not demanding:
         return None
+    takes_anything = len(demanding) < len(converters)
     exact = tuple(m for m in members if isinstance(m, type))
 
     def convert_union(value: Any, path: str) -> Any:
@@ -112,15 +126,15 @@ def _union(members: tuple[Any, ...], plain: bool) -> Convert | None:
             return None
         if type(value) in exact:
             return value
-        reason = ""
-        for _, convert in converters:
-            if convert is None:
-                return value
+        reasons: list[str] = []
+        for convert in demanding:
             try:
                 return convert(value, path)
             except SerializationError as error:
-                reason = error.reason
-        raise SerializationError(path, f"fits no member of the union ({reason})")
+                reasons.append(error.reason if error.path == path else str(error))
+        if takes_anything:
+            return value
+        raise SerializationError(path, f"fits no member of the union ({'; '.join(reasons)})")
 
     return convert_union
 
@@ -137,50 +151,98 @@ def _literal(choices: tuple[Any, ...]) -> Convert:
 
 
 def _generic(origin: Any, arguments: tuple[Any, ...], plain: bool) -> Convert | None:
-    if not isinstance(origin, type):
-        return None
-    origin = cast("type[Any]", origin)
-    if dataclasses.is_dataclass(origin) or is_model(origin):
-        return _class(origin, plain)
+    if not arguments or _has_fields(origin):
+        return _class(origin, arguments, plain)
     if issubclass(origin, tuple):
         return _tuple(arguments, plain)
+    if issubclass(origin, Counter):
+        return _mapping(origin, (arguments[0], int), plain)
     if issubclass(origin, collections.abc.Mapping) and len(arguments) == 2:
-        return _mapping(arguments, plain)
+        return _mapping(origin, arguments, plain)
     if issubclass(origin, collections.abc.Iterable) and len(arguments) == 1:
         return _iterable(origin, arguments[0], plain)
     return None
 
 
+def _has_fields(cls: Any) -> bool:
+    return (
+        dataclasses.is_dataclass(cls)
+        or is_model(cls)
+        or typing.is_typeddict(cls)
+        or is_named_tuple(cls)
+    )
+
+
+def _class(cls: Any, arguments: tuple[Any, ...], plain: bool) -> Convert | None:
+    deserialize = deserializer_of(cls)
+    if deserialize is not None:
+        return functools.partial(to_registered, cls, deserialize) if plain else None
+    if is_model(cls):
+        return functools.partial(to_model, cls, plain)
+    if dataclasses.is_dataclass(cls):
+        return functools.partial(to_dataclass, cls, arguments, shape_of)
+    if issubclass(cls, Enum):
+        return functools.partial(to_enum, cls)
+    if typing.is_typeddict(cls) or is_named_tuple(cls):
+        return functools.partial(to_fields, cls, arguments, shape_of) if plain else None
+    if plain:
+        return scalar_of(cls)
+    return _to_bytearray if cls is bytearray else None
+
+
+def _to_bytearray(value: Any, _path: str) -> Any:
+    """msgpack knows no difference between bytes and bytearray."""
+    return bytearray(value) if type(value) is bytes else value
+
+
 def _iterable(origin: Any, item: Any, plain: bool) -> Convert | None:
     convert = _compile(item, plain)
-    make: Any = origin if origin in {set, frozenset, collections.deque} else list
-    if issubclass(origin, collections.abc.Set) and make is list:
-        make = set
     if convert is None and not plain:
         return None
+    make = origin if origin in _LISTS else _any_list(origin, plain)
 
     def convert_items(value: Any, path: str) -> Any:
-        if not isinstance(value, (list, tuple, set, frozenset)):
-            raise SerializationError(path, f"must be a list, got {_kind(value)}")
-        items = cast("collections.abc.Collection[Any]", value)
+        if not isinstance(value, _LISTS):
+            return _of_another_kind(value, path, origin, plain, "a list")
+        given = cast("Any", value)
         if convert is None:
-            return make(items)
-        return make(convert(each, f"{path}[{i}]") for i, each in enumerate(items))
+            items = given
+        else:
+            items = [convert(each, f"{path}[{i}]") for i, each in enumerate(given)]
+        if type(given) is deque:
+            return deque(items, given.maxlen)
+        kind: Any = make if make is not None else cast("Any", type(given))
+        return kind(items)
 
     return convert_items
 
 
+def _any_list(origin: Any, plain: bool) -> Any:
+    """What stands for Sequence, Iterable and the like: as it was stored, if it was."""
+    if not plain:
+        return None
+    return set if issubclass(origin, collections.abc.Set) else list
+
+
+def _of_another_kind(value: Any, path: str, origin: Any, plain: bool, wanted: str) -> Any:
+    if not plain and isinstance(value, origin) and not isinstance(value, (str, bytes, dict)):
+        return value  # a registered class, say: nothing is known of what it holds
+    raise SerializationError(path, f"must be {wanted}, got {kind_of(value)}")
+
+
 def _tuple(arguments: tuple[Any, ...], plain: bool) -> Convert | None:
-    variadic = len(arguments) == 2 and arguments[1] is ...
-    converters = [_compile(a, plain) for a in arguments if a is not ...]
+    if any(_is_unpacked(each) for each in arguments):
+        return _class(tuple, (), plain)
+    is_variadic = len(arguments) == 2 and arguments[1] is ...
+    converters = [_compile(each, plain) for each in arguments if each is not ...]
     if not plain and all(convert is None for convert in converters):
         return None
 
     def convert_tuple(value: Any, path: str) -> Any:
         if not isinstance(value, (list, tuple)):
-            raise SerializationError(path, f"must be a list, got {_kind(value)}")
+            raise SerializationError(path, f"must be a list, got {kind_of(value)}")
         items = cast("list[Any]", value)
-        each = converters * len(items) if variadic else converters
+        each = converters * len(items) if is_variadic else converters
         if len(each) != len(items):
             raise SerializationError(path, f"must have {len(each)} items, got {len(items)}")
         pairs = enumerate(zip(items, each, strict=True))
@@ -189,186 +251,100 @@ def _tuple(arguments: tuple[Any, ...], plain: bool) -> Convert | None:
     return convert_tuple
 
 
-def _mapping(arguments: tuple[Any, ...], plain: bool) -> Convert | None:
-    key, item = _compile(arguments[0], plain), _compile(arguments[1], plain)
-    if plain and arguments[0] is int:  # JSON's keys are always texts
-        key = _integer_key
+def _is_unpacked(argument: Any) -> bool:
+    """Whether it is a `*tuple[...]`: how many items that stands for is not looked into."""
+    is_starred: bool = getattr(argument, "__unpacked__", False)
+    return is_starred or typing.get_origin(argument) is typing.Unpack
+
+
+def _mapping(origin: Any, arguments: tuple[Any, ...], plain: bool) -> Convert | None:
+    key = _key(arguments[0]) if plain else _compile(arguments[0], plain)
+    item = _compile(arguments[1], plain)
     if key is None and item is None and not plain:
         return None
 
     def convert_mapping(value: Any, path: str) -> Any:
         if not isinstance(value, dict):
-            raise SerializationError(path, f"must be an object, got {_kind(value)}")
-        return {
-            (key(k, path) if key is not None else k): (
-                item(v, f"{path}[{k!r}]") if item is not None else v
+            return _of_another_kind(value, path, origin, plain, "an object")
+        given = cast("dict[Any, Any]", value)
+        items = (
+            (
+                key(k, path) if key is not None else k,
+                item(v, f"{path}[{k!r}]") if item is not None else v,
             )
-            for k, v in cast("dict[Any, Any]", value).items()
-        }
+            for k, v in given.items()
+        )
+        return _make_mapping(origin if plain else type(given), given, arguments[1], items)
 
     return convert_mapping
 
 
-def _integer_key(value: Any, path: str) -> Any:
-    try:
-        return int(value)
-    except ValueError:
-        raise SerializationError(path, f"has a key {value!r} that is not an integer") from None
+def _make_mapping(
+    cls: Any, given: dict[Any, Any], item: Any, items: Iterable[tuple[Any, Any]]
+) -> dict[Any, Any]:
+    if cls is defaultdict:
+        factory = typing.get_origin(item) or item
+        made = factory if factory in {*_LISTS, *_MAPPINGS, int, float, str} else None
+        return defaultdict(getattr(given, "default_factory", made), items)
+    if cls is Counter:
+        return Counter(dict(items))
+    return OrderedDict(items) if cls is OrderedDict else dict(items)
 
 
-def _class(cls: Any, plain: bool) -> Convert | None:
-    if is_model(cls):
-        return functools.partial(_to_model, cls, plain)
-    if dataclasses.is_dataclass(cls):
-        return functools.partial(_to_dataclass, cls)
-    if issubclass(cls, Enum):
-        return functools.partial(_to_enum, cls)
-    if typing.is_typeddict(cls) or hasattr(cls, "_fields"):
-        return functools.partial(_to_fields, cls) if plain else None
-    if not plain:
-        return None
-    scalar = _SCALARS.get(cls)
-    if scalar is None:
-        return None
-    return functools.partial(_to_scalar, cls, scalar)
+def _key(annotation: Any) -> Convert | None:
+    """A converter of an object's keys, which are always texts in JSON."""
+    annotation = bare(annotation)
+    if alias_of(annotation) is not None:
+        return _key(value_of_alias(annotation))
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Union or origin is types.UnionType:
+        return _key_of_union(arguments)
+    if origin is Literal:
+        return _key_of_choices({str(_value_of(choice)): choice for choice in arguments})
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        by_name: dict[str, Any] = dict(annotation.__members__)
+        return _key_of_choices(by_name | {str(member.value): member for member in annotation})
+    if annotation in {int, float, complex, bool, type(None)}:
+        return functools.partial(_to_key, annotation)
+    return _compile(annotation, True)
 
 
-def _to_model(cls: Any, plain: bool, value: Any, path: str) -> Any:
-    if isinstance(value, cls):
-        return value
-    try:
-        if plain:
-            return cls.model_validate_json(json.dumps(value))
-        return cls.model_validate(value)
-    except ValueError as error:  # pydantic's ValidationError is one
-        raise SerializationError(path, f"is not a {cls.__qualname__}: {error}") from error
+def _key_of_union(members: tuple[Any, ...]) -> Convert | None:
+    # A text takes any key: it comes last.
+    converters = [_key(member) for member in members if member is not str]
+    converters += [_key(str)] if str in members else []
+
+    def convert_key(value: Any, path: str) -> Any:
+        for convert in converters:
+            if convert is None:
+                return value
+            try:
+                return convert(value, path)
+            except SerializationError:
+                continue
+        raise SerializationError(path, f"has a key {value!r} that fits no member of the union")
+
+    return convert_key
 
 
-def _to_dataclass(cls: Any, value: Any, path: str) -> Any:
-    if isinstance(value, cls):
-        return value
-    if not isinstance(value, dict):
-        raise SerializationError(path, f"must be a {cls.__qualname__}, got {_kind(value)}")
-    given = cast("dict[str, Any]", value)
-    known = {field.name: field for field in dataclasses.fields(cls) if field.init}
-    _refuse_unknown(cls, given, known, path)
-    shaped = _shape_fields(cls, given, path)
-    try:
-        return cls(**shaped)
-    except (TypeError, ValueError) as error:
-        raise SerializationError(path, f"is not a {cls.__qualname__}: {error}") from error
-
-
-def _to_fields(cls: Any, value: Any, path: str) -> Any:
-    """A TypedDict or a named tuple."""
-    if isinstance(value, list) and hasattr(cls, "_fields"):
-        value = dict(zip(cls._fields, cast("list[Any]", value), strict=False))
-    if not isinstance(value, dict):
-        raise SerializationError(path, f"must be a {cls.__qualname__}, got {_kind(value)}")
-    given = cast("dict[str, Any]", value)
-    _refuse_unknown(cls, given, hints_of(cls), path)
-    shaped = _shape_fields(cls, given, path)
-    try:
-        return cls(**shaped)
-    except TypeError as error:
-        raise SerializationError(path, f"is not a {cls.__qualname__}: {error}") from error
-
-
-def _refuse_unknown(
-    cls: Any, given: Mapping[str, Any], known: Mapping[str, Any], path: str
-) -> None:
-    unknown = [name for name in given if name not in known]
-    if unknown:
+def _key_of_choices(choices: Mapping[str, Any]) -> Convert:
+    def convert_key(value: Any, path: str) -> Any:
+        if value in choices:
+            return choices[value]
         raise SerializationError(
-            path, f"{cls.__qualname__} has no {unknown[0]!r} (it has {', '.join(known)})"
+            path, f"has a key {value!r} that is not one of {', '.join(choices)}"
         )
 
-
-def _shape_fields(cls: Any, given: dict[str, Any], path: str) -> dict[str, Any]:
-    hints = hints_of(cls)
-    shaped: dict[str, Any] = {}
-    for name, value in given.items():
-        convert = shape_of(hints.get(name)).plain
-        shaped[name] = convert(value, f"{path}.{name}") if convert is not None else value
-    return shaped
+    return convert_key
 
 
-def _to_enum(cls: type[Enum], value: Any, path: str) -> Any:
-    if isinstance(value, cls):
-        return value
+def _value_of(choice: Any) -> Any:
+    return choice.value if isinstance(choice, Enum) else choice
+
+
+def _to_key(cls: Any, value: Any, path: str) -> Any:
     try:
-        return cls(value)
-    except ValueError:
-        choices = ", ".join(repr(member.value) for member in cls)
-        raise SerializationError(path, f"must be one of {choices}, got {value!r}") from None
-
-
-def _to_scalar(cls: Any, make: Callable[[Any], Any], value: Any, path: str) -> Any:
-    # bool is an int to Python and not to anybody who writes JSON.
-    if type(value) is cls or (type(value) is not bool and isinstance(value, cls)):
-        return value
-    try:
-        return make(value)
-    except (TypeError, ValueError, ArithmeticError):
-        name = cls.__name__
-        raise SerializationError(path, f"is not a valid {name}: {_kind(value)}") from None
-
-
-def _kind(value: Any) -> str:
-    cls = cast("type[Any]", type(value))
-    return {dict: "an object", list: "a list", str: "a text", type(None): "null"}.get(
-        cls, cls.__name__
-    )
-
-
-def _refuse(value: Any) -> Any:
-    raise TypeError(_kind(value))
-
-
-def _number(value: Any) -> float:
-    return float(value) if type(value) in {int, float} else _refuse(value)
-
-
-def _integer(value: Any) -> int:
-    return int(value) if type(value) is float and value.is_integer() else _refuse(value)
-
-
-def _decimal(value: Any) -> Decimal:
-    return Decimal(str(value)) if type(value) in {int, float, str} else _refuse(value)
-
-
-def _of_text(make: Callable[[str], Any]) -> Callable[[Any], Any]:
-    return lambda value: make(value) if isinstance(value, str) else _refuse(value)
-
-
-def _of_list(make: Callable[[list[Any]], Any]) -> Callable[[Any], Any]:
-    return lambda value: (
-        make(cast("list[Any]", value)) if isinstance(value, list) else _refuse(value)
-    )
-
-
-def _seconds(value: Any) -> timedelta:
-    return timedelta(seconds=to_seconds(value))
-
-
-_SCALARS: Final[dict[type, Callable[[Any], Any]]] = {
-    str: _refuse,
-    bool: _refuse,
-    int: _integer,
-    float: _number,
-    bytes: _of_text(lambda text: base64.b64decode(text, validate=True)),
-    datetime: _of_text(datetime.fromisoformat),
-    date: _of_text(date.fromisoformat),
-    time: _of_text(time.fromisoformat),
-    timedelta: _seconds,
-    Decimal: _decimal,
-    UUID: _of_text(UUID),
-    Path: _of_text(Path),
-    PurePosixPath: _of_text(PurePosixPath),
-    set: _of_list(set),
-    frozenset: _of_list(frozenset),
-    tuple: _of_list(tuple),
-    list: _refuse,
-    dict: _refuse,
-    type(None): _refuse,
-}
+        return key_of(cls, value)
+    except (ValueError, KeyError):
+        name = "null" if cls is type(None) else cls.__name__
+        raise SerializationError(path, f"has a key {value!r} that is not of type {name}") from None

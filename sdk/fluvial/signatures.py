@@ -9,7 +9,8 @@ from typing import Any, cast
 
 from fluvial.codec import decode, decode_bare, encode
 from fluvial.errors import SerializationError
-from fluvial.shapes import ANY, Convert, Shape, hints_of, shape_of
+from fluvial.shapes import ANY, Shape, shape_of
+from fluvial.type_hints import hints_of
 
 Call = tuple[list[Any], dict[str, Any]]
 
@@ -68,16 +69,13 @@ class Signature:
             return args, kwargs
         positional = self._positional(len(args))
         shaped = [
-            _apply(shape, is_plain, value, f"args[{i}]")
+            shape.apply(value, is_plain, f"args[{i}]")
             for i, (shape, value) in enumerate(zip(positional, args, strict=True))
         ]
         rest = self._variadic(inspect.Parameter.VAR_KEYWORD)
         named = {
-            name: _apply(
-                self._shape_of(name) if name in bound.signature.parameters else rest,
-                is_plain,
-                value,
-                f"kwargs[{name!r}]",
+            name: (self._shape_of(name) if name in bound.signature.parameters else rest).apply(
+                value, is_plain, f"kwargs[{name!r}]"
             )
             for name, value in kwargs.items()
         }
@@ -154,8 +152,3 @@ def _plain_call(value: Any) -> Call:
     raise SerializationError(
         "args", 'must be a JSON array of arguments, or {"args": […], "kwargs": {…}}'
     )
-
-
-def _apply(shape: Shape, is_plain: bool, value: Any, path: str) -> Any:
-    convert: Convert | None = shape.plain if is_plain else shape.stored
-    return value if convert is None else convert(value, path)

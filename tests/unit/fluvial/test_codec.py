@@ -59,6 +59,7 @@ def test_every_type_comes_back_as_itself(value: Any) -> None:
 @pytest.mark.parametrize("value", [bytearray(b"x"), memoryview(b"x")])
 def test_what_holds_bytes_comes_back_as_bytes(value: Any) -> None:
     assert typed(decode(encode(value))) == (bytes, b"x")
+    assert typed(decode(encode(value), bytearray)) == (bytearray, bytearray(b"x"))
 
 
 def test_private_state_of_models_survives() -> None:

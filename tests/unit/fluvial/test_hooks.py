@@ -87,7 +87,7 @@ def test_a_payload_of_the_wrong_type_raises_where_it_is_awaited(play: Play) -> N
         play.resume(2, {"approved": False, "by": "ada"}, as_json=True),
     ]
 
-    assert play(main, actions=actions).result == ["payload", "ada"]
+    assert play(main, actions=actions).result == ["payload.approved", "ada"]
 
 
 def test_iteration_takes_payloads_in_the_order_of_the_log(play: Play) -> None:

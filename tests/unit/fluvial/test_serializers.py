@@ -13,7 +13,7 @@ import pytest
 from pydantic import BaseModel
 
 from fluvial import classes, packing, register_serializable, serializable, serializers
-from fluvial.codec import decode, encode
+from fluvial.codec import decode, encode, encode_json
 from fluvial.errors import InvalidRequestError, RemoteError, SerializationError
 
 
@@ -241,3 +241,13 @@ def test_a_module_imported_anew_registers_its_classes_anew(
     monkeypatch.delitem(sys.modules, "anew")
 
     assert type(decode(encode(first.Thing()))) is second.Thing
+
+
+def test_json_becomes_a_registered_type_where_one_is_annotated() -> None:
+    serializable(Money)
+    back = decode(encode_json([[5, "EUR"]]), list[Money])
+
+    assert back[0].currency == "EUR"
+    with pytest.raises(SerializationError) as caught:
+        decode(encode_json([[5]]), list[Money])
+    assert caught.value.path == "value[0]"
