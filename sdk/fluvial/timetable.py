@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Union, get_args, get_origin
 from fluvial.codec import encode_json
 from fluvial.crons import MAX_CRONS, Cron, CronSpec, Tick, specified
 from fluvial.errors import CronError, SerializationError
-from fluvial.shapes import hints_of
+from fluvial.type_hints import hints_of
 
 if TYPE_CHECKING:
     from fluvial.workflows import Workflow
