@@ -138,6 +138,7 @@ class Flights:
             deadline_seconds=_deadline_seconds(job),
             done=lambda outcome: self._done(flight, outcome),
             subject=_subject(job),
+            heartbeat_ms=view.steps[job.step_id].heartbeat_ms if job.kind == "step" else 0,
         )
         if job.kind == "step" and job.attempt == 1 and not view.steps[job.step_id].lost:
             self._around.observer.step_attempt(view.app, "first")
@@ -155,7 +156,7 @@ class Flights:
         report = self._around.observer.invocation_finished
         if isinstance(outcome, Lost):
             report(job.view.app, job.kind, "lost", seconds, 0)
-            self._sequencer.lost(job, outcome.reason)
+            self._sequencer.lost(job, outcome.reason, outcome.progress)
             return
         report(job.view.app, job.kind, outcome.answer.outcome, seconds, outcome.cpu_us)
         self._sequencer.answered(job, outcome.answer, outcome.instance, _stamp(flight, outcome))

@@ -33,10 +33,12 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """The invocation's instance or link is gone; its handler may have been started."""
+    """The invocation was cut off: its instance or link is gone, or it was cancelled and has said
+    before how far it was. Its handler may have been started."""
 
     instance: str
     reason: str
+    progress: bytes = b""  # what its step had reported last, sealed
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,7 @@ class Invocations(Protocol):
         deadline_seconds: float,
         done: Callable[[Outcome], None],
         subject: Subject | None = None,
+        heartbeat_ms: int = 0,
     ) -> InvocationHandle:
         """Send one invocation; `done` is called exactly once, later, on the event loop.
 
@@ -109,6 +112,7 @@ class Invocations(Protocol):
             deadline_seconds: having waited so long it is refused; having run so long, cancelled.
             done: is told the outcome; never called before `invoke` has returned.
             subject: what the invocation executes, for the calls that come out of it.
+            heartbeat_ms: how long it may run without a sign of life; 0: as long as it wants.
         """
         ...
 

@@ -65,7 +65,15 @@ class HttpSink(Protocol):
 
 
 class AnswerSink(Protocol):
-    """Hears what becomes of a turn, a step or a reveal; exactly one call."""
+    """Hears what becomes of a turn, a step or a reveal; one of the last three is called, once."""
+
+    def heartbeat(self, progress: bytes) -> None:
+        """A step is alive; `progress` is sealed, and empty if there is nothing new.
+
+        Raises:
+            WireError: the progress is too large.
+        """
+        ...
 
     def answered(self, outcome: str, meta: dict[str, Any], cpu_us: int, body: bytes) -> None:
         """The instance answered."""

@@ -70,6 +70,7 @@ class Link(asyncio.Protocol):
             FrameType.RESPONSE_BODY: (self._on_response_body, 3),
             FrameType.FINISHED: (self._on_finished, 4),
             FrameType.ANSWER: (self._on_answer, 5),
+            FrameType.HEARTBEAT: (self._on_heartbeat, 2),
             FrameType.CREDIT: (self._on_credit, 3),
             FrameType.NACK: (self._on_nack, 3),
             FrameType.BROKEN: (self._on_broken, 3),
@@ -210,6 +211,13 @@ class Link(asyncio.Protocol):
             raise WireError(f"an answer to {header[1]}, which is not awaited")
         del self._answers[slot.id]
         slot.sink.answered(outcome, cast("dict[str, Any]", meta), cpu_us, body)
+
+    def _on_heartbeat(self, header: list[Any], body: bytes) -> None:
+        slot = self._answers.get(header[1])
+        if slot is not None:
+            slot.sink.heartbeat(body)
+        elif not 0 < header[1] <= self._last_id:  # else it crossed the answer, or a loss
+            raise WireError(f"a heartbeat of {header[1]}, which never was")
 
     def _on_nack(self, header: list[Any], body: bytes) -> None:
         reason = _text(header[2])

@@ -23,6 +23,7 @@ class PoolLimits:
     ready_seconds: float = 60.0  # from an open connection to WELCOME: imports and lifespan
     cancel_grace_seconds: float = 5.0  # from CANCEL at the deadline to "it does not yield"
     cancelled_seconds: float = 60.0  # the same for a step that is cancelled before its deadline
+    silence_seconds: float = 3.0  # for a heartbeat's way, beyond what its instance itself allows
     stuck_drain_seconds: float = 30.0  # for the neighbours of an invocation that does not yield
     kill_grace_ms: int = 2000  # from SIGTERM to SIGKILL
     max_reroutes: int = 8  # of one invocation, before it is refused

@@ -75,6 +75,7 @@ class Router:
         deadline_seconds: float,
         done: Callable[[Outcome], None],
         subject: Subject | None = None,
+        heartbeat_ms: int = 0,
     ) -> AnswerInvocation:
         """Send a turn, a step or a reveal; see `Invocations.invoke`."""
         invocation = AnswerInvocation(
@@ -85,6 +86,7 @@ class Router:
             prefer=prefer,
             seconds=deadline_seconds,
             subject=subject,
+            heartbeat_ms=heartbeat_ms,
         )
         invocation.start()
         return invocation

@@ -241,7 +241,7 @@ class EntryDraft:
                 self.lose_step(message_id, message, "owner_changed", limit)
 
     def lose_step(
-        self, message_id: str, message: Message, reason: str, limit: int, *, started_ms: int = 0
+        self, message_id: str, message: Message, reason: str, limit: int, job: Job | None = None
     ) -> None:
         """A step's execution was cut off: record it and ask again, or pause a poisonous run."""
         step = self.view.steps.get(message.id)
@@ -252,8 +252,10 @@ class EntryDraft:
             self._add(self._fail_step(message.id, step, "interrupted", cause=reason))
             return
         meta: dict[str, object] = {"attempt": step.attempt, "lost": step.lost + 1, "reason": reason}
-        if started_ms:
-            meta["started_ms"] = started_ms
+        if job is not None and job.started_ms:
+            meta["started_ms"] = job.started_ms
+        if job is not None and job.progress:
+            meta["progress"] = job.progress
         self._add(Event(EventType.ATTEMPT_LOST, self._now_ms, message.id, meta=meta))
         if step.lost + 1 >= limit:
             self.pause(message_id, f"step {step.name} was cut off {limit} times: {reason}")
@@ -463,8 +465,7 @@ class EntryDraft:
         job = result.job
         if job.kind == "step":
             message = self._outstanding.all[result.message_id]
-            limit, began_ms = job.lost_limit, job.started_ms
-            self.lose_step(result.message_id, message, result.lost, limit, started_ms=began_ms)
+            self.lose_step(result.message_id, message, result.lost, job.lost_limit, job)
             return
         lost = self.view.turns_lost + 1
         self._handled[result.message_id] = None

@@ -14,6 +14,7 @@ import msgpack
 from fluvial.errors import FluvialError, InvalidRequestError, WireError
 from fluvial.events import OUTPUTS, TERMINAL, Event, EventType, decode_event
 from fluvial.ids import continued_run_id, is_derived, partition_of
+from fluvial.invocations import MAX_PROGRESS_BYTES
 from fluvial_queue.contract import MAX_VALUE_BYTES
 from fluvial_queue.effects import LATEST, POLICIES
 from fluvial_queue.views import OPENS, RunView, merged_tags
@@ -79,6 +80,9 @@ def check_step_end(step_id: int, data: bytes) -> Event:
         _check_text(event, "reason", MAX_NAME_CHARACTERS)
     if event.type is EventType.STEP_RETRYING:
         _check_number(event, "delay_ms", MAX_DELAY_MS)
+        progress: Any = event.meta.get("progress", b"")
+        if not isinstance(progress, bytes) or len(progress) > MAX_PROGRESS_BYTES:
+            raise InvalidProposalError(f"a progress is not {MAX_PROGRESS_BYTES} bytes at most")
     return event
 
 
@@ -120,8 +124,9 @@ def _check_meta(view: RunView, event: Event) -> None:
     if event.type is EventType.STEP_SCHEDULED:
         _check_text(event, "name", MAX_NAME_CHARACTERS)
         _check_number(event, "timeout_ms", MAX_DELAY_MS)
-        if "deadline_ms" in event.meta:
-            _check_number(event, "deadline_ms", MAX_DELAY_MS)
+        for key in ("deadline_ms", "heartbeat_ms"):
+            if key in event.meta:
+                _check_number(event, key, MAX_DELAY_MS)
     elif event.type is EventType.TIMER_SET:
         _check_number(event, "delay_ms", MAX_DELAY_MS)
     elif event.type is EventType.PATCHED:

@@ -175,10 +175,12 @@ class Sequencer:
             self._give_up(run, job, f"invalid_proposal: {error}")
         self._advance(job.view.run_id, run)
 
-    def lost(self, job: Job, reason: str) -> None:
-        """Take in that an invocation may have started and will never answer."""
+    def lost(self, job: Job, reason: str, progress: bytes = b"") -> None:
+        """Take in that an invocation may have started and will never answer; `progress` is what
+        its step has reported last, sealed."""
         run = self._finish(job)
         if run is not None:
+            job.progress = progress
             self._ready(run, job, lost=reason)
             self._advance(job.view.run_id, run)
 

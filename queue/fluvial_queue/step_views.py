@@ -41,6 +41,12 @@ class StepView:
         return self.scheduled_ms + deadline_ms if deadline_ms else 0
 
     @property
+    def heartbeat_ms(self) -> int:
+        """How long its body may go without a sign of life; 0: as long as it wants."""
+        heartbeat_ms: int = self.meta.get("heartbeat_ms", 0)
+        return heartbeat_ms
+
+    @property
     def is_at_most_once(self) -> bool:
         """Whether an execution that was cut off must not be repeated."""
         return bool(self.meta.get("once"))
@@ -49,9 +55,16 @@ class StepView:
         """Take in what an execution that did not end the step left behind."""
         known = self.history or StepHistory()
         known = replace(known, started_ms=known.started_ms or event.meta.get("started_ms", 0))
+        if event.meta.get("progress"):
+            known = replace(known, progress=event.meta["progress"])
         if event.type is EventType.STEP_RETRYING:
             error = event.payload if len(event.payload) <= MAX_ERROR_BYTES else b""
             known = replace(known, error=error)
             if event.meta.get("exhausted"):
                 known = replace(known, forgiven=event.meta["attempt"])
         self.history = known
+
+    def forget_progress(self) -> None:
+        """Leave what earlier executions have reported."""
+        if self.history is not None:
+            self.history = replace(self.history, progress=b"")

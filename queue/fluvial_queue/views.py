@@ -225,6 +225,7 @@ class RunView:
         self.is_forked = True
         for step in self.steps.values():
             step.scheduled_ms = event.at_ms  # a deadline counts from here on
+            step.forget_progress()  # it is sealed for the other run
 
     def _take_child(self, event: Event) -> None:
         if event.type is not EventType.CHILD_SCHEDULED:

@@ -32,6 +32,7 @@ from fluvial.errors import (
     UnresolvableStepError,
     WorkflowSandboxError,
 )
+from fluvial.heartbeats import heartbeat
 from fluvial.hooks import Hook
 from fluvial.idempotency import idempotent, next_idempotency_key
 from fluvial.options import StartOptions
@@ -95,6 +96,7 @@ __all__ = [
     "continue_as_new",
     "execute",
     "get_run",
+    "heartbeat",
     "idempotent",
     "metadata",
     "next_idempotency_key",

@@ -11,9 +11,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from fluvial.attempt_scope import AttemptScope, current_attempt
+from fluvial.codec import decode
+from fluvial.context import open_pulse
 from fluvial.error_payloads import decode_error
 from fluvial.errors import DecryptionError, FatalError, SerializationError
+from fluvial.events import EventType
 from fluvial.invocations import StepRequest
+from fluvial.pulses import Pulse
 from fluvial.registry import Registry
 from fluvial.stream_writing import AttemptStreams
 from fluvial.threads import Threads
@@ -63,12 +67,15 @@ class Attempts:
     async def _judge(
         self, step: Step[..., Any], request: StepRequest, args: list[Any], kwargs: dict[str, Any]
     ) -> Verdict:
-        token = current_attempt.set(
-            AttemptScope(request, functools.partial(self._previous_error, request))
-        )
+        scope = AttemptScope(request, self, asyncio.get_running_loop())
+        token = current_attempt.set(scope)
         started = self._clock()
         seconds, ending = _limit(request)
         limit = asyncio.timeout(seconds)
+        silence = None
+        if step.settings.heartbeat_ms:
+            silence = _Silence(scope.loop, limit)
+            scope.pulse = self._pulse(scope, step.settings.heartbeat_ms, silence.end)
         try:
             async with limit, AttemptStreams(request, self._keys):
                 value = await self._call(step, args, kwargs)
@@ -78,25 +85,80 @@ class Attempts:
                 raise
             failure, reason = cast("BaseException", error), "exception"
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the body is user code; recorded
+            if silence is not None and silence.has_ended:
+                ending = "heartbeat"
             failure, reason = error, ending if limit.expired() else "exception"
         else:
             return after_value(value)
         finally:
             current_attempt.reset(token)
+            if scope.pulse is not None:
+                scope.pulse.stop()
         at_ms = request.now_ms + int((self._clock() - started) * 1000)
-        return after_error(step.settings, request, failure, reason, at_ms=at_ms)
+        verdict = after_error(step.settings, request, failure, reason, at_ms=at_ms)
+        if scope.pulse is not None and verdict.type is EventType.STEP_RETRYING:
+            progress = scope.pulse.sealed_progress()
+            if progress:
+                verdict.meta["progress"] = progress
+        return verdict
 
-    def _previous_error(self, request: StepRequest) -> BaseException | None:
+    # ---- what bodies ask for ----
+
+    def previous_error(self, request: StepRequest) -> BaseException | None:
+        """Return what the attempt before failed with."""
         history = request.history
         if history is None or not history.error:
             return None
         keys = self._keys.for_run(request.run_id)
         return decode_error(keys.open(history.error, "step_error", request.id, request.attempt - 1))
 
+    def previous_progress(self, request: StepRequest) -> Any:
+        """Return what the execution before has reported last."""
+        history = request.history
+        if history is None or not history.progress:
+            return None
+        keys = self._keys.for_run(request.run_id)
+        return decode(keys.open(history.progress, "progress", request.id))
+
+    def open_pulse(self, scope: AttemptScope) -> Pulse:
+        """Return the heartbeats of an attempt that nobody watches."""
+        return self._pulse(scope, 0, _nothing)
+
+    def _pulse(
+        self, scope: AttemptScope, heartbeat_ms: int, on_silence: Callable[[], None]
+    ) -> Pulse:
+        keys, step_id = self._keys.for_run(scope.request.run_id), scope.request.id
+        return Pulse(
+            scope.loop,
+            heartbeat_ms=heartbeat_ms,
+            seal=lambda plaintext: keys.seal(plaintext, "progress", step_id),
+            report=open_pulse(),
+            on_silence=on_silence,
+        )
+
     async def _call(self, step: Step[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
         if step.is_async:
             return await step.function(*args, **kwargs)
         return await self._threads.run(functools.partial(_run_body, step, args, kwargs))
+
+
+class _Silence:
+    """Ends an attempt whose body does not beat."""
+
+    __slots__ = ("_limit", "_loop", "has_ended")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, limit: asyncio.Timeout) -> None:
+        self._loop = loop
+        self._limit = limit
+        self.has_ended = False
+
+    def end(self) -> None:
+        if not self._limit.expired():
+            self.has_ended = True
+            self._limit.reschedule(self._loop.time())
+
+
+def _nothing() -> None: ...
 
 
 def _limit(request: StepRequest) -> tuple[float | None, str]:

@@ -6,15 +6,16 @@ Workflow code does not live in that context; its loop carries the invocation of 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 from fluvial.attempt_scope import AttemptScope, current_attempt
 from fluvial.errors import NotInInvocationError, NotInWorkflowError
 from fluvial.loop import current_loop
-from fluvial.ports import Platform
+from fluvial.ports import HeartbeatPort, Platform
 from fluvial.sandbox import refusal
 
 InvocationKind = Literal["http", "turn", "step", "reveal"]
@@ -46,6 +47,8 @@ class Metadata:
     step_started_at: datetime | None = None  # when the first attempt began
     previous_error: BaseException | None = None
     """What the attempt before failed with; None also where that is large, or not known."""
+    progress: Any = None
+    """What the execution before has handed to `heartbeat` last, as far as it got through."""
 
     @property
     def idempotency_key(self) -> str:
@@ -96,7 +99,7 @@ def metadata() -> Metadata:
 
     Raises:
         NotInWorkflowError: neither a workflow nor a step is running here.
-        DecryptionError: the error of the attempt before was altered, or its key is gone.
+        DecryptionError: what the attempt before left was altered, or its key is gone.
     """
     loop = current_loop()
     if loop is not None:
@@ -121,13 +124,23 @@ def _metadata_of(attempt: AttemptScope) -> Metadata:
         step_id=request.id,
         attempt=request.attempt,
         step_started_at=datetime.fromtimestamp((began_ms or request.now_ms) / 1000, UTC),
-        previous_error=attempt.unseal_error(),
+        previous_error=attempt.services.previous_error(request),
+        progress=attempt.services.previous_progress(request),
     )
 
 
 def _deployment() -> str | None:
     invocation = current_invocation()
     return None if invocation is None else invocation.deployment
+
+
+def open_pulse() -> Callable[[bytes], None]:
+    """Return what tells the platform, if it wants to hear it, that this invocation is alive."""
+    found: object = _platform.get()
+    return found.open_pulse() if isinstance(found, HeartbeatPort) else _report_to_nobody
+
+
+def _report_to_nobody(progress: bytes) -> None: ...
 
 
 def platform(what: str) -> Platform:

@@ -134,8 +134,8 @@ class UnresolvableStepError(FluvialError, RuntimeError):
 class StepFailedError(FluvialError):
     """A step used up its attempts; `__cause__` is the last attempt's error where it decodes.
 
-    `failure` says how, as a code: `exception`, `timeout`, `deadline`, `not_retried`, `interrupted`,
-    or the code of Fluvial's error that ended it (`fatal`, `not_serializable`, …).
+    `failure` says how, as a code: `exception`, `timeout`, `heartbeat`, `deadline`, `not_retried`,
+    `interrupted`, or the code of Fluvial's error that ended it (`fatal`, `not_serializable`, …).
     """
 
     code = "step_failed"

@@ -45,7 +45,8 @@ class EventType(IntEnum):
 
     # outputs
     STEP_SCHEDULED = 20  # payload: the arguments; meta: name, timeout_ms (0: none); if it has one:
-    #                      deadline_ms (from now to the step's end), once (at most one execution)
+    #                      deadline_ms (from now to the step's end), once (at most one execution),
+    #                      heartbeat_ms
     STEP_CANCELLED = 21  # the workflow gave the step up: its invocation is cancelled
     TIMER_SET = 22  # meta: delay_ms
     TIMER_CANCELLED = 23
@@ -67,8 +68,10 @@ class EventType(IntEnum):
     # records of the owner
     STEP_RETRYING = 40  # payload: the error; meta: attempt (the failed one), delay_ms, reason,
     #                     invocation, cpu_us, instance, started_ms (of this execution),
-    #                     exhausted (True: no attempt is left, so the run pauses)
-    ATTEMPT_LOST = 41  # meta: attempt, lost, reason (instance_died, owner_changed, ...), started_ms
+    #                     exhausted (True: no attempt is left, so the run pauses),
+    #                     progress (sealed)
+    ATTEMPT_LOST = 41  # meta: attempt, lost, reason (instance_died, owner_changed, heartbeat, …),
+    #                    started_ms, progress (sealed)
     STEP_ABANDONED = 42  # meta: attempt; by a terminate
     RUN_TERMINATED = 43  # meta: reason
     RUN_PAUSED = 44  # meta: reason, by

@@ -31,6 +31,8 @@ MAX_EVENTS_PER_ANSWER: Final = 10_000
 MAX_EVENTS: Final = 1_000_000  # of one body
 MAX_TURN_ID_BYTES: Final = 64
 MAX_REASON_CHARACTERS: Final = 4096
+MAX_PROGRESS_BYTES: Final = 16 * 1024  # of a step's progress, sealed
+_REPORT_SECONDS: Final = 10.0  # between two reports of a step that need not beat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,13 +86,24 @@ class StepHistory:
     started_ms: int = 0  # when the first of them began; 0: not known
     error: bytes = b""  # the sealed error of the attempt before, where it is small
     forgiven: int = 0  # attempts that do not count any more: a resume gave the step new ones
+    progress: bytes = b""  # what one of them has reported last, sealed
 
     def to_map(self) -> dict[str, Any]:
-        return {"started": self.started_ms, "error": self.error, "forgiven": self.forgiven}
+        return {
+            "started": self.started_ms,
+            "error": self.error,
+            "forgiven": self.forgiven,
+            "progress": self.progress,
+        }
 
     @classmethod
     def from_map(cls, fields: dict[str, Any]) -> StepHistory:
-        return cls(started_ms=fields["started"], error=fields["error"], forgiven=fields["forgiven"])
+        return cls(
+            started_ms=fields["started"],
+            error=fields["error"],
+            forgiven=fields["forgiven"],
+            progress=fields["progress"],
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,6 +223,11 @@ class Answer:
             events=events,
             reason=_reason(meta.get("reason", "")),
         )
+
+
+def report_seconds(heartbeat_ms: int) -> float:
+    """Return how long at least lies between two HEARTBEAT frames of a step."""
+    return max(heartbeat_ms / 4000, 1.0) if heartbeat_ms else _REPORT_SECONDS
 
 
 def pack_events(events: Sequence[bytes]) -> bytes:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from fluvial.encryption import AppKeys
@@ -38,4 +39,14 @@ class Platform(Protocol):
         Raises:
             FluvialError: of the class whose code the platform answered.
         """
+        ...
+
+
+@runtime_checkable
+class HeartbeatPort(Protocol):
+    """A platform that wants to hear of heartbeats; others leave them to the process itself."""
+
+    def open_pulse(self) -> Callable[[bytes], None]:
+        """Return what reports that the invocation running here is alive, and its progress: sealed,
+        empty if there is nothing new. It must be called on the event loop."""
         ...

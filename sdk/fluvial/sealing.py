@@ -33,6 +33,7 @@ Kind = Literal[
     "hook",
     "state",
     "chunk",
+    "progress",
 ]
 
 UNDER_RUN_KEY: Final = 1

@@ -62,6 +62,7 @@ class StepSettings:
     retry_on: Callable[[BaseException], bool] | None  # None: every error
     timeout_ms: int  # 0: none
     deadline_ms: int  # 0: none
+    heartbeat_ms: int  # 0: none
     exhausted: Exhausted
     at_most_once: bool
 
@@ -72,6 +73,8 @@ class StepSettings:
             rules["deadline_ms"] = self.deadline_ms
         if self.at_most_once:
             rules["once"] = True
+        if self.heartbeat_ms:
+            rules["heartbeat_ms"] = self.heartbeat_ms
         return rules
 
 
@@ -83,6 +86,7 @@ def checked_settings(
     retry_on: RetryOn | None,
     timeout: Duration | None,
     deadline: Duration | None,
+    heartbeat: Duration | None,
     exhausted: Exhausted,
     at_most_once: bool,
 ) -> StepSettings:
@@ -98,6 +102,7 @@ def checked_settings(
         retry_on=None if retry_on is None else _predicate(retry_on),
         timeout_ms=_checked_milliseconds("timeout", timeout),
         deadline_ms=_checked_milliseconds("deadline", deadline),
+        heartbeat_ms=_checked_milliseconds("heartbeat", heartbeat),
         exhausted=_checked_exhausted(exhausted),
         at_most_once=at_most_once,
     )

@@ -171,6 +171,7 @@ def step(
     retry_on: RetryOn | None = None,
     timeout: Duration | None = None,
     deadline: Duration | None = None,
+    heartbeat: Duration | None = None,
     exhausted: Exhausted = "fail",
     at_most_once: bool = False,
 ) -> StepDecorator: ...
@@ -184,6 +185,7 @@ def step(
     retry_on: RetryOn | None = None,
     timeout: Duration | None = None,
     deadline: Duration | None = None,
+    heartbeat: Duration | None = None,
     exhausted: Exhausted = "fail",
     at_most_once: bool = False,
 ) -> Any:
@@ -198,6 +200,8 @@ def step(
             always retried, `FatalError` never.
         timeout: how long one attempt may take.
         deadline: how long the step may take from its call on, with all attempts and waits.
+        heartbeat: how long the body may go without calling `fluvial.heartbeat()`; then the attempt
+            is cancelled and has failed.
         exhausted: what follows when the last attempt has failed: "fail" the step, or "pause" the
             run, so that somebody can mend what is wrong and resume it with new attempts.
         at_most_once: an execution that a fault cut off is not repeated; the step fails with a
@@ -214,6 +218,7 @@ def step(
         retry_on=retry_on,
         timeout=timeout,
         deadline=deadline,
+        heartbeat=heartbeat,
         exhausted=exhausted,
         at_most_once=at_most_once,
     )

@@ -71,6 +71,7 @@ class FrameType(IntEnum):
     INVOKE = 20  # g→i kind:str, meta:map; body: as invocations.py says
     ANSWER = 21  # i→g outcome:str, meta:map, cpu_us:int; body: as invocations.py says
     FORGET = 22  # g→i run_ids:[str]; a hint: these live runs will not be asked for again
+    HEARTBEAT = 23  # i→g no fields; id is the INVOKE's; body: a step's sealed progress, or empty
 
     # Instance calls the platform (start a run, read a run, resume a hook)
     CALL = 30  # i→g invocation id (0: none):int, operation:str, arguments:map; body: payload

@@ -10,7 +10,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from fluvial.codec import decode
 from fluvial.context import activate
@@ -85,6 +85,18 @@ class _Refused:
     def cancel(self, reason: str) -> None: ...
 
 
+class _Pulses:
+    """As much of a platform as steps need that report their progress."""
+
+    def __init__(self, progress: dict[asyncio.Task[None], bytes]) -> None:
+        self._progress = progress
+
+    def open_pulse(self) -> Callable[[bytes], None]:
+        task = asyncio.current_task()
+        assert task is not None
+        return lambda sealed: self._progress.update({task: sealed} if sealed else {})
+
+
 class InProcess:
     """Two instances of every deployment in this process; `code` holds the functions of those
     deployments that are not this process's own."""
@@ -96,6 +108,7 @@ class InProcess:
         self._keep_live = keep_live
         self._tasks: dict[asyncio.Task[None], Callable[[Outcome], None]] = {}
         self._runs: set[str] = set()
+        self._progress: dict[asyncio.Task[None], bytes] = {}
         self.next_instance = 0
         self.is_broken = False  # the deployment cannot be imported
         self.platform: Callable[[Subject | None], Platform] | None = None  # of what is executed
@@ -110,6 +123,7 @@ class InProcess:
         deadline_seconds: float,
         done: Callable[[Outcome], None],
         subject: Subject | None = None,
+        heartbeat_ms: int = 0,
     ) -> InvocationHandle:
         if self.is_broken:
             refusal = Unavailable("import_failed", "a test's", False)
@@ -119,8 +133,17 @@ class InProcess:
         number = int(prefer[-1]) if prefer is not None else self.next_instance
         task = asyncio.create_task(self._work(deployment, number, fields, done, subject))
         self._tasks[task] = done
-        task.add_done_callback(lambda t: self._tasks.pop(t, None))
+        task.add_done_callback(self._over)
         return _Handle(f"ins{number}", task)
+
+    @property
+    def reported(self) -> bool:
+        """Whether a step under way has reported its progress."""
+        return bool(self._progress)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(task, None)
+        self._progress.pop(task, None)
 
     async def started_next(self) -> None:
         """Wait until something was invoked, and its code has begun."""
@@ -140,7 +163,7 @@ class InProcess:
         for task, done in under_way.items():
             task.cancel()
             self._tasks.pop(task)
-            done(Lost("ins0", "instance_died"))
+            done(Lost("ins0", "instance_died", self._progress.get(task, b"")))
         self.evict_all()
         return len(under_way)
 
@@ -170,6 +193,7 @@ class InProcess:
             activate(None, self.platform(subject))
         self._runs.add(meta["run"])
         live = self._instance(deployment, number)
+        activate(None, cast("Platform", _Pulses(self._progress)))
         try:
             if kind == "turn":
                 await asyncio.sleep(0)

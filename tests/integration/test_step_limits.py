@@ -61,6 +61,20 @@ async def pays(seconds: float) -> str:
     return "paid"
 
 
+@fluvial.step(name="limits.copies", heartbeat="1h")
+async def copies() -> Any:
+    bodies.append("begun")
+    if len(bodies) == 1:
+        fluvial.heartbeat({"rows": 7})
+        await asyncio.get_running_loop().create_future()
+    return fluvial.metadata().progress
+
+
+@fluvial.workflow(name="limits.copying")
+async def copying() -> Any:
+    return await copies()
+
+
 async def _told(call: Any) -> list[Any]:
     try:
         return [await call]
@@ -204,3 +218,24 @@ def test_an_orderly_stop_interrupts_nothing(play: Play) -> None:
 
     play(main)
     assert len(bodies) == 3
+
+
+@pytest.mark.parametrize("restarts", [False, True], ids=["same owner", "another owner"])
+def test_an_execution_that_is_cut_off_leaves_its_progress(play: Play, restarts: bool) -> None:
+    async def main(app: Application) -> None:
+        run_id = await app.start(copying)
+        await wait_for_kind(app, run_id, EventType.STEP_SCHEDULED)
+        while not app.instances.reported:
+            await app.instances.started_next()
+        app.instances.is_broken = restarts
+        app.instances.kill_all()
+        if restarts:
+            await wait_for_status(app, run_id, RunStatus.PAUSED)
+            await app.restart("another", 5.0)
+            app.instances.is_broken = False
+            await send(app, MessageKind.RESUME, run_id)
+        assert await result_of(app, run_id) == {"rows": 7}
+        (lost,) = [e for e in await events_of(app, run_id) if e.type is EventType.ATTEMPT_LOST]
+        assert b"rows" not in lost.meta["progress"]
+
+    play(main)

@@ -73,6 +73,15 @@ class LinkPlatform:
         """Return the id of a run that is about to be started without a key."""
         return new_run_id(self.partitions)
 
+    def open_pulse(self) -> Callable[[bytes], None]:
+        """Return what reports that the invocation running here is alive, and its progress."""
+        conversation: int = getattr(current.get(), "conversation", 0)
+
+        def report(progress: bytes) -> None:
+            self._link.write(pack(FrameType.HEARTBEAT, conversation, body=progress))
+
+        return report
+
     async def call(
         self, operation: str, arguments: dict[str, Any], body: bytes = b""
     ) -> tuple[dict[str, Any], bytes]:

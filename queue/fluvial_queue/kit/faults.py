@@ -42,7 +42,7 @@ class Faults:
         engine.instances.crash(number)
         lost = engine.flights.stop(lambda flight: flight.instance == number)
         for flight in lost:
-            flight.owner.sequencer.lost(flight.job, "instance_died")
+            flight.owner.sequencer.lost(flight.job, "instance_died", flight.progress)
         for owner in [*engine.owners.values(), *engine.stale]:
             arriving = [w for w in owner.work if isinstance(w, Answering) and w.instance == number]
             for work in arriving:

@@ -33,6 +33,7 @@ class Flight:
     invocation: str
     number: int = 0  # counts in the order in which they begin
     is_wanted: bool = True  # somebody waits for its answer
+    progress: bytes = b""  # what its body has reported last, sealed
     task: asyncio.Task[Answer] | None = None
     waiters: list[_Waiter] = field(default_factory=list["_Waiter"])
 

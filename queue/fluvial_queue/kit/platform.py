@@ -16,6 +16,7 @@ from fluvial.ids import continued_run_id
 from fluvial.invocations import pack_events
 from fluvial.scope import run_of_token
 from fluvial_queue.contract import RunRecord, RunStatus, SendOutcome, StartOutcome, StartRun, Store
+from fluvial_queue.kit.flights import current_flight
 from fluvial_queue.kit.instances import DEPLOYMENT
 from fluvial_queue.messages import Message, MessageKind
 
@@ -67,6 +68,16 @@ class KitPlatform:
         self._started += 1
         partition = self._started % self.partitions
         return f"run_{partition:02}{self._started:024}"
+
+    def open_pulse(self) -> Callable[[bytes], None]:
+        """Return what keeps the progress of the step that asks for it."""
+        flight = current_flight()
+
+        def report(progress: bytes) -> None:
+            if flight is not None and progress:
+                flight.progress = progress
+
+        return report
 
     async def call(
         self, operation: str, arguments: dict[str, Any], body: bytes = b""

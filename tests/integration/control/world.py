@@ -212,6 +212,7 @@ class FakeInvocations:
         deadline_seconds: float,
         done: Callable[[Outcome], None],
         subject: Subject | None = None,
+        heartbeat_ms: int = 0,
     ) -> FakeHandle:
         kind, meta, body = fields
         if kind == "check":

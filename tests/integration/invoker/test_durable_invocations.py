@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import msgpack
@@ -12,7 +13,7 @@ from fluvial.codec import encode
 from fluvial.encryption import AppKeys
 from fluvial.events import Event, EventType, decode_event
 from fluvial.ids import new_run_id
-from fluvial.invocations import Answer, RevealRequest, StepRequest, TurnRequest
+from fluvial.invocations import Answer, RevealRequest, StepHistory, StepRequest, TurnRequest
 from fluvial.sealing import Binding
 from fluvial.signatures import encode_call
 from fluvial.wire import FrameType
@@ -262,5 +263,61 @@ def test_a_step_that_only_this_instance_has_is_refused(machine: Any, serve: Any)
             request = platform.step("Till.charge", scheduled.payload)
             done = decode_event((await invoke(link, 104, request))[0].events[0])
             assert platform.open("step_result", done.payload, 1) == encode("5 EUR", "result")
+
+    asyncio.run(main())
+
+
+BEATING = """
+    import asyncio, time
+    import fluvial
+    from fluvial import heartbeat, step
+
+    @step(heartbeat="1s")
+    async def copy():
+        heartbeat({"rows": 7})
+        await asyncio.sleep(3600)
+
+    @step(heartbeat="10s")
+    def work():
+        heartbeat("in a thread")
+        return fluvial.metadata().progress
+"""
+
+
+def _only_event(frame: Any) -> Event:
+    (event,) = Answer.from_frame(frame.header[2], frame.header[3], frame.body).events
+    return decode_event(event)
+
+
+def test_heartbeats_are_reported_and_their_lack_ends_an_attempt(machine: Any, serve: Any) -> None:
+    async def main() -> None:
+        spec = machine.spec(BEATING, entrypoint=None, workflows=("main",))
+        async with serve(spec) as (_, _, link):
+            await link.next(kind=FrameType.WELCOME)
+            platform = Platform(machine)
+            sealed = platform.seal("step_input", encode_call((), {}), 1)
+            kind, meta, body = platform.step("copy", sealed).to_frame_fields()
+            link.send(FrameType.INVOKE, 1, kind, meta, body=body)
+            beat = await link.next(1, FrameType.HEARTBEAT)
+            answer = await link.next(1, FrameType.ANSWER)
+            retrying = _only_event(answer)
+
+            assert platform.open("progress", beat.body, 1) == encode({"rows": 7}, "progress")
+            assert (retrying.type, retrying.meta["reason"]) == (
+                EventType.STEP_RETRYING,
+                "heartbeat",
+            )
+            left = retrying.meta["progress"]
+            assert platform.open("progress", left, 1) == encode({"rows": 7}, "progress")
+
+            request = replace(platform.step("work", sealed), history=StepHistory(progress=left))
+            kind, meta, body = request.to_frame_fields()
+            link.send(FrameType.INVOKE, 2, kind, meta, body=body)
+            beat = await link.next(2, FrameType.HEARTBEAT)
+            answer = await link.next(2, FrameType.ANSWER)
+            done = _only_event(answer)
+
+            assert platform.open("progress", beat.body, 1) == encode("in a thread", "progress")
+            assert platform.open("step_result", done.payload, 1) == encode({"rows": 7}, "result")
 
     asyncio.run(main())

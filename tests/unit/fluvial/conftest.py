@@ -36,7 +36,7 @@ APP = "orders"
 RUN = "run_0000000000000000000000000a"
 START_MS = 1_700_000_000_000
 MAX_ROUNDS = 20_000
-_UNSTABLE = frozenset({"delay_ms", "invocation"})  # of STEP_RETRYING: drawn at random
+_UNSTABLE = frozenset({"delay_ms", "invocation", "progress"})  # of STEP_RETRYING: drawn at random
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +280,8 @@ class Player:
         self.log.append(answer.events[0])
         if end.type is EventType.STEP_RETRYING:
             known = self._history.get(step, StepHistory(started_ms=self.now_ms))
-            known = replace(known, error=end.payload)
+            progress = end.meta.get("progress") or known.progress
+            known = replace(known, error=end.payload, progress=progress)
             if end.meta.get("exhausted"):  # the run pauses, and somebody resumes it
                 known = replace(known, forgiven=attempt)
             self._history[step] = known
