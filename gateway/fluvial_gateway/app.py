@@ -23,6 +23,7 @@ from fluvial_gateway.control.checking import CheckingOperations
 from fluvial_gateway.control.deploying import DeployingOperations
 from fluvial_gateway.control.operating import About, PlatformOperations
 from fluvial_gateway.control.reading_runs import ReadingRunsOperations
+from fluvial_gateway.control.reading_streams import ReadingStreamsOperations
 from fluvial_gateway.control.running import RunningOperations
 from fluvial_gateway.control.scheduling import SchedulingOperations
 from fluvial_gateway.control.views import Addresses
@@ -159,13 +160,15 @@ class Gateway:
             uploads=uploads,
             addresses=Addresses(config.http_url, config.domain),
         )
+        revealer = Revealer(self._router)
         operations = [
             *deploying.operations(),
             *RunningOperations(runs, hooks).operations(),
             *CheckingOperations(
                 self._catalogue, ReplayChecks(runs, self._router), self._waits
             ).operations(),
-            *ReadingRunsOperations(runs, Revealer(self._router), self._waits).operations(),
+            *ReadingRunsOperations(runs, revealer, self._waits).operations(),
+            *ReadingStreamsOperations(runs, streams, revealer, self._waits).operations(),
             *SchedulingOperations(crons).operations(),
             *self._platform.operations(),
         ]

@@ -8,48 +8,32 @@ with Client("http://127.0.0.1:8081", token) as fluvial:
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, cast
-from urllib.parse import quote
 
 import httpx
 
-from fluvial.errors import FluvialError, InvalidRequestError, UnavailableError
+from fluvial.control_api import (
+    ANSWER_SECONDS,
+    CONNECT_SECONDS,
+    ControlApi,
+    check,
+    path_part,
+)
+from fluvial.control_api import ProblemError as ProblemError  # a part of this module's surface
+from fluvial.errors import UnavailableError
 from fluvial.replay_reports import ReplayReport, RunCheck
+from fluvial.stream_entries import DEFAULT_STREAM
 from fluvial.unguarded import monotonic
 
-_CONNECT_SECONDS: Final = 5.0
-_ANSWER_SECONDS: Final = 30.0
 _BUILD_SECONDS: Final = 960.0  # between two lines of a build's log; the gateway gives up before
 _CHECK_SECONDS: Final = 300.0  # between two runs of a replay check: a cold start and a long log
-_FOLLOW_SECONDS: Final = 60.0  # the gateway says that it is still there every 15 seconds
 _LONGEST_WAIT_SECONDS: Final = 60.0  # of one request for a result; longer waits ask again
-_NO_CONTENT: Final = 204  # to a follower: the run has ended and there is nothing more
-_RECONNECTS: Final = 5  # in a row, of a follower that hears nothing new
-_RECONNECT_SECONDS: Final = 1.0
 _MEDIA_TYPE: Final = "application/zstd"
 _ENDED: Final = frozenset({"completed", "failed", "cancelled", "terminated", "continued"})
-
-
-class ProblemError(FluvialError):
-    """The platform refused a request; `problem` is its problem document (RFC 9457)."""
-
-    def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
-        title = str(problem.get("title") or f"the platform answered with status {status}")
-        detail = problem.get("detail")
-        super().__init__(f"{title}: {detail}" if detail else title)
-        self.status = status
-        self.problem = dict(problem)
-
-    @property
-    def problem_code(self) -> str:
-        """The stable code of the problem, "error" where it has none."""
-        return str(self.problem.get("code", self.code))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,19 +74,9 @@ class Client:
 
     def __init__(self, url: str, token: str | None = None) -> None:
         """`url` is where the control API listens, such as http://127.0.0.1:8081."""
-        headers = {b"authorization": f"Bearer {token}".encode()} if token else {}
-        self._url = url
-        try:
-            self._http = httpx.Client(
-                base_url=url,
-                headers=headers,
-                timeout=httpx.Timeout(_ANSWER_SECONDS, connect=_CONNECT_SECONDS),
-                trust_env=False,  # the control API is local: no proxy has anything to do with it
-                # Loading the certificates takes longer than a whole command does without TLS.
-                verify=not url.startswith("http://"),
-            )
-        except (httpx.InvalidURL, UnicodeError) as error:
-            raise InvalidRequestError(f"{url!r} is not a URL: {error}") from error
+        self._api = ControlApi(url, token)
+        self._http, self._talking = self._api.http, self._api.talking
+        self._get, self._post = self._api.get, self._api.post
 
     def __enter__(self) -> Client:
         return self
@@ -117,7 +91,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        self._api.close()
 
     # Apps and deployments
 
@@ -140,10 +114,10 @@ class Client:
                 params=parameters,
                 headers=headers,
                 content=iter(lambda: body.read(1 << 16), b""),
-                timeout=httpx.Timeout(_BUILD_SECONDS, connect=_CONNECT_SECONDS),
+                timeout=httpx.Timeout(_BUILD_SECONDS, connect=CONNECT_SECONDS),
             )
             with request as response:
-                _check(response)
+                check(response)
                 yield from _build_lines(response)
 
     def apps(self) -> list[dict[str, Any]]:
@@ -152,7 +126,7 @@ class Client:
 
     def app(self, name: str) -> dict[str, Any]:
         """Return one app."""
-        return self._get(f"/v1/apps/{_part(name)}")
+        return self._get(f"/v1/apps/{path_part(name)}")
 
     def deployments(self, app: str | None = None) -> list[dict[str, Any]]:
         """Return deployments, newest first."""
@@ -160,11 +134,11 @@ class Client:
 
     def deployment(self, deployment: str) -> dict[str, Any]:
         """Return one deployment."""
-        return self._get(f"/v1/deployments/{_part(deployment)}")
+        return self._get(f"/v1/deployments/{path_part(deployment)}")
 
     def promote(self, app: str, deployment: str) -> dict[str, Any]:
         """Make a deployment the app's production; return the app."""
-        return self._post(f"/v1/apps/{_part(app)}/promote", {"deployment": deployment})
+        return self._post(f"/v1/apps/{path_part(app)}/promote", {"deployment": deployment})
 
     def replay_check(
         self,
@@ -196,17 +170,17 @@ class Client:
             self._talking(),
             self._http.stream(
                 "POST",
-                f"/v1/deployments/{_part(deployment)}/replay-check",
+                f"/v1/deployments/{path_part(deployment)}/replay-check",
                 json=body,
-                timeout=httpx.Timeout(_CHECK_SECONDS, connect=_CONNECT_SECONDS),
+                timeout=httpx.Timeout(_CHECK_SECONDS, connect=CONNECT_SECONDS),
             ) as response,
         ):
-            _check(response)
+            check(response)
             yield from _report_lines(response)
 
     def rollback(self, app: str) -> dict[str, Any]:
         """Go back to the previous production; return the app."""
-        return self._post(f"/v1/apps/{_part(app)}/rollback", {})
+        return self._post(f"/v1/apps/{path_part(app)}/rollback", {})
 
     # Runs
 
@@ -220,7 +194,7 @@ class Client:
         key: str | None = None,
     ) -> Started:
         """Start a run; with `key`, equal starts are one run."""
-        path = f"/v1/apps/{_part(app)}/workflows/{_part(workflow)}/runs"
+        path = f"/v1/apps/{path_part(app)}/workflows/{path_part(workflow)}/runs"
         headers = {"idempotency-key": key} if key else {}
         body = {"args": list(arguments), "kwargs": dict(keywords or {})}
         answer = self._post(path, body, headers)
@@ -242,13 +216,13 @@ class Client:
 
     def run(self, run_id: str, *, data: bool = False) -> dict[str, Any]:
         """Return one run, decrypted where `data` is asked for and allowed."""
-        return self._get(f"/v1/runs/{_part(run_id)}", data=_flag(data))
+        return self._get(f"/v1/runs/{path_part(run_id)}", data=_flag(data))
 
     def events(
         self, run_id: str, *, data: bool = False, start: int = 0
     ) -> Iterator[dict[str, Any]]:
         """Yield what the event log holds now, from a position on."""
-        path, position = f"/v1/runs/{_part(run_id)}/events", start
+        path, position = f"/v1/runs/{path_part(run_id)}/events", start
         while True:
             found = _items(self._get(path, data=_flag(data), start=position), "events")
             yield from found
@@ -264,21 +238,35 @@ class Client:
         Raises:
             UnavailableError: the platform stays away.
         """
-        position, failures = start, 0
+        path = f"/v1/runs/{path_part(run_id)}/events"
+        return self._api.follow(path, start, {"data": "true"} if data else {})
+
+    def streams(self, run_id: str) -> list[dict[str, Any]]:
+        """Return a run's streams in the order in which they were made."""
+        return _items(self._get(f"/v1/runs/{path_part(run_id)}/streams"), "streams")
+
+    def stream(
+        self, run_id: str, name: str = DEFAULT_STREAM, *, start: int = 0
+    ) -> Iterator[dict[str, Any]]:
+        """Yield what a stream holds now: its entries from a position on, or the last -`start`."""
+        path, position = _stream_path(run_id, name), start
         while True:
-            heard = False
-            try:
-                for event in self._follow_once(run_id, position, data=data):
-                    heard, position = True, int(event["position"]) + 1
-                    yield event
-            except _RunEnded:
+            page = self._get(path, start=position)
+            yield from _items(page, "entries")
+            position = int(page["next"])
+            if position >= int(page["length"]):
                 return
-            except UnavailableError:
-                if failures >= _RECONNECTS:
-                    raise
-            failures = 0 if heard else failures + 1
-            if not heard:
-                time.sleep(_RECONNECT_SECONDS)
+
+    def follow_stream(
+        self, run_id: str, name: str = DEFAULT_STREAM, *, start: int = 0
+    ) -> Iterator[dict[str, Any]]:
+        """Yield a stream's entries as they are written until it is closed; reconnects where it
+        must.
+
+        Raises:
+            UnavailableError: the platform stays away.
+        """
+        return self._api.follow(_stream_path(run_id, name), start, {})
 
     def result(self, run_id: str, *, wait_seconds: float = 0.0) -> Outcome:
         """Return where the run stands, after waiting for its end for up to `wait_seconds`."""
@@ -286,8 +274,8 @@ class Client:
         while True:
             left = max(0.0, min(_LONGEST_WAIT_SECONDS, deadline - monotonic()))
             answer = self._get(
-                f"/v1/runs/{_part(run_id)}/result",
-                timeout_seconds=left + _ANSWER_SECONDS,
+                f"/v1/runs/{path_part(run_id)}/result",
+                timeout_seconds=left + ANSWER_SECONDS,
                 wait=round(left),
             )
             outcome = Outcome(
@@ -302,11 +290,11 @@ class Client:
 
     def cancel(self, run_id: str, reason: str = "") -> None:
         """Ask a run to end after its clean-up code."""
-        self._post(f"/v1/runs/{_part(run_id)}/cancel", {"reason": reason} if reason else {})
+        self._post(f"/v1/runs/{path_part(run_id)}/cancel", {"reason": reason} if reason else {})
 
     def terminate(self, run_id: str, reason: str = "") -> None:
         """End a run at once."""
-        self._post(f"/v1/runs/{_part(run_id)}/terminate", {"reason": reason} if reason else {})
+        self._post(f"/v1/runs/{path_part(run_id)}/terminate", {"reason": reason} if reason else {})
 
     def resume(self, run_id: str, *, deployment: str | None = None) -> str:
         """Let a paused run go on, on `deployment` if named (an id, or "latest" for production).
@@ -314,14 +302,14 @@ class Client:
         Returns the id of the deployment on which it goes on.
         """
         body = {} if deployment is None else {"deployment": deployment}
-        return str(self._post(f"/v1/runs/{_part(run_id)}/resume", body).get("deployment", ""))
+        return str(self._post(f"/v1/runs/{path_part(run_id)}/resume", body).get("deployment", ""))
 
     def resume_hook(
         self, app: str, token: str, payload: Any, *, resume_id: str | None = None
     ) -> dict[str, Any]:
         """Deliver a payload to an open hook; equal resume ids are one delivery."""
         headers = {"x-fluvial-resume-id": resume_id} if resume_id else {}
-        return self._post(f"/v1/hooks/{_part(app)}/{_part(token)}", payload, headers)
+        return self._post(f"/v1/hooks/{path_part(app)}/{path_part(token)}", payload, headers)
 
     # Crons
 
@@ -370,63 +358,6 @@ class Client:
         """Return what the platform says about itself."""
         return self._get("/v1/info")
 
-    # Requests
-
-    def _get(
-        self, path: str, *, timeout_seconds: float = _ANSWER_SECONDS, **parameters: Any
-    ) -> dict[str, Any]:
-        wanted = {name: value for name, value in parameters.items() if value is not None}
-        with self._talking():
-            response = self._http.get(
-                path,
-                params=wanted,
-                timeout=httpx.Timeout(timeout_seconds, connect=_CONNECT_SECONDS),
-            )
-            return _document(response)
-
-    def _post(
-        self, path: str, body: Any, headers: Mapping[str, str] | None = None
-    ) -> dict[str, Any]:
-        with self._talking():
-            return _document(self._http.post(path, json=body, headers=dict(headers or {})))
-
-    def _follow_once(self, run_id: str, position: int, *, data: bool) -> Iterator[dict[str, Any]]:
-        parameters = {"start": str(position), **({"data": "true"} if data else {})}
-        with (
-            self._talking(),
-            self._http.stream(
-                "GET",
-                f"/v1/runs/{_part(run_id)}/events",
-                params=parameters,
-                headers={"accept": "text/event-stream"},
-                timeout=httpx.Timeout(_FOLLOW_SECONDS, connect=_CONNECT_SECONDS),
-            ) as response,
-        ):
-            if response.status_code == _NO_CONTENT:
-                raise _RunEnded
-            _check(response)
-            for line in response.iter_lines():
-                if line.startswith("data:"):
-                    yield cast("dict[str, Any]", json.loads(line[len("data:") :]))
-
-    @contextmanager
-    def _talking(self) -> Generator[None, None, None]:
-        try:
-            yield
-        except httpx.TimeoutException as error:
-            raise UnavailableError(f"{self._url} did not answer in time") from error
-        except httpx.TransportError as error:
-            raise UnavailableError(
-                f"{self._url} cannot be reached ({str(error) or type(error).__name__}): "
-                "is `fluvial up` running there?"
-            ) from error
-        except httpx.InvalidURL as error:
-            raise InvalidRequestError(f"{self._url!r} is not a URL: {error}") from error
-
-
-class _RunEnded(Exception):  # noqa: N818 - an end, not an error
-    """There are no more events and there never will be."""
-
 
 def _build_lines(response: httpx.Response) -> Iterator[str | Deployed]:
     for line in response.iter_lines():
@@ -456,42 +387,16 @@ def _report_lines(response: httpx.Response) -> Iterator[RunCheck | ReplayReport]
     raise UnavailableError("the platform went away before the check had ended: check again")
 
 
-def _document(response: httpx.Response) -> dict[str, Any]:
-    _check(response)
-    try:
-        document: Any = response.json()
-    except ValueError as error:
-        raise UnavailableError(f"{response.url} did not answer with JSON") from error
-    if not isinstance(document, dict):
-        raise UnavailableError(f"{response.url} did not answer with a JSON object")
-    return cast("dict[str, Any]", document)
-
-
-def _check(response: httpx.Response) -> None:
-    if response.is_success:
-        return
-    response.read()
-    try:
-        problem: Any = response.json()
-    except ValueError:
-        problem = None
-    fields = cast("dict[str, Any]", problem) if isinstance(problem, dict) else {}
-    raise ProblemError(response.status_code, fields)
-
-
 def _items(document: dict[str, Any], key: str) -> list[dict[str, Any]]:
     return cast("list[dict[str, Any]]", document.get(key, []))
 
 
 def _cron(app: str, cron: str) -> str:
-    return f"/v1/apps/{_part(app)}/crons/{_part(cron)}"
+    return f"/v1/apps/{path_part(app)}/crons/{path_part(cron)}"
 
 
-def _part(text: str) -> str:
-    """Return one part of a path; what would change the path's meaning is escaped."""
-    if text in ("", ".", ".."):
-        raise InvalidRequestError(f"{text!r} is not a name")
-    return quote(text, safe="")
+def _stream_path(run_id: str, name: str) -> str:
+    return f"/v1/runs/{path_part(run_id)}/streams/{path_part(name)}"
 
 
 def _flag(value: bool) -> str | None:

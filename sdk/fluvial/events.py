@@ -80,6 +80,9 @@ class EventType(IntEnum):
     RUN_FORKED = 47  # meta: origin (a run id), events (how many of its log stand before this)
     TAGS_CHANGED = 48  # meta: tags, by; from outside
 
+    # never in a log: what a reveal is asked to open beside a log's events
+    STREAM_CHUNK = 60  # payload: a chunk of the step `id`; meta: stream, attempt, index
+
 
 INPUTS: Final = frozenset(t for t in EventType if t < 20)
 OUTPUTS: Final = frozenset(t for t in EventType if 20 <= t < 40)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from fluvial.codec import decode, decode_bare
 from fluvial.error_payloads import describe_error
 from fluvial.errors import DecryptionError, SerializationError
 from fluvial.events import Event, EventType
+from fluvial.stream_entries import place_of_chunk
 
 if TYPE_CHECKING:
     from fluvial.encryption import RunKeys
@@ -30,6 +32,7 @@ _KINDS: dict[EventType, Kind] = {
     EventType.CHILD_COMPLETED: "result",
     EventType.CHILD_FAILED: "error",
     EventType.RUN_CONTINUED: "input",
+    EventType.STREAM_CHUNK: "chunk",
 }
 _OF_OTHERS = frozenset(
     {
@@ -86,6 +89,9 @@ class PayloadReader:
         if kind == "hook":
             token = self._tokens.get(event.id) or str(event.meta.get("token", ""))
             return SealedPlace(kind, token)
+        if kind == "chunk":
+            place = place_of_chunk(str(event.meta["stream"]), event.id, int(event.meta["attempt"]))
+            return SealedPlace(kind, place, int(event.meta["index"]))
         if kind == "state":
             return SealedPlace(kind, 0, int(event.meta.get("number", 0)))
         index = int(event.meta.get("attempt", 1)) if kind == "step_error" else 0
@@ -103,11 +109,15 @@ class PayloadReader:
 
 
 def render(reader: PayloadReader, events: Iterable[Event]) -> Iterator[str | None]:
-    """Yield a text for people per event: JSON where the value is JSON, else its `repr`."""
+    """Yield a text for people per event: JSON where the value is JSON, else its `repr`.
+
+    A chunk's text is a JSON object that says which of these it is (see `_chunk_text`).
+    """
     for event in events:
+        text = _chunk_text if event.type is EventType.STREAM_CHUNK else _text
         try:
             plaintext = reader.open(event)
-            yield None if plaintext is None else _text(plaintext)
+            yield None if plaintext is None else text(plaintext)
         except (DecryptionError, SerializationError) as error:
             yield f"<{error}>"
 
@@ -121,3 +131,15 @@ def _text(plaintext: bytes) -> str:
         return json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError):
         return repr(value)
+
+
+def _chunk_text(plaintext: bytes) -> str:
+    """Return one of {"value": the JSON value}, {"bytes": base64} and {"repr": text}, so that bytes
+    arrive as they are where somebody asks for those."""
+    value, _ = decode_bare(plaintext)
+    if isinstance(value, bytes):
+        return json.dumps({"bytes": base64.b64encode(value).decode()})
+    try:
+        return json.dumps({"value": value}, ensure_ascii=False)
+    except (TypeError, ValueError):
+        return json.dumps({"repr": repr(value)}, ensure_ascii=False)

@@ -21,6 +21,7 @@ from fluvial_deploy.cli.output import data, data_json
 from fluvial_deploy.cli.replay import replay
 from fluvial_deploy.cli.runs import runs
 from fluvial_deploy.cli.start import start
+from fluvial_deploy.cli.streams import list_streams, show_stream
 from fluvial_deploy.cli.tokens import tokens
 from fluvial_deploy.cli.up import up
 
@@ -66,6 +67,8 @@ for _command in (
     *(logs, usage, doctor, version),
 ):
     cli.command()(_command)
+runs.command("streams")(list_streams)
+runs.command("stream")(show_stream)
 for _group, _name in (
     (runs, "runs"),
     (hooks, "hooks"),

@@ -36,6 +36,7 @@ def json_line(value: Any) -> bytes:
     return compact(value).encode() + b"\n"
 
 
-def server_sent(position: int, value: Any) -> bytes:
-    """Return one server-sent event whose id is a position."""
-    return f"id: {position}\ndata: {compact(value)}\n\n".encode()
+def server_sent(position: int, value: Any, *, event: str = "") -> bytes:
+    """Return one server-sent event whose id is a position; `event` is its type, if it has one."""
+    kind = f"event: {event}\n" if event else ""
+    return f"id: {position}\n{kind}data: {compact(value)}\n\n".encode()

@@ -21,6 +21,7 @@ def _path(operation: Operation) -> str:
         "workflow": "fulfil",
         "token": "t",
         "cron": "nightly",
+        "name": "tokens",
     }
     return re.sub(r"\{(\w+)(?::\w+)?\}", lambda match: known[match[1]], operation.path)
 

@@ -34,6 +34,7 @@ from fluvial_gateway.control.deploying import DeployingOperations
 from fluvial_gateway.control.operating import About, PlatformOperations
 from fluvial_gateway.control.operations import Operation
 from fluvial_gateway.control.reading_runs import ReadingRunsOperations
+from fluvial_gateway.control.reading_streams import ReadingStreamsOperations
 from fluvial_gateway.control.running import RunningOperations
 from fluvial_gateway.control.scheduling import SchedulingOperations
 from fluvial_gateway.control.views import Addresses
@@ -55,6 +56,8 @@ from fluvial_gateway.routes import RouteTable
 from fluvial_gateway.run_calls import RunCalls
 from fluvial_gateway.runs import Runs
 from fluvial_gateway.scrape import Scrape
+from fluvial_gateway.stream_calls import StreamCalls
+from fluvial_gateway.streams import Streams
 from fluvial_gateway.uploads import Uploads
 from fluvial_gateway.waiting import Waiters
 from fluvial_gateway.waits import LongWaits
@@ -271,7 +274,13 @@ class World:
         self.metrics = Metrics(version="0.0.0")
         self.runs = Runs(self.store, self.catalogue, self.waiters, Fingerprints(b"k" * 32))
         self.hooks = Hooks(self.store, self.catalogue, self.runs)
-        self.calls = Calls(self.runs, self.hooks, RunCalls(self.runs).operations())
+        self.streams = Streams(self.store, self.metrics, partitions=self.store.partitions)
+        self.calls = Calls(
+            self.runs,
+            self.hooks,
+            RunCalls(self.runs).operations(),
+            StreamCalls(self.streams, self.runs).operations(),
+        )
         self.crons = Crons(
             self.catalogue,
             CronStates(self.store),
@@ -321,10 +330,18 @@ class World:
         reading = ReadingRunsOperations(
             self.runs, Revealer(self.invocations), self.waits, keep_alive_seconds=0.05
         )
+        reading_streams = ReadingStreamsOperations(
+            self.runs,
+            self.streams,
+            Revealer(self.invocations),
+            self.waits,
+            keep_alive_seconds=0.05,
+        )
         return [
             *deploying.operations(),
             *RunningOperations(self.runs, self.hooks).operations(),
             *reading.operations(),
+            *reading_streams.operations(),
             *CheckingOperations(
                 self.catalogue, ReplayChecks(self.runs, self.invocations), self.waits
             ).operations(),
@@ -398,6 +415,11 @@ class World:
         reply = await self.store.commit(self._leases[partition], [entry])
         assert reply.answers[0].outcome is CommitOutcome.OK
         self.waiters.wake(run_id)
+
+    async def subject(self, run_id: str, attempt: int = 1) -> Subject:
+        """The execution of a step that the run's newest message stands for."""
+        message_id, _ = (await self.messages(run_id))[-1]
+        return Subject(run_id=run_id, step_id=1, attempt=attempt, message_id=message_id)
 
     async def messages(self, run_id: str) -> list[tuple[str, Message]]:
         """Return the run's outstanding messages."""

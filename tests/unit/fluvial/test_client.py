@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fluvial import client as client_module
+from fluvial import control_api
 from fluvial.client import Client, Deployed, ProblemError
 from fluvial.errors import InvalidRequestError, UnavailableError
 from fluvial.replay_reports import ReplayReport, RunCheck
@@ -41,6 +41,7 @@ CALLS: list[tuple[Callable[[Client], Any], str, str, Any]] = [
     (lambda c: c.cron("a", "c"), "GET", "/v1/apps/a/crons/c", None),
     (lambda c: c.pause_cron("a", "c"), "POST", "/v1/apps/a/crons/c/pause", {}),
     (lambda c: c.resume_cron("a", "../c"), "POST", "/v1/apps/a/crons/..%2Fc/resume", {}),
+    (lambda c: c.streams("run_1"), "GET", "/v1/runs/run_1/streams", None),
     (lambda c: c.info(), "GET", "/v1/info", None),
 ]
 
@@ -242,7 +243,7 @@ def test_events_are_read_page_by_page(api: StandIn, client: Client) -> None:
 def test_following_goes_on_after_a_lost_connection_and_ends_with_the_run(
     api: StandIn, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "_RECONNECT_SECONDS", 0.0)
+    monkeypatch.setattr(control_api, "RECONNECT_SECONDS", 0.0)
     api.will_stream((0, "run_started"), (1, "step_started"))
     api.will_stream()
     api.will_stream((2, "run_completed"))
@@ -255,7 +256,7 @@ def test_following_goes_on_after_a_lost_connection_and_ends_with_the_run(
 def test_following_gives_up_when_the_platform_stays_away(
     api: StandIn, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "_RECONNECT_SECONDS", 0.0)
+    monkeypatch.setattr(control_api, "RECONNECT_SECONDS", 0.0)
     api.server.server_close()
 
     with pytest.raises(UnavailableError):
@@ -314,3 +315,26 @@ def test_a_replay_check_that_breaks_off_says_so(api: StandIn, client: Client) ->
     api.answers.append((200, "application/x-ndjson", lines()))
     with pytest.raises(UnavailableError, match="check again"):
         list(client.replay_check("dpl_2"))
+
+
+def test_a_stream_is_read_page_by_page(api: StandIn, client: Client) -> None:
+    api.will(200, {"entries": [{"position": 5}], "next": 7, "length": 8, "closed": False})
+    api.will(200, {"entries": [{"position": 7}], "next": 8, "length": 8, "closed": False})
+
+    entries = list(client.stream("run_1", "log/a", start=-3))
+    assert [entry["position"] for entry in entries] == [5, 7]
+    path = "/v1/runs/run_1/streams/log%2Fa"
+    assert [asked[1] for asked in api.asked] == [f"{path}?start=-3", f"{path}?start=7"]
+
+
+def test_a_stream_is_followed_to_its_end_across_connections(
+    api: StandIn, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control_api, "RECONNECT_SECONDS", 0.0)
+    api.will_stream((0, "chunk"), (1, "chunk"))
+    end = b'id: 2\ndata: {"position": 2, "type": "chunk"}\n\nid: 2\nevent: end\ndata: {}\n\n'
+    api.answers.append((200, "text/event-stream", end))
+
+    entries = list(client.follow_stream("run_1"))
+    assert [entry["position"] for entry in entries] == [0, 1, 2]
+    assert api.asked[1][1] == "/v1/runs/run_1/streams/default?start=2"

@@ -19,8 +19,10 @@ from fluvial.errors import (
     SerializationError,
     UnavailableError,
 )
+from fluvial.events import Event, EventType
 from fluvial.ids import new_run_id
 from fluvial.invocations import pack_events
+from fluvial.payloads import PayloadReader, render
 from fluvial.runs import Run
 from fluvial.shapes import ANY
 from fluvial.stream_entries import StreamEntry, decode_entry, place_of_chunk
@@ -291,3 +293,21 @@ def test_entries_survive_the_way() -> None:
     )
 
     assert decode_entry(entry.encode()) == entry
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("tok", '{"value": "tok"}'),
+        ({"n": [1, None]}, '{"value": {"n": [1, null]}}'),
+        (b"\x00\xff", '{"bytes": "AP8="}'),
+        ({1}, '{"repr": "{1}"}'),
+    ],
+)
+def test_people_see_what_a_chunk_holds(value: Any, text: str) -> None:
+    keys = AppKeys("orders", {"k1": bytes(range(32))}, "k1").for_run(RUN)
+    sealed = keys.seal(encode(value), "chunk", place_of_chunk("tokens", 3, 2), 9)
+    meta = {"stream": "tokens", "attempt": 2, "index": 9}
+    chunk = Event(EventType.STREAM_CHUNK, AT_MS, 3, sealed, meta)
+
+    assert list(render(PayloadReader(keys), [chunk])) == [text]
