@@ -10,13 +10,12 @@ from typing import Any, Final, cast
 from fluvial.checks import CHECK
 from fluvial.errors import WireError
 from fluvial.invocations import (
-    MAX_EVENTS,
     MAX_PROGRESS_BYTES,
     MAX_REASON_CHARACTERS,
     OUTCOMES,
     Answer,
     report_seconds,
-    unpack_list,
+    unpack_revealed,
 )
 from fluvial.invocations import Outcome as AnswerOutcome
 from fluvial.manifest import DeploymentSpec
@@ -138,11 +137,8 @@ def _silence_seconds(heartbeat_ms: int, limits: PoolLimits) -> float:
 def _texts(instance: str, outcome: str, meta: dict[str, Any], cpu_us: int, body: bytes) -> Answered:
     if outcome not in OUTCOMES:
         raise WireError(f"unknown outcome {outcome!r}")
-    texts = unpack_list(body, at_most=MAX_EVENTS)
-    if not all(text is None or isinstance(text, str) for text in texts):
-        raise WireError("what should be texts is not")
     answer = Answer(
         outcome=cast("AnswerOutcome", outcome),  # checked against OUTCOMES above
         reason=str(meta.get("reason", ""))[:MAX_REASON_CHARACTERS],
     )
-    return Answered(instance, answer, cpu_us, tuple(texts))
+    return Answered(instance, answer, cpu_us, unpack_revealed(body))

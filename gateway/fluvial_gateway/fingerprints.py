@@ -6,6 +6,7 @@ same key. One that an instance made (with its app's key) says nothing about one 
 one made by a gateway with another key file; such a pair counts as equal.
 
     b"gw1"  5 bytes of SHA-256(key)  16 bytes of HMAC-SHA-256(key, app 0 workflow 0 canonical JSON)
+    b"ak1"  5 bytes of SHA-256(key id)  16 bytes of an HMAC with a key of the app, by an instance
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any, Final
 from fluvial.errors import InvalidRequestError
 
 _PREFIX: Final = b"gw1"
+_PREFIX_OF_INSTANCES: Final = b"ak1"  # see `fluvial.encryption`
 _KEY_BYTES: Final = 32
 _KEY_ID_BYTES: Final = 5
 _MAC_BYTES: Final = 16
@@ -75,5 +77,6 @@ def _create(file: Path) -> None:
 
 
 def _scheme(fingerprint: bytes) -> bytes:
-    ours = len(fingerprint) == _SCHEME_BYTES + _MAC_BYTES and fingerprint.startswith(_PREFIX)
-    return fingerprint[:_SCHEME_BYTES] if ours else b""
+    is_whole = len(fingerprint) == _SCHEME_BYTES + _MAC_BYTES
+    is_known = fingerprint.startswith((_PREFIX, _PREFIX_OF_INSTANCES))
+    return fingerprint[:_SCHEME_BYTES] if is_whole and is_known else b""

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from fluvial.invocations import Answer
+from fluvial.invocations import Answer, Revealed
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,7 @@ class Answered:
     instance: str
     answer: Answer
     cpu_us: int
-    texts: Sequence[str | None] = ()  # a reveal: one text per event of the request; a check: its
-    #                                   report
+    texts: Sequence[Revealed] = ()  # a reveal: one per event of the request; a check: its report
 
 
 @dataclass(frozen=True, slots=True)

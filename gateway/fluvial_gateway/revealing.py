@@ -13,7 +13,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any, Final
 
-from fluvial.invocations import RevealRequest
+from fluvial.invocations import Revealed, RevealRequest
 from fluvial_gateway.auth import Principal, Scope
 from fluvial_gateway.invocations import (
     Answered,
@@ -51,8 +51,8 @@ class Revealer:
 
     async def reveal(
         self, principal: Principal, run: RunRecord, events: Sequence[bytes]
-    ) -> Sequence[str | None]:
-        """Return one text per event; None where an event carries no data.
+    ) -> Sequence[Revealed]:
+        """Return what each event holds; None where it carries no data.
 
         Raises:
             AccessDeniedError: the principal lacks `data:read`.
@@ -119,7 +119,7 @@ def _checked_size(events: Sequence[bytes]) -> int:
     return size
 
 
-def _texts(outcome: Outcome, expected: int) -> Sequence[str | None]:
+def _texts(outcome: Outcome, expected: int) -> Sequence[Revealed]:
     match outcome:
         case Answered(answer=answer, texts=texts):
             if answer.outcome == "ok" and len(texts) == expected:

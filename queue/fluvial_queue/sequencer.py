@@ -165,6 +165,8 @@ class Sequencer:
                 run.outstanding.put_back(job.message_id)
             elif answer.outcome == "diverged":
                 self._give_up(run, job, f"diverged: {answer.reason}")
+            elif answer.outcome == "blocked":
+                self._ready(run, job, pause=answer.reason)  # nothing was executed
             elif answer.outcome == "cancelled":
                 self._ready(run, job, lost="cancelled")
             elif job.kind == "turn":

@@ -14,7 +14,13 @@ from fluvial.attempt_scope import AttemptScope, current_attempt
 from fluvial.codec import decode
 from fluvial.context import open_pulse
 from fluvial.error_payloads import decode_error
-from fluvial.errors import DecryptionError, FatalError, SerializationError
+from fluvial.errors import (
+    DecryptionError,
+    FatalError,
+    KeyDestroyedError,
+    KeyMissingError,
+    SerializationError,
+)
 from fluvial.events import EventType
 from fluvial.invocations import StepRequest
 from fluvial.pulses import Pulse
@@ -45,7 +51,11 @@ class Attempts:
         self._clock = clock
 
     async def execute(self, request: StepRequest) -> Verdict:
-        """Run one attempt. Only a cancellation from outside is raised."""
+        """Run one attempt. A cancellation from outside is raised.
+
+        Raises:
+            KeyMissingError, KeyDestroyedError: nothing was run; this is no verdict on the step.
+        """
         step = self._registry.find_step(request.step)
         if step is None:
             missing = FatalError(f"this deployment has no step {request.step!r}")
@@ -55,6 +65,8 @@ class Attempts:
                 request.input, "step_input", request.id
             )
             args, kwargs = step.signature.decode_call(plaintext)
+        except (KeyMissingError, KeyDestroyedError):
+            raise
         except DecryptionError as error:
             return failed(error, error.code)
         except SerializationError as error:

@@ -20,7 +20,7 @@ from typing import Any, Final, Literal, cast
 import msgpack
 
 from fluvial.errors import WireError
-from fluvial.invocations import MAX_REASON_CHARACTERS, pack_events, unpack_events
+from fluvial.invocations import MAX_REASON_CHARACTERS, Revealed, pack_events, unpack_events
 
 CHECK: Final = "check"  # the kind of invocation
 MAX_WARNINGS: Final = 20
@@ -78,13 +78,13 @@ class CheckReport:
         return msgpack.packb([self.verdict, self.detail, *self.warnings[:MAX_WARNINGS]])
 
     @classmethod
-    def from_texts(cls, texts: Sequence[str | None]) -> CheckReport:
+    def from_texts(cls, texts: Sequence[Revealed]) -> CheckReport:
         """Return the report that an answer's texts are.
 
         Raises:
             WireError: they are none.
         """
-        found = [text for text in texts if text is not None]
+        found = [text for text in texts if isinstance(text, str)]
         if len(found) < 2 or len(found) != len(texts) or found[0] not in _VERDICTS:
             raise WireError("the answer to a check is not a report")
         return cls(

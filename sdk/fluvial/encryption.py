@@ -8,7 +8,9 @@ HKDF-SHA256 with different `info`:
     run secret     the seed of a run's random numbers and hook tokens
     fingerprint    HMAC key with which two starts are compared
 
-Old roots stay usable for opening; the current one seals. Key objects are cached, per run in an LRU.
+The current root seals; the others only open. Roots can be replaced while they are in use, as the
+app's keyring changes: what is sealed from then on is sealed with the new current one, also in runs
+that are live. Key objects are cached, per run in an LRU.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -25,7 +28,13 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from fluvial.errors import DecryptionError, InvalidRequestError
+from fluvial.errors import (
+    DecryptionError,
+    InvalidRequestError,
+    KeyDestroyedError,
+    KeyMissingError,
+    KeysFrozenError,
+)
 from fluvial.sealing import (
     SUITE,
     UNDER_RUN_KEY,
@@ -41,20 +50,42 @@ from fluvial.unguarded import random_bytes
 KEY_BYTES: Final = 32
 _NONCE_BYTES: Final = 12
 _CACHED_RUNS: Final = 4096  # about 1 KiB each
+_FINGERPRINT: Final = b"ak1"  # a fingerprint: this, a tag of its key, and a MAC
+_FINGERPRINT_TAG_BYTES: Final = 5
+_FINGERPRINT_MAC_BYTES: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class KeySet:
+    """What an instance is given of its app's keyring."""
+
+    roots: Mapping[str, bytes] = field(repr=False)  # by key id, oldest first
+    current: str  # the key that seals
+    destroyed: Mapping[str, int] = field(default_factory=dict[str, int])  # id → when, Unix ms
+    is_frozen: bool = False  # nothing is sealed
+
+    def check(self) -> None:
+        """Raises:
+        InvalidRequestError: the parts do not fit together.
+        """
+        if self.current not in self.roots:
+            raise InvalidRequestError(f"the current key {self.current!r} is not among the roots")
+        for key_id, root in self.roots.items():
+            if len(root) != KEY_BYTES:
+                raise InvalidRequestError(f"root key {key_id!r} must have {KEY_BYTES} bytes")
 
 
 class RunKeys:
     """Seals and opens the values of one run; what `AppKeys` caches."""
 
-    __slots__ = ("_aad", "_ciphers", "_head", "_owner", "_prefix", "_run_id")
+    __slots__ = ("_aad", "_ciphers", "_head", "_key_id", "_owner", "_prefix", "_run_id")
 
     def __init__(self, owner: AppKeys, run_id: str) -> None:
         self._owner = owner
         self._run_id = run_id
         self._prefix = binding_prefix(owner.app, run_id)
         self._ciphers: dict[str, AESGCM] = {}
-        self._head = envelope_head(UNDER_RUN_KEY, owner.current)
-        self._aad = self._head + self._prefix
+        self._take_key(owner.current)
 
     def of(self, run_id: str) -> RunKeys:
         """Return the keys of another run of the same app."""
@@ -63,10 +94,16 @@ class RunKeys:
     def seal(
         self, plaintext: bytes, kind: Kind, correlation: int | str = 0, index: int = 0
     ) -> bytes:
-        """Return the envelope of `plaintext`, bound to its place in this run."""
+        """Return the envelope of `plaintext`, bound to its place in this run.
+
+        Raises:
+            KeysFrozenError: nothing is sealed now.
+        """
+        if self._key_id is not self._owner.sealing:  # the keyring has changed
+            self._take_key(self._owner.sealing_key())
         nonce = random_bytes(_NONCE_BYTES)
         aad = self._aad + binding_place(kind, correlation, index)
-        cipher = self._ciphers.get(self._owner.current) or self._cipher(self._owner.current)
+        cipher = self._ciphers.get(self._key_id) or self._cipher(self._key_id)
         return self._head + nonce + cipher.encrypt(nonce, plaintext, aad)
 
     def open(
@@ -80,7 +117,7 @@ class RunKeys:
         place = binding_place(kind, correlation, index)
         head = self._head
         if envelope.startswith(head):  # the common case: sealed here, with the current key
-            return self._open_own(envelope, len(head), self._owner.current, self._aad + place)
+            return self._open_own(envelope, len(head), self._key_id, self._aad + place)
         form, key_id, start = read_head(envelope)
         bound = envelope[:start] + self._prefix + place
         if form == UNDER_RUN_KEY:
@@ -89,6 +126,11 @@ class RunKeys:
             return SUITE.decrypt(envelope[start:], self._owner.private_key(key_id), info=bound)
         except (InvalidTag, ValueError) as error:
             raise _refused(kind, correlation) from error
+
+    def _take_key(self, key_id: str) -> None:
+        self._key_id = key_id
+        self._head = envelope_head(UNDER_RUN_KEY, key_id)
+        self._aad = self._head + self._prefix
 
     def _open_own(self, envelope: bytes, start: int, key_id: str, aad: bytes) -> bytes:
         cipher = self._ciphers.get(key_id) or self._cipher(key_id)
@@ -107,22 +149,66 @@ class RunKeys:
 
 
 class AppKeys:
-    """All keys of one app. `roots` maps key ids to root keys, oldest first."""
+    """All keys of one app.
 
-    def __init__(self, app: str, roots: Mapping[str, bytes], current: str) -> None:
-        if current not in roots:
-            raise InvalidRequestError(f"the current key {current!r} is not among the root keys")
-        for key_id, root in roots.items():
-            if len(root) != KEY_BYTES:
-                raise InvalidRequestError(f"root key {key_id!r} must have {KEY_BYTES} bytes")
+    `renew` is called when a value names a key that is not here: it may bring newer keys through
+    `update` before it returns, and need not.
+    """
+
+    def __init__(
+        self,
+        app: str,
+        roots: Mapping[str, bytes],
+        current: str,
+        *,
+        destroyed: Mapping[str, int] | None = None,
+        is_frozen: bool = False,
+        renew: Callable[[], None] | None = None,
+    ) -> None:
         self.app = app
-        self.current = current
-        self._roots = dict(roots)
+        self._renew = renew
         self._runs = functools.lru_cache(maxsize=_CACHED_RUNS)(functools.partial(RunKeys, self))
         self._private_keys: dict[str, X25519PrivateKey] = {}
+        self._roots: dict[str, bytes] = {}
+        self.update(KeySet(roots, current, destroyed or {}, is_frozen))
 
     def __repr__(self) -> str:
         return f"AppKeys({self.app!r}, keys={list(self._roots)}, current={self.current!r})"
+
+    def update(self, keys: KeySet) -> None:
+        """Go on with these keys.
+
+        Where one is gone, `RunKeys` that somebody holds may still open with what they derived from
+        it: a process that must not, must end.
+
+        Raises:
+            InvalidRequestError: they do not fit together; nothing has changed.
+        """
+        keys.check()
+        gone = self._roots.keys() - keys.roots.keys()
+        if gone:
+            self._runs.cache_clear()
+        for key_id in gone & self._private_keys.keys():
+            del self._private_keys[key_id]
+        self._roots = dict(keys.roots)
+        self._destroyed = dict(keys.destroyed)
+        self.current = keys.current
+        self.sealing: str | None = None if keys.is_frozen else keys.current
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether nothing is sealed now."""
+        return self.sealing is None
+
+    def sealing_key(self) -> str:
+        """Return the id of the key that seals.
+
+        Raises:
+            KeysFrozenError: none does now.
+        """
+        if self.sealing is None:
+            raise KeysFrozenError(self.app)
+        return self.sealing
 
     def public_key(self) -> tuple[str, bytes]:
         """Return (key id, public key) for those who seal to this app (`fluvial.sealing`)."""
@@ -133,7 +219,11 @@ class AppKeys:
         return self._runs(run_id)
 
     def seal(self, binding: Binding, plaintext: bytes) -> bytes:
-        """Return the envelope of `plaintext`, bound to `binding`."""
+        """Return the envelope of `plaintext`, bound to `binding`.
+
+        Raises:
+            KeysFrozenError: nothing is sealed now.
+        """
         self._check_app(binding)
         return self._runs(binding.run_id).seal(plaintext, binding.kind, binding.id, binding.index)
 
@@ -155,23 +245,27 @@ class AppKeys:
         return self.derive(key_id, "secret", run_id)
 
     def fingerprint(self, workflow: str, plaintext: bytes) -> bytes:
-        """Return what identifies a start's input; only equal inputs have equal fingerprints.
+        """Return what identifies a start's input; two of the same key are equal for equal inputs.
 
-        Made with the oldest root, so that a rotation between two equal starts is no conflict.
+        Made with the oldest root, so that a rotation between two equal starts is no conflict. Once
+        that is destroyed, newer fingerprints begin otherwise: the two cannot be compared.
         """
-        key = self.derive(next(iter(self._roots)), "fingerprint", workflow)
-        return hmac.digest(key, plaintext, hashlib.sha256)
+        oldest = next(iter(self._roots))
+        key = self.derive(oldest, "fingerprint", workflow)
+        tag = hashlib.sha256(oldest.encode()).digest()[:_FINGERPRINT_TAG_BYTES]
+        mac = hmac.digest(key, plaintext, hashlib.sha256)[:_FINGERPRINT_MAC_BYTES]
+        return _FINGERPRINT + tag + mac
 
     def derive(self, key_id: str, purpose: str, subject: str) -> bytes:
         """Return 32 bytes that only the holder of the root `key_id` can compute.
 
         Raises:
-            DecryptionError: that root is not here.
+            KeyDestroyedError, KeyMissingError: that root is not here.
         """
         root = self._roots.get(key_id)
         if root is None:
-            raise DecryptionError(f"the key {key_id!r} of app {self.app} is not here (destroyed?)")
-        info = purpose.encode() + b"\0" + binding_prefix(self.app, subject)
+            root = self._renewed_root(key_id)
+        info = _info(purpose, self.app, subject)
         return HKDF(hashes.SHA256(), KEY_BYTES, salt=None, info=info).derive(root)
 
     def private_key(self, key_id: str) -> X25519PrivateKey:
@@ -182,9 +276,35 @@ class AppKeys:
             self._private_keys[key_id] = key
         return key
 
+    def _renewed_root(self, key_id: str) -> bytes:
+        if key_id not in self._destroyed and self._renew is not None:
+            self._renew()
+        root = self._roots.get(key_id)
+        if root is not None:
+            return root
+        if key_id in self._destroyed:
+            raise KeyDestroyedError(self.app, key_id, self._destroyed[key_id])
+        raise KeyMissingError(self.app, key_id)
+
     def _check_app(self, binding: Binding) -> None:
         if binding.app != self.app:
             raise DecryptionError(f"a value of app {binding.app!r} is not for app {self.app!r}")
+
+
+def public_key_of(root: bytes | bytearray | memoryview, app: str) -> bytes:
+    """Return the public key that belongs to a root key; leaves no copy of anything secret."""
+    private_key = bytearray(KEY_BYTES)
+    HKDF(hashes.SHA256(), KEY_BYTES, salt=None, info=_info("hpke", app, "")).derive_into(
+        root, private_key
+    )
+    try:
+        return X25519PrivateKey.from_private_bytes(private_key).public_key().public_bytes_raw()
+    finally:
+        private_key[:] = bytes(KEY_BYTES)
+
+
+def _info(purpose: str, app: str, subject: str) -> bytes:
+    return purpose.encode() + b"\0" + binding_prefix(app, subject)
 
 
 def _refused(kind: str, correlation: int | str) -> DecryptionError:

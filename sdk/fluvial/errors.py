@@ -5,6 +5,9 @@ FluvialError
 ├── RetryableError          a step failed for now: retried after `retry_after`
 ├── SerializationError      a value cannot cross the boundary (also TypeError)
 ├── DecryptionError         a sealed value was altered, moved, or its key is gone
+│   ├── KeyMissingError     the app's keyring has no such key
+│   └── KeyDestroyedError   the key was destroyed on purpose
+├── KeysFrozenError         the app's keys are frozen: they open, and seal nothing
 ├── NondeterminismError     a replay asked for something else than the log recorded
 ├── WorkflowSandboxError    workflow code tried I/O, a thread or a real clock (also RuntimeError)
 ├── NotInWorkflowError      a durable wait was used outside a workflow (also RuntimeError)
@@ -43,7 +46,7 @@ through `retryable` whether the same call may succeed later.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import ClassVar
 
 from fluvial.spans import Duration, parse_seconds
@@ -94,6 +97,45 @@ class DecryptionError(FluvialError):
     """A sealed value was altered, moved to another place, or its key is not here."""
 
     code = "not_decryptable"
+
+
+class KeyMissingError(DecryptionError):
+    """The app's keyring has no key of this id: the key file was lost, or an old copy put back."""
+
+    code = "key_missing"
+
+    def __init__(self, app: str, key_id: str) -> None:
+        super().__init__(
+            f"the keyring of app {app} has no key {key_id!r}: put back the key file that had it"
+        )
+        self.key_id = key_id
+
+
+class KeyDestroyedError(DecryptionError):
+    """The key was destroyed on purpose; what it sealed is unreadable for ever."""
+
+    code = "key_destroyed"
+
+    def __init__(self, app: str, key_id: str, destroyed_ms: int) -> None:
+        at = datetime.fromtimestamp(destroyed_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        super().__init__(
+            f"the key {key_id!r} of app {app} was destroyed at {at}: what it sealed is unreadable"
+            " for ever"
+        )
+        self.key_id = key_id
+        self.destroyed_ms = destroyed_ms
+
+
+class KeysFrozenError(FluvialError):
+    """The app's keys are frozen: they open what they sealed, and seal nothing."""
+
+    code = "keys_frozen"
+
+    def __init__(self, app: str) -> None:
+        super().__init__(
+            f"the keys of app {app} are frozen: nothing new is sealed;"
+            f" `fluvial keys thaw {app}` ends that"
+        )
 
 
 class NondeterminismError(FluvialError):

@@ -11,11 +11,13 @@ Outcomes of an answer:
     not_live   only for a turn: the named coroutine is not here; send the log (no attempt spent)
     cancelled  the invocation ended because of a CANCEL frame; nothing is proposed
     diverged   a replay did not match the log; `meta["reason"]` says how; nothing is proposed
+    blocked    nothing can be done with the app's keys as they are (one is missing or was destroyed,
+               or they are frozen); `meta["reason"]` is a code and a text; nothing is proposed
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final, Literal, cast
@@ -24,8 +26,8 @@ import msgpack
 
 from fluvial.errors import WireError
 
-Outcome = Literal["ok", "not_live", "cancelled", "diverged"]
-OUTCOMES: Final = frozenset({"ok", "not_live", "cancelled", "diverged"})
+Outcome = Literal["ok", "not_live", "cancelled", "diverged", "blocked"]
+OUTCOMES: Final = frozenset({"ok", "not_live", "cancelled", "diverged", "blocked"})
 TURN_ID_BYTES: Final = 8
 MAX_EVENTS_PER_ANSWER: Final = 10_000
 MAX_EVENTS: Final = 1_000_000  # of one body
@@ -171,8 +173,7 @@ class StepRequest:
 class RevealRequest:
     """Decrypt the payloads of a run's events for a person who may read them.
 
-    The answer's body is a msgpack array with one text per event (a JSON or `repr` rendering of the
-    payload), or nil where the event has no payload.
+    The answer's body is what `pack_revealed` makes of one item per event.
     """
 
     run_id: str
@@ -194,6 +195,18 @@ class RevealRequest:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Why a payload cannot be shown: the code of an error, and its text."""
+
+    code: str
+    message: str
+
+
+Revealed = str | Unreadable | None
+"""What a reveal says of one event: its payload (JSON or a `repr`); None: it has none."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """What an instance proposes after a turn or a step.
@@ -206,7 +219,7 @@ class Answer:
     outcome: Outcome
     turn_id: bytes | None = None  # the identity of the coroutine after this turn
     events: Sequence[bytes] = ()
-    reason: str = ""  # for `diverged`: for people, without user data
+    reason: str = ""  # for `diverged` and `blocked`: for people, without user data
 
     def to_frame_fields(self) -> tuple[str, dict[str, Any], bytes]:
         meta = {"turn": self.turn_id, "reason": self.reason}
@@ -247,6 +260,22 @@ def unpack_events(body: bytes, *, at_most: int = MAX_EVENTS) -> list[bytes]:
     return items
 
 
+def pack_revealed(items: Iterable[Revealed]) -> bytes:
+    """Return the body of a reveal's answer: text, nil, or as bytes why there is no text."""
+    return msgpack.packb(
+        [f"{i.code} {i.message}".encode() if isinstance(i, Unreadable) else i for i in items]
+    )
+
+
+def unpack_revealed(body: bytes) -> list[Revealed]:
+    """Return the items of a body made by `pack_revealed`.
+
+    Raises:
+        WireError: `body` is something else.
+    """
+    return [_revealed(item) for item in unpack_list(body, at_most=MAX_EVENTS)]
+
+
 def unpack_list(body: bytes, *, at_most: int) -> list[Any]:
     """Return the items of a msgpack array; each is a plain value or an empty container.
 
@@ -274,6 +303,15 @@ def unpack_list(body: bytes, *, at_most: int) -> list[Any]:
     if len(items) != count or unpacker.tell() != len(body):
         raise WireError("a list that is cut off, or goes on behind its end")
     return items
+
+
+def _revealed(item: object) -> Revealed:
+    if isinstance(item, bytes):
+        code, _, message = item.decode("utf-8", "replace").partition(" ")
+        return Unreadable(code, message[:MAX_REASON_CHARACTERS])
+    if item is not None and not isinstance(item, str):
+        raise WireError("the items of a reveal are texts")
+    return item
 
 
 def _turn_id(value: object) -> bytes | None:

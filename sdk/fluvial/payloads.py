@@ -12,6 +12,7 @@ from fluvial.codec import decode, decode_bare
 from fluvial.error_payloads import describe_error
 from fluvial.errors import DecryptionError, SerializationError
 from fluvial.events import Event, EventType
+from fluvial.invocations import Revealed, Unreadable
 from fluvial.stream_entries import place_of_chunk
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class PayloadReader:
         return None if plaintext is None else decode(plaintext)
 
 
-def render(reader: PayloadReader, events: Iterable[Event]) -> Iterator[str | None]:
+def render(reader: PayloadReader, events: Iterable[Event]) -> Iterator[Revealed]:
     """Yield a text for people per event: JSON where the value is JSON, else its `repr`.
 
     A chunk's text is a JSON object that says which of these it is (see `_chunk_text`).
@@ -119,7 +120,7 @@ def render(reader: PayloadReader, events: Iterable[Event]) -> Iterator[str | Non
             plaintext = reader.open(event)
             yield None if plaintext is None else text(plaintext)
         except (DecryptionError, SerializationError) as error:
-            yield f"<{error}>"
+            yield Unreadable(error.code, str(error))
 
 
 def _text(plaintext: bytes) -> str:

@@ -22,13 +22,22 @@ from fluvial import guards
 from fluvial.attempts import Attempts
 from fluvial.checks import CheckReport, CheckRequest
 from fluvial.context import current_invocation
-from fluvial.errors import DecryptionError, FluvialError, NondeterminismError, WireError
+from fluvial.errors import (
+    DecryptionError,
+    FluvialError,
+    KeyDestroyedError,
+    KeyMissingError,
+    KeysFrozenError,
+    NondeterminismError,
+    WireError,
+)
 from fluvial.events import EventType, decode_event, pack_event, unpack_event
 from fluvial.execution import Execution, Input
 from fluvial.invocations import (
     MAX_EVENTS_PER_ANSWER,
     TURN_ID_BYTES,
     Answer,
+    Revealed,
     RevealRequest,
     StepRequest,
     TurnRequest,
@@ -84,6 +93,8 @@ class LiveRuns:
 
     def turn(self, request: TurnRequest) -> Answer:
         """Advance a run by its new inputs. Synchronous; takes CPU only."""
+        if self._keys.is_frozen:
+            return _blocked(KeysFrozenError(self._keys.app))
         try:
             if request.turn_id is None:
                 self._drop(request.run_id)
@@ -95,6 +106,9 @@ class LiveRuns:
             inputs = (unpack_event(event) for event in request.events)
             feed(execution, inputs)
             return self._conclude(request.run_id, execution)
+        except (KeyMissingError, KeyDestroyedError) as error:
+            self._drop(request.run_id)
+            return _blocked(error)
         except (NondeterminismError, DecryptionError, WireError) as error:
             self._drop(request.run_id)
             return Answer(outcome="diverged", reason=self._reason(request, error))
@@ -107,8 +121,13 @@ class LiveRuns:
 
         A cancellation is raised, as ever: the caller answers `cancelled`.
         """
+        if self._keys.is_frozen:  # its result could not be sealed
+            return _blocked(KeysFrozenError(self._keys.app))
         started = self._clock()
-        verdict = await self._attempts.execute(request)
+        try:
+            verdict = await self._attempts.execute(request)
+        except (KeyMissingError, KeyDestroyedError) as error:
+            return _blocked(error)
         at_ms = request.now_ms + int((self._clock() - started) * 1000)
         meta = {"attempt": request.attempt, "invocation": request.invocation, **verdict.meta}
         index = request.attempt if verdict.kind == "step_error" else 0
@@ -133,8 +152,8 @@ class LiveRuns:
         """Seal what a forked run takes over from its origin for the fork."""
         return reseal(request, self._keys)
 
-    def reveal(self, request: RevealRequest) -> list[str | None]:
-        """Return a text for people per event; None for an event without payload."""
+    def reveal(self, request: RevealRequest) -> list[Revealed]:
+        """Return what people are shown of each event."""
         reader = PayloadReader(self._keys.for_run(request.run_id))
         return list(render(reader, map(decode_event, request.events)))
 
@@ -198,3 +217,7 @@ class LiveRuns:
         if execution is not None:
             self._held_bytes -= self._sizes.pop(run_id)
             execution.close()
+
+
+def _blocked(error: FluvialError) -> Answer:
+    return Answer(outcome="blocked", reason=f"{error.code}: {error}")

@@ -36,6 +36,7 @@ from fluvial_queue.contract import Bell, RunRecord, RunStatus, SendOutcome, Star
 from fluvial_queue.messages import Message, MessageKind
 
 APP = "app"
+ROOTS = {"k1": os.urandom(32)}
 
 
 class Silent:
@@ -224,7 +225,7 @@ class Application:
     ) -> None:
         self.store = store
         self._on_bell = on_bell
-        self.keys = AppKeys(APP, {"k1": os.urandom(32)}, "k1")
+        self.keys = AppKeys(APP, ROOTS, "k1")
         self.instances = InProcess(self.keys, keep_live=keep_live)
         self.observer = Silent()
         self.dispatcher = self._dispatcher("gateway")

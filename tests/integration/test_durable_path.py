@@ -9,13 +9,15 @@ import pytest
 
 import fluvial
 from fluvial.codec import decode
+from fluvial.encryption import KeySet
 from fluvial.events import EventType, decode_event
+from fluvial.sealing import read_head
 from fluvial_gateway.admission import MAX_IN_FLIGHT
 from fluvial_queue import open_store
 from fluvial_queue.contract import RunStatus, SendOutcome, StoreUnavailableError
 from fluvial_queue.memory import MemoryStore
 from fluvial_queue.messages import Message, MessageKind
-from tests.integration.in_process import Application, Main, run_application
+from tests.integration.in_process import ROOTS, Application, Main, run_application
 
 executions: list[str] = []
 
@@ -291,6 +293,54 @@ def test_a_retry_that_came_due_while_the_run_was_paused_is_made(play: Play) -> N
 
     play(main)
     assert executions.count("failing once") == 2
+
+
+async def pause_reason(app: Application, run_id: str) -> str:
+    events = map(decode_event, await app.store.read_events(run_id, limit=100_000))
+    return [str(e.meta["reason"]) for e in events if e.type is EventType.RUN_PAUSED][-1]
+
+
+@both
+def test_a_run_goes_on_across_a_rotation_of_its_apps_keys(play: Play, keep_live: bool) -> None:
+    async def main(app: Application) -> None:
+        run_id = await app.start(careful)
+        await wait_for_kind(app, run_id, EventType.TIMER_SET)
+        app.keys.update(KeySet({**ROOTS, "k2": b"2" * 32}, "k2"))
+        assert await app.finish(run_id) == "completed"
+        events = [decode_event(e) for e in await app.store.read_events(run_id)]
+        sealed_with = [read_head(event.payload)[1] for event in events if event.payload]
+        assert (sealed_with[0], sealed_with[-1]) == ("k1", "k2")
+
+    play(main, keep_live=keep_live)
+
+
+@both
+@pytest.mark.parametrize("hindrance", ["frozen", "missing", "destroyed"])
+def test_a_run_whose_keys_cannot_be_used_pauses_with_the_reason(
+    play: Play, keep_live: bool, hindrance: str
+) -> None:
+    hindered = {
+        "frozen": KeySet(ROOTS, "k1", is_frozen=True),
+        "missing": KeySet({"k2": b"2" * 32}, "k2"),
+        "destroyed": KeySet({"k2": b"2" * 32}, "k2", destroyed={"k1": 1}),
+    }[hindrance]
+
+    async def main(app: Application) -> None:
+        runs = [await app.start(workflow) for workflow in (careful, patient)]
+        for run_id, kind in zip(runs, (EventType.TIMER_SET, EventType.STEP_RETRYING), strict=True):
+            await wait_for_kind(app, run_id, kind)
+        app.keys.update(hindered)
+        app.instances.kill_all()
+        for run_id in runs:
+            await wait_for_status(app, run_id, RunStatus.PAUSED)
+            code = "keys_frozen" if hindrance == "frozen" else f"key_{hindrance}"
+            assert (await pause_reason(app, run_id)).startswith(f"{code}: ")
+        app.keys.update(KeySet(ROOTS, "k1"))
+        for run_id in runs:
+            await send(app, MessageKind.RESUME, run_id)
+            assert await app.finish(run_id) == "completed"
+
+    play(main, keep_live=keep_live)
 
 
 @pytest.mark.parametrize("owner", ["gateway", "another"])

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import asdict
 from typing import Any, Final
 
 from starlette.responses import JSONResponse, Response
 
 from fluvial.errors import FluvialError
 from fluvial.events import Event, EventType, decode_event
+from fluvial.invocations import Revealed, Unreadable
 from fluvial_gateway.auth import Principal, Scope
 from fluvial_gateway.control.operations import Call, Operation, Parameter, Reply
 from fluvial_gateway.control.parameters import DATA, RUN_IN_PATH, limit
 from fluvial_gateway.control.schemas import array, integer, obj, text
 from fluvial_gateway.control.streaming import GeneratedResponse, server_sent
-from fluvial_gateway.control.views import EVENT, RUN, event_view, run_view
+from fluvial_gateway.control.views import EVENT, RUN, UNREADABLE, event_view, run_view
 from fluvial_gateway.revealing import MAX_BYTES, Revealer, readable
 from fluvial_gateway.runs import Runs
 from fluvial_gateway.waits import LongWaits
@@ -115,7 +117,8 @@ class ReadingRunsOperations:
                 summary="Return a run's result, waiting for it if asked to",
                 description=(
                     "`result` or `error` is there once the run has ended, for those who have "
-                    "`data:read`; without, `withheld` names the scope that is missing."
+                    "`data:read`; without, `withheld` names the scope that is missing. "
+                    "`unreadable` stands in their place where the key is gone."
                 ),
                 handler=self.result,
                 scopes=(Scope.RUNS_READ,),
@@ -138,6 +141,7 @@ class ReadingRunsOperations:
                                 "result": {},
                                 "error": {},
                                 "withheld": text(),
+                                "unreadable": UNREADABLE,
                             },
                             required=["run_id", "status"],
                         ),
@@ -152,7 +156,7 @@ class ReadingRunsOperations:
         view = run_view(record)
         if call.query["data"]:
             call.principal.require(Scope.DATA_READ)
-            view["input"] = await self._input(call.principal, record)
+            view.update(await self._input(call.principal, record))
             view.update(await self._outcome(call.principal, record))
         return JSONResponse(view)
 
@@ -222,7 +226,7 @@ class ReadingRunsOperations:
     async def _views(
         self, call: Call, record: RunRecord, start: int, encoded: Sequence[bytes]
     ) -> list[dict[str, Any]]:
-        texts: Sequence[str | None] = ()
+        texts: Sequence[Revealed] = ()
         if call.query["data"]:
             encoded = _affordable(encoded)
             texts = await self._revealer.reveal(call.principal, record, encoded)
@@ -230,11 +234,13 @@ class ReadingRunsOperations:
             event_view(start + offset, decode_event(event)) for offset, event in enumerate(encoded)
         ]
         for view, revealed in zip(views, texts, strict=False):
-            if revealed is not None:
+            if isinstance(revealed, Unreadable):
+                view["unreadable"] = asdict(revealed)
+            elif revealed is not None:
                 view["data"] = readable(revealed)
         return views
 
-    async def _input(self, principal: Principal, record: RunRecord) -> Any:
+    async def _input(self, principal: Principal, record: RunRecord) -> dict[str, Any]:
         if record.events:
             encoded = await self._runs.events(record.run_id, start=0, limit=1)
         else:
@@ -242,7 +248,7 @@ class ReadingRunsOperations:
             meta = {"workflow": record.workflow, "deployment": record.deployment}
             first = Event(EventType.RUN_STARTED, record.created_ms, 0, record.input, meta)
             encoded = [first.encode()]
-        return _first(await self._revealer.reveal(principal, record, encoded))
+        return _shown("input", await self._revealer.reveal(principal, record, encoded))
 
     async def _outcome(self, principal: Principal, record: RunRecord) -> dict[str, Any]:
         """Return what the end of a run has to say; nothing while it goes on."""
@@ -252,10 +258,10 @@ class ReadingRunsOperations:
         event, encoded = ended
         if event.type is EventType.RUN_COMPLETED:
             texts = await self._revealer.reveal(principal, record, [encoded])
-            return {"result": _first(texts)}
+            return _shown("result", texts)
         if event.type is EventType.RUN_FAILED and event.payload:
             texts = await self._revealer.reveal(principal, record, [encoded])
-            return {"error": _first(texts)}
+            return _shown("error", texts)
         return {"error": str(event.meta.get("reason") or record.status.value)}
 
 
@@ -269,6 +275,9 @@ def _affordable(encoded: Sequence[bytes]) -> Sequence[bytes]:
     return encoded
 
 
-def _first(texts: Sequence[str | None]) -> Any:
+def _shown(name: str, texts: Sequence[Revealed]) -> dict[str, Any]:
+    """Return the member that shows a value, or says why it cannot be shown."""
     revealed = texts[0] if texts else None
-    return None if revealed is None else readable(revealed)
+    if isinstance(revealed, Unreadable):
+        return {"unreadable": asdict(revealed)}
+    return {name: None if revealed is None else readable(revealed)}

@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 
 from fluvial.errors import FluvialError, UnavailableError
 from fluvial.events import Event, EventType
+from fluvial.invocations import Unreadable
 from fluvial.stream_entries import MAX_CHUNKS, MAX_STREAM_NAME_CHARACTERS, StreamEntry
 from fluvial_gateway.auth import Scope
 from fluvial_gateway.control.operations import Call, Operation, Parameter, Reply
@@ -297,6 +298,8 @@ def _entry_view(entry: StreamEntry, revealed: object) -> dict[str, Any]:
 
 def _content(revealed: object) -> dict[str, Any]:
     """Return the member that holds a chunk; what an instance says may be anything."""
+    if isinstance(revealed, Unreadable):
+        return {"unreadable": f"{revealed.code}: {revealed.message}"}
     found = readable(revealed) if isinstance(revealed, str) else None
     fields = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
     for name in _SHOWN:

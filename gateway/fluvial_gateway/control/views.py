@@ -41,6 +41,7 @@ DEPLOYMENT: Final = obj(
         "environment": array(text("the name of a variable")),
     }
 )
+UNREADABLE: Final = obj({"code": text("such as key_destroyed"), "message": text()})
 RUN: Final = obj(
     {
         "run_id": text(),
@@ -57,6 +58,7 @@ RUN: Final = obj(
         "input": {"description": "only with data=true"},
         "result": {"description": "only with data=true"},
         "error": {"description": "only with data=true"},
+        "unreadable": UNREADABLE,
     }
 )
 EVENT: Final = obj(
@@ -68,6 +70,7 @@ EVENT: Final = obj(
         "meta": {"type": "object"},
         "bytes": {"type": "integer"},
         "data": {"description": "only with data=true, where the event has a payload"},
+        "unreadable": UNREADABLE,
     }
 )
 

@@ -11,13 +11,18 @@ from collections.abc import Sequence
 from contextvars import Context
 from typing import Any, ClassVar, Final, Protocol
 
-import msgpack
-
 from fluvial.checks import CHECK, CheckReport, CheckRequest
 from fluvial.context import InvocationKind, activate
 from fluvial.encryption import AppKeys
 from fluvial.errors import WireError
-from fluvial.invocations import Answer, RevealRequest, StepRequest, TurnRequest
+from fluvial.invocations import (
+    Answer,
+    Revealed,
+    RevealRequest,
+    StepRequest,
+    TurnRequest,
+    pack_revealed,
+)
 from fluvial.resealing import RESEAL, ResealRequest
 from fluvial.wire import FrameType, pack
 from fluvial_invoker.instance.asgi import AsgiApp, HttpInvocation, ThreadedInvocation
@@ -34,7 +39,7 @@ class Runs(Protocol):
 
     def turn(self, request: TurnRequest, /) -> Answer: ...
     async def step(self, request: StepRequest, /) -> Answer: ...
-    def reveal(self, request: RevealRequest, /) -> Sequence[str | None]: ...
+    def reveal(self, request: RevealRequest, /) -> Sequence[Revealed]: ...
     def check(self, request: CheckRequest, /) -> CheckReport: ...
     def reseal(self, request: ResealRequest, /) -> Answer: ...
     def forget(self, run_ids: Sequence[str], /) -> None: ...
@@ -158,8 +163,7 @@ class Functions:
     def _reveal(self, conversation: int, request: RevealRequest, link: Link) -> None:
         meter = Meter(None, request.run_id)
         try:
-            texts = self._runs.reveal(request)
-            outcome, body = "ok", msgpack.packb(list(texts))
+            outcome, body = "ok", pack_revealed(self._runs.reveal(request))
         except Exception as error:  # noqa: BLE001 - reported to the person who asked
             report_exception(error, meter, "a reveal failed")
             outcome, body = "diverged", b""

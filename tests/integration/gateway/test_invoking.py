@@ -10,7 +10,7 @@ import msgpack
 import pytest
 
 from fluvial import wire
-from fluvial.invocations import Answer, RevealRequest, TurnRequest
+from fluvial.invocations import Answer, RevealRequest, TurnRequest, Unreadable
 from fluvial.wire import FrameType
 from fluvial_gateway.invocations import Answered, Lost, Outcome, Unavailable
 from fluvial_gateway.pool_contract import PoolLimits
@@ -93,12 +93,13 @@ def test_a_reveal_is_answered_with_texts() -> None:
             instance = await world.invoker.next_instance()
             header, _ = await instance.next(FrameType.INVOKE)
             meta = {"turn": None, "reason": ""}
-            texts = msgpack.packb(["one", None])
+            texts = msgpack.packb(["one", None, b"key_destroyed it is gone"])
             instance.link.send(FrameType.ANSWER, header[1], "ok", meta, 1, body=texts)
             outcome = await asker.outcome()
 
             assert isinstance(outcome, Answered)
-            assert list(outcome.texts) == ["one", None]
+            unreadable = Unreadable("key_destroyed", "it is gone")
+            assert list(outcome.texts) == ["one", None, unreadable]
 
     run(main())
 

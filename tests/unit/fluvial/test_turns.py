@@ -16,7 +16,13 @@ from fluvial.errors import (
     WorkflowSandboxError,
 )
 from fluvial.events import Event, EventType, unpack_event
-from fluvial.invocations import TURN_ID_BYTES, RevealRequest, StepRequest, TurnRequest
+from fluvial.invocations import (
+    TURN_ID_BYTES,
+    RevealRequest,
+    StepRequest,
+    TurnRequest,
+    Unreadable,
+)
 from fluvial.registry import registry
 from fluvial.runs import get_run
 from fluvial.sealing import Binding
@@ -523,7 +529,7 @@ def test_reveal_renders_every_payload(play: Play, keys: AppKeys) -> None:
 
     assert texts[0] == '[["o-1"], {}]'
     assert texts[1] == '[["o-1"], {}]'
-    assert texts[2] is not None
+    assert isinstance(texts[2], str)
     assert texts[2].startswith("ValueError: secret detail")
     assert texts[3] == '"ok"'
 
@@ -532,7 +538,8 @@ def test_reveal_says_what_cannot_be_opened(keys: AppKeys) -> None:
     event = Event(EventType.RUN_STARTED, 1, 0, b"\x01\x02k1damaged-and-too-short").encode()
     request = RevealRequest(run_id=RUN, app="orders", workflow="main", events=[event])
 
-    (text,) = LiveRuns(registry, keys).reveal(request)
+    (shown,) = LiveRuns(registry, keys).reveal(request)
 
-    assert text is not None
-    assert "altered" in text
+    assert isinstance(shown, Unreadable)
+    assert shown.code == "not_decryptable"
+    assert "altered" in shown.message

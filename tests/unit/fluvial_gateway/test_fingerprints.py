@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from fluvial.encryption import AppKeys
 from fluvial.errors import InvalidRequestError
 from fluvial_gateway.fingerprints import Fingerprints, are_comparable, load_key
 
@@ -36,6 +37,17 @@ def test_fingerprints_are_comparable_under_one_key_only() -> None:
     assert not are_comparable(ours, theirs)
     assert not are_comparable(ours, made_by_an_instance)
     assert are_comparable(made_by_an_instance, b"j" * 32)
+
+
+def test_fingerprints_under_a_destroyed_key_are_not_comparable_with_newer_ones() -> None:
+    one, two = b"1" * 32, b"2" * 32
+    before = AppKeys("a", {"k1": one, "k2": two}, "k2")
+    after = AppKeys("a", {"k2": two}, "k2", destroyed={"k1": 1})
+    old, new = before.fingerprint("w", b"x"), after.fingerprint("w", b"x")
+
+    assert are_comparable(old, AppKeys("a", {"k1": one}, "k1").fingerprint("w", b"y"))
+    assert not are_comparable(old, new)
+    assert are_comparable(new, after.fingerprint("w", b"y"))
 
 
 def test_key_is_made_once_and_private(tmp_path: Path) -> None:
