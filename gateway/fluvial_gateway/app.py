@@ -21,6 +21,7 @@ from fluvial_gateway.config import Config
 from fluvial_gateway.control.application import control_app
 from fluvial_gateway.control.checking import CheckingOperations
 from fluvial_gateway.control.deploying import DeployingOperations
+from fluvial_gateway.control.keys import KeysOperations
 from fluvial_gateway.control.operating import About, PlatformOperations
 from fluvial_gateway.control.reading_runs import ReadingRunsOperations
 from fluvial_gateway.control.reading_streams import ReadingStreamsOperations
@@ -41,6 +42,7 @@ from fluvial_gateway.fingerprints import Fingerprints, load_key
 from fluvial_gateway.hooks import Hooks
 from fluvial_gateway.hosts import HostTable
 from fluvial_gateway.invoker_client import InvokerClient
+from fluvial_gateway.key_keeping import KeyKeeping
 from fluvial_gateway.metrics import Metrics
 from fluvial_gateway.problems import ProblemError
 from fluvial_gateway.replay_checks import ReplayChecks
@@ -153,6 +155,7 @@ class Gateway:
             metrics=self._metrics,
             scrape=Scrape(self._metrics, store, self._dispatcher, self._invoker, self._router),
         )
+        keys = KeyKeeping(self._catalogue, aliases, holder=self._invoker, runs=runs, reader=store)
         deploying = DeployingOperations(
             self._catalogue,
             deployments=self._deployments,
@@ -170,6 +173,7 @@ class Gateway:
             *ReadingRunsOperations(runs, revealer, self._waits).operations(),
             *ReadingStreamsOperations(runs, streams, revealer, self._waits).operations(),
             *SchedulingOperations(crons).operations(),
+            *KeysOperations(keys).operations(),
             *self._platform.operations(),
         ]
         self._control = ControlServer(

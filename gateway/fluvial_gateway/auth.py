@@ -49,6 +49,7 @@ class Scope(StrEnum):
     RUNS_READ = "runs:read"
     RUNS_WRITE = "runs:write"
     DATA_READ = "data:read"
+    KEYS = "keys"
     METRICS_READ = "metrics:read"
 
 

@@ -23,7 +23,8 @@ from fluvial.manifest import APP_NAME, DeploymentSpec
 from fluvial_gateway.aliases import Aliases, promoted
 from fluvial_gateway.builder_client import BuildReport, BuildRequest
 from fluvial_gateway.catalogue import Catalogue
-from fluvial_gateway.invoker_client import AppPublicKey, RefusedError
+from fluvial_gateway.invoker_client import RefusedError
+from fluvial_gateway.keyrings import KeyringHolder, KeyringState, with_keyring
 from fluvial_gateway.problems import ProblemError
 from fluvial_gateway.uploads import Upload, Uploads
 from fluvial_queue.contract import OutcomeUnknownError
@@ -45,12 +46,6 @@ class Builder(Protocol):
         ...
 
 
-class AppKeys(Protocol):
-    """Knows apps' public keys; makes them for a new app."""
-
-    async def keys(self, app: str) -> AppPublicKey: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Deployed:
     """The end of a deploy that went well."""
@@ -70,7 +65,7 @@ class Deployments:
         uploads: Uploads,
         *,
         builder: Builder,
-        keys: AppKeys,
+        keys: KeyringHolder,
     ) -> None:
         self._catalogue = catalogue
         self._aliases = aliases
@@ -132,7 +127,7 @@ class Deployments:
         return await asyncio.shield(task)
 
     async def _register(self, report: BuildReport, source_digest: str, promote: bool) -> Deployed:
-        key = await self._key(report.app)
+        keyring = await self._keyring(report.app)
         deployment = DeploymentRecord(
             spec=_spec(report),
             created_ms=await self._catalogue.now_ms(),
@@ -142,7 +137,7 @@ class Deployments:
         current = await self._current(report.app)
         if current is not None and _is_same(current[1], deployment):
             return Deployed(current[1], current[0], created=False)
-        app = await self._add(deployment, key, promote)
+        app = await self._add(deployment, keyring, promote)
         _LOG.info(
             "deployed",
             extra={
@@ -154,9 +149,9 @@ class Deployments:
         await self._aliases.published(app)
         return Deployed(deployment, app, created=True)
 
-    async def _key(self, app: str) -> AppPublicKey:
+    async def _keyring(self, app: str) -> KeyringState:
         try:
-            return await self._keys.keys(app)
+            return await self._keys.keyring(app)
         except RefusedError as error:
             raise ProblemError("unavailable", f"no key for app {app!r}: {error}") from error
 
@@ -167,12 +162,12 @@ class Deployments:
         return found.app, await self._catalogue.deployment(found.app.production)
 
     async def _add(
-        self, deployment: DeploymentRecord, key: AppPublicKey, promote: bool
+        self, deployment: DeploymentRecord, keyring: KeyringState, promote: bool
     ) -> AppRecord:
         await self._catalogue.add_deployment(deployment)
 
         async def change(app: AppRecord | None) -> AppRecord:
-            return _app_after(app, deployment, key, promote)
+            return _app_after(app, deployment, keyring, promote)
 
         try:
             return await self._aliases.change(deployment.spec.app, change)
@@ -216,10 +211,9 @@ def _is_same(one: DeploymentRecord, other: DeploymentRecord) -> bool:
 
 
 def _app_after(
-    app: AppRecord | None, deployment: DeploymentRecord, key: AppPublicKey, promote: bool
+    app: AppRecord | None, deployment: DeploymentRecord, keyring: KeyringState, promote: bool
 ) -> AppRecord:
     if app is None:
         app = AppRecord(app=deployment.spec.app, created_ms=deployment.created_ms)
-    # The keyring may have a newer key by now.
-    app = replace(app, key_id=key.key_id, public_key=key.public_key)
+    app = with_keyring(app, keyring)  # it may have a newer key by now
     return promoted(app, deployment, deployment.created_ms) if promote else app

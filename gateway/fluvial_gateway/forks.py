@@ -62,7 +62,9 @@ class Forks:
             InvalidRequestError: the log cannot be cut there.
             ProblemError: too much to take over, or no instance could seal it.
             WorkflowNotFoundError: the deployment has no such workflow.
+            KeysFrozenError: nothing is sealed for the app now.
         """
+        await self._runs.check_may_seal(origin.app)
         deployment = await self._runs.deployment_for(origin, plan.deployment)
         log = [event for event in await self._log(origin) if is_taken(event)]
         if not log:

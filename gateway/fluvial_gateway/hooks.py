@@ -61,7 +61,7 @@ class Hooks:
         """Deliver a JSON text to the hook.
 
         Raises:
-            ProblemError, HookNotFoundError, RunClosedError
+            ProblemError, HookNotFoundError, RunClosedError, KeysFrozenError
         """
         app = await self._catalogue.app(app_name)
         record = await self.find(app_name, token)

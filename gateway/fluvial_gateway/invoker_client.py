@@ -18,10 +18,12 @@ from fluvial import wire
 from fluvial.errors import FluvialError, UnavailableError, WireError
 from fluvial.manifest import DeploymentSpec
 from fluvial.wire import FrameType
+from fluvial_gateway.keyrings import KeyringOperation, KeyringState
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_SECONDS: Final = 10.0
+KEYRING_SECONDS: Final = 60.0  # instances may have to end first, and a key service to answer
 _DIALS: Final = 3  # of one request, while invokers end before they answer
 
 
@@ -51,14 +53,6 @@ class Acquired:
     credential: bytes
     tier: str  # warm | snapshot | fork | spawn
     phases_ms: dict[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class AppPublicKey:
-    """What seals a value for an app."""
-
-    key_id: str
-    public_key: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,16 +100,26 @@ class InvokerClient:
             phases_ms=phases_ms,
         )
 
-    async def keys(self, app: str, *, deadline_seconds: float = DEFAULT_SECONDS) -> AppPublicKey:
-        """Return the app's public key; it is made if the app has none.
+    async def keyring(
+        self,
+        app: str,
+        operation: KeyringOperation = "list",
+        key_id: str = "",
+        *,
+        deadline_seconds: float = KEYRING_SECONDS,
+    ) -> KeyringState:
+        """Return an app's keyring after an operation on it; its first key is made if it has none.
 
         Raises:
-            RefusedError: the keyring is not usable.
+            RefusedError: it was not done; its `reason` says why.
             UnavailableError: the invoker cannot be reached or did not answer in time.
         """
-        answer = await self._ask(FrameType.KEYS, (app,), FrameType.KEYED, deadline_seconds)
-        key_id, public_key = _fields(answer, 2)
-        return AppPublicKey(key_id, public_key)
+        fields = (app, operation, key_id)
+        answer = await self._ask(
+            FrameType.KEYRING, fields, FrameType.KEYRING_STATE, deadline_seconds
+        )
+        state, ended = _fields(answer, 2)
+        return KeyringState.from_frame(app, state, ended)
 
     async def survey(self, *, deadline_seconds: float = DEFAULT_SECONDS) -> Survey:
         """Return what runs; an invoker that is not running is not started for it."""

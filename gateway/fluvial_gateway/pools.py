@@ -37,7 +37,9 @@ _NACK_REASONS: Final = frozenset({"draining", "concurrency"})
 _IMPORT_FAILED: Final = "import_failed"
 _START_FAILED: Final = "start_failed"
 _RETIRED: Final = frozenset({"idle", "exit:0"})
-_TRANSIENT: Final = frozenset({"capacity", "shutting_down"})  # refusals that waiting can cure
+_TRANSIENT: Final = frozenset(
+    {"capacity", "shutting_down", "kms_failed"}
+)  # refusals that waiting can cure
 
 
 class InstancePool:

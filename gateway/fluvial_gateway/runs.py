@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, Protocol, TypeVar
 
 from fluvial.errors import (
     InvalidRequestError,
+    KeysFrozenError,
     RunNotFoundError,
     SingletonError,
     StartConflictError,
@@ -161,7 +162,8 @@ class Runs:
         """Start a run of the app's production deployment, from JSON.
 
         Raises:
-            ProblemError, WorkflowNotFoundError, StartConflictError, SingletonError
+            ProblemError, WorkflowNotFoundError, StartConflictError, SingletonError,
+            KeysFrozenError
         """
         app = await self._catalogue.app(app_name)
         production = await self._production(app_name)
@@ -273,7 +275,9 @@ class Runs:
             RunNotFoundError, RunClosedError
             RunNotPausedError: only a paused run can be moved.
             ProblemError, WorkflowNotFoundError: it cannot go on there.
+            KeysFrozenError: it cannot go on, because nothing that it does can be sealed.
         """
+        await self.check_may_seal(record.app)
         meta = {"by": by}
         target = record.deployment
         if deployment is not None:
@@ -298,6 +302,12 @@ class Runs:
             return b""
         events = await self._store.read_events(record.run_id, start=record.state_at, limit=1)
         return events[0] if events else b""
+
+    async def check_may_seal(self, app_name: str) -> None:
+        """Raises:
+        KeysFrozenError: nothing is sealed for the app now.
+        """
+        check_may_seal(await self._catalogue.app(app_name))
 
     async def wait_for_end(self, record: RunRecord, seconds: float) -> RunRecord:
         """Return the run as it is once it is terminal or `seconds` have passed."""
@@ -389,8 +399,21 @@ class Runs:
             raise StartConflictError(run.key, run.run_id)
 
 
+def check_may_seal(app: AppRecord) -> None:
+    """Raises:
+    KeysFrozenError: nothing is sealed for the app now.
+    """
+    if app.keys_frozen:
+        raise KeysFrozenError(app.app)
+
+
 def sealed_for(app: AppRecord, plaintext: bytes, binding: Binding) -> bytes:
-    """Return `plaintext` so that only instances of `app` can open it, and only in this place."""
+    """Return `plaintext` so that only instances of `app` can open it, and only in this place.
+
+    Raises:
+        KeysFrozenError: nothing is sealed for the app now.
+    """
+    check_may_seal(app)
     return seal(app.public_key, app.key_id, plaintext, binding)
 
 

@@ -21,7 +21,9 @@ from fluvial.unprivileged import Identities, choose_identities
 from fluvial_invoker.config import Config
 from fluvial_invoker.fleet import Acquired, Fleet, Places
 from fluvial_invoker.gateways import Gateways
+from fluvial_invoker.key_changes import KeyChanges
 from fluvial_invoker.keyring import Keyring
+from fluvial_invoker.kms import KmsCommand
 
 _MARGIN_SECONDS: Final = 10.0  # beyond the grace of instances, for everything to end
 
@@ -42,7 +44,8 @@ class App:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._keyring = Keyring(config.home / "keyring")
+        kms = KmsCommand(config.kms_command) if config.kms_command else None
+        self._keyring = Keyring(config.home / "keyring", kms)
         runtime_path = runtime_folder(config.home)
         identities = choose_identities(os.environ, config.home)
         _tell_identities(identities)
@@ -59,6 +62,7 @@ class App:
             on_dead=self._gateways.tell_dead,
             on_change=self._watch_idleness,
         )
+        self._key_changes = KeyChanges(self._keyring, self._fleet)
         self._requests: set[asyncio.Task[None]] = set()
         self._stopped: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._idle_timer: asyncio.TimerHandle | None = None
@@ -92,8 +96,8 @@ class App:
     async def acquire(self, spec: DeploymentSpec, exclude: list[str], /) -> Acquired:
         return await self._fleet.acquire(spec, exclude)
 
-    def public_key(self, app: str, /) -> tuple[str, bytes]:
-        return self._keyring.public_key(app)
+    async def keyring(self, app: str, operation: str, key_id: str, /) -> tuple[dict[str, Any], int]:
+        return await self._key_changes.carry_out(app, operation, key_id)
 
     def kill(self, instance: str, grace_seconds: float, /) -> None:
         self._fleet.kill(instance, grace_seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ class Config:
     listener_fd: int
     idle_seconds: float = DEFAULT_IDLE_SECONDS
     grace_seconds: float = DEFAULT_GRACE_SECONDS
+    kms_command: tuple[str, ...] = ()  # program and arguments; (): keys are not wrapped
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Config:
@@ -39,7 +41,15 @@ class Config:
             listener_fd=int(_number(environment, "FLUVIAL_INVOKER_FD", None)),
             idle_seconds=_number(environment, "FLUVIAL_INVOKER_IDLE", DEFAULT_IDLE_SECONDS),
             grace_seconds=_number(environment, "FLUVIAL_INVOKER_GRACE", DEFAULT_GRACE_SECONDS),
+            kms_command=_command(environment, "FLUVIAL_KMS_COMMAND"),
         )
+
+
+def _command(environment: Mapping[str, str], name: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(environment.get(name, "")))
+    except ValueError as error:
+        raise InvalidRequestError(f"{name} is not a command line: {error}") from error
 
 
 def _number(environment: Mapping[str, str], name: str, default: float | None) -> float:

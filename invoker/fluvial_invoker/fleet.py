@@ -21,6 +21,7 @@ from fluvial_invoker.births import Birth
 from fluvial_invoker.instance.certificate import BirthCertificate
 from fluvial_invoker.instances import Instance
 from fluvial_invoker.keyring import Keyring
+from fluvial_invoker.kms import KmsError
 from fluvial_invoker.layers import conflicts
 from fluvial_invoker.processes import Process
 from fluvial_invoker.zygotes import UnfitError, Zygotes
@@ -105,7 +106,8 @@ class Fleet:
         self._instances: dict[str, Instance] = {}
         self._by_pid: dict[int, Instance] = {}
         self._early_ends: dict[int, int] = {}
-        self._endings: set[asyncio.Task[None]] = set()
+        self._renewing: set[str] = set()  # instances that are about to be told their keys
+        self._tasks: set[asyncio.Task[None]] = set()
         self._is_closing = False
 
     def __len__(self) -> int:
@@ -141,6 +143,20 @@ class Fleet:
         if instance is not None:
             instance.terminate(grace_seconds)
 
+    def send_keys(self, app: str) -> None:
+        """Tell an app's instances its keys as they are now."""
+        for instance in self._of_app(app):
+            instance.send_keys(self._keyring.loaded(app))
+
+    async def end_all(self, app: str) -> int:
+        """End all instances of an app that exist now, after the grace; return how many."""
+        ending = self._of_app(app)
+        for instance in ending:
+            instance.terminate(self._grace_seconds)
+        for instance in ending:
+            await instance.over.wait()
+        return len(ending)
+
     def survey(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Return what SURVEYED says: instances and zygotes."""
         return [each.survey() for each in self._instances.values()], self._zygotes.survey()
@@ -155,7 +171,26 @@ class Fleet:
             await instance.over.wait()
         self._zygotes.close()
         await self._zygotes.wait_until_closed()
-        await asyncio.gather(*self._endings)
+        await asyncio.gather(*self._tasks)
+
+    def _of_app(self, app: str) -> list[Instance]:
+        return [each for each in self._instances.values() if each.spec.app == app]
+
+    def _keys_wanted(self, instance: Instance) -> None:
+        if instance.id not in self._renewing:  # else it is told soon
+            self._renewing.add(instance.id)
+            self._own(self._renew_keys(instance))
+
+    async def _renew_keys(self, instance: Instance) -> None:
+        app = instance.spec.app
+        try:
+            await self._keyring.load(app)
+        except (FluvialError, OSError) as error:
+            _log.warning("keys not read again", extra={"app": app, "reason": str(error)})
+        else:
+            instance.send_keys(self._keyring.loaded(app))
+        finally:
+            self._renewing.discard(instance.id)
 
     def _acquired(self, instance: Instance, tier: str, phases_ms: dict[str, float]) -> Acquired:
         return Acquired(
@@ -170,12 +205,11 @@ class Fleet:
 
     async def _start(self, spec: DeploymentSpec) -> Instance:
         bundle, layer = self._folders(spec)
-        key_id, roots = self._keyring.roots(spec.app)
         uid = self._identities.of(spec.app)
         user_folder = "" if uid is None else str(self._places.user_folder(spec.app, uid))
         instance_id = new_id("ins")
         birth = Birth.prepare(self._places.socket(instance_id))
-        instance = Instance(instance_id, spec, birth, self._logs)
+        instance = Instance(instance_id, spec, birth, self._logs, on_wanted=self._keys_wanted)
         self._instances[instance_id] = instance
         self._on_change()
         certificate = BirthCertificate(
@@ -184,8 +218,6 @@ class Fleet:
             bundle_path=str(bundle),
             layer_path=layer,
             runtime_path=str(self._places.runtime_path),
-            key_id=key_id,
-            roots=roots,
             grace_seconds=self._grace_seconds,
             uid=uid,
             user_folder=user_folder,
@@ -193,10 +225,12 @@ class Fleet:
         try:
             if uid is not None:
                 birth.give_to(uid)
-            await instance.open(certificate)
+            # Only now: who ends the app's instances after a change of its keys ends this one too.
+            await self._keyring.load(spec.app)
+            await instance.open(certificate, lambda: self._keyring.loaded(spec.app))
             await self._create_process(instance, birth, layer, uid)
         except BaseException as error:
-            refusal = RefusedError("start_failed", f"{type(error).__name__}: {error}")
+            refusal = _refusal(error)
             self._own(self._not_started(instance, refusal))
             if isinstance(error, Exception):
                 raise refusal from error
@@ -292,10 +326,16 @@ class Fleet:
         self._on_dead(instance.id, reason)
         self._on_change()
 
-    def _own(self, ending: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(ending)
-        self._endings.add(task)
-        task.add_done_callback(self._endings.discard)
+    def _own(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _refusal(error: BaseException) -> RefusedError:
+    if isinstance(error, KmsError):
+        return RefusedError(error.code, str(error))
+    return RefusedError("start_failed", f"{type(error).__name__}: {error}")
 
 
 def _ms(began: float, ended: float) -> float:

@@ -11,6 +11,7 @@ from fluvial.errors import FluvialError, WireError
 from fluvial.manifest import DeploymentSpec
 from fluvial.wire import FrameReader, FrameType, pack
 from fluvial_invoker.fleet import Acquired, RefusedError
+from fluvial_invoker.key_files import KeyringError
 
 MAX_GRACE_MS: Final = 600_000
 
@@ -21,7 +22,9 @@ class Service(Protocol):
     """What gateways can ask for."""
 
     async def acquire(self, spec: DeploymentSpec, exclude: list[str], /) -> Acquired: ...
-    def public_key(self, app: str, /) -> tuple[str, bytes]: ...
+    async def keyring(
+        self, app: str, operation: str, key_id: str, /
+    ) -> tuple[dict[str, Any], int]: ...
     def kill(self, instance: str, grace_seconds: float, /) -> None: ...
     def survey(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]: ...
     def own(self, request: Coroutine[Any, Any, None], /) -> None: ...
@@ -58,7 +61,7 @@ class GatewayConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._handlers: dict[int, Callable[[list[Any]], None]] = {
             FrameType.ACQUIRE: self._acquire,
-            FrameType.KEYS: self._keys,
+            FrameType.KEYRING: self._keyring,
             FrameType.KILL: self._kill,
             FrameType.SURVEY: self._survey,
         }
@@ -108,13 +111,20 @@ class GatewayConnection(asyncio.Protocol):
             fields = (acquired.address, acquired.credential, acquired.tier, acquired.phases_ms)
             self.write(pack(FrameType.ACQUIRED, number, acquired.instance, *fields))
 
-    def _keys(self, header: list[Any]) -> None:
+    def _keyring(self, header: list[Any]) -> None:
+        app, operation, key_id = map(str, header[2:5])
+        self._service.own(self._answer_keyring(header[1], app, operation, key_id))
+
+    async def _answer_keyring(self, number: int, app: str, operation: str, key_id: str) -> None:
         try:
-            key_id, public_key = self._service.public_key(header[2])
+            state, ended = await self._service.keyring(app, operation, key_id)
         except FluvialError as error:
-            self.write(pack(FrameType.REFUSED, header[1], error.code, str(error)))
+            self.write(pack(FrameType.REFUSED, number, error.code, str(error)))
+        except OSError as error:
+            _log.exception("a keyring could not be changed")
+            self.write(pack(FrameType.REFUSED, number, KeyringError.code, str(error)))
         else:
-            self.write(pack(FrameType.KEYED, header[1], key_id, public_key))
+            self.write(pack(FrameType.KEYRING_STATE, number, state, ended))
 
     def _kill(self, header: list[Any]) -> None:
         grace_ms = min(max(0, int(header[3])), MAX_GRACE_MS)

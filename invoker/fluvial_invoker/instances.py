@@ -15,17 +15,20 @@ import secrets
 import select
 import signal
 import time
+from collections.abc import Callable
 from enum import Enum
 from typing import Any, Final
 
 from fluvial.errors import WireError
 from fluvial.manifest import DeploymentSpec
-from fluvial.wire import FrameReader, pack
+from fluvial.wire import FrameReader, pack, pack_head
 from fluvial_invoker import process_stats
 from fluvial_invoker.app_logs import AppLogs, LogPipe, Origin, read_available
 from fluvial_invoker.births import Birth
 from fluvial_invoker.instance.certificate import BirthCertificate
 from fluvial_invoker.instance.control import ControlType
+from fluvial_invoker.keyring import LoadedKeys
+from fluvial_invoker.root_keys import wipe
 
 MAX_REASON_CHARACTERS: Final = 4096
 CREDENTIAL_BYTES: Final = 16
@@ -47,7 +50,15 @@ class State(Enum):
 class Instance(asyncio.Protocol):
     """One instance; also the protocol of its control connection."""
 
-    def __init__(self, instance_id: str, spec: DeploymentSpec, birth: Birth, logs: AppLogs) -> None:
+    def __init__(
+        self,
+        instance_id: str,
+        spec: DeploymentSpec,
+        birth: Birth,
+        logs: AppLogs,
+        *,
+        on_wanted: Callable[[Instance], None],
+    ) -> None:
         self.id = instance_id
         self.spec = spec
         self.address = str(birth.path)
@@ -59,6 +70,7 @@ class Instance(asyncio.Protocol):
         self.over = asyncio.Event()
         self._birth = birth
         self._logs = logs
+        self._on_wanted = on_wanted
         origin = Origin(app=spec.app, deployment=spec.deployment, instance=instance_id)
         self._log = LogPipe(origin, logs.take(spec.app), monotonic=time.monotonic)
         self._reader = FrameReader()
@@ -85,12 +97,16 @@ class Instance(asyncio.Protocol):
         poll.register(self._pidfd, select.POLLIN)
         return bool(poll.poll(0))
 
-    async def open(self, certificate: BirthCertificate) -> None:
-        """Start to listen to it, and write its certificate; before the process exists."""
+    async def open(self, certificate: BirthCertificate, keys: Callable[[], LoadedKeys]) -> None:
+        """Start to listen to it, and write its keys and its certificate; before the process exists.
+
+        `keys` is asked when they are written, so that no change of them comes between.
+        """
         loop = asyncio.get_running_loop()
         loop.add_reader(self._birth.log_reader, self._read_log)
         transport, _ = await loop.create_unix_connection(lambda: self, sock=self._birth.control)
         self._control = transport
+        self.send_keys(keys())
         transport.write(pack(ControlType.BIRTH, 0, body=certificate.encode()))
 
     def started(self, pid: int, tier: str, phases_ms: dict[str, float]) -> None:
@@ -113,6 +129,22 @@ class Instance(asyncio.Protocol):
         if self._control is not None:
             self._control.write(pack(ControlType.CREDENTIAL, 0, credential))
         return credential
+
+    def send_keys(self, keys: LoadedKeys) -> None:
+        """Tell it the app's keys as they are now, and leave no copy of them."""
+        if self._control is None:
+            return
+        roots = bytearray()
+        for root in keys.roots.values():
+            roots += root.material
+        content = keys.content
+        fields = (content.current, list(keys.roots), keys.destroyed, content.frozen_ms is not None)
+        self._control.write(pack_head(ControlType.KEYS, 0, *fields, body_bytes=len(roots)))
+        self._control.write(roots)
+        if self._control.get_write_buffer_size():
+            # It does not read its socket, and the copy that waits there cannot be erased.
+            self._send_signal(signal.SIGKILL)
+        wipe(roots)
 
     def terminate(self, grace_seconds: float) -> None:
         """Ask it to end, and kill it after the grace."""
@@ -190,6 +222,8 @@ class Instance(asyncio.Protocol):
                 if self._control is not None and not self._is_released:
                     self._is_released = True
                     self._control.write(pack(ControlType.RELEASED, 0))
+            case ControlType.WANTED:
+                self._on_wanted(self)
             case ControlType.READY:
                 pass  # told to end while it was starting
             case other:

@@ -41,6 +41,7 @@ class AppRecord:
     previous: str | None = None
     key_id: str = ""
     public_key: bytes = b""
+    keys_frozen: bool = False  # nothing new may be sealed for it
     created_ms: int = 0
     crons: tuple[ActiveCron, ...] = ()
 
@@ -52,6 +53,7 @@ class AppRecord:
             "previous": self.previous,
             "key_id": self.key_id,
             "public_key": self.public_key,
+            "keys_frozen": self.keys_frozen,
             "created_ms": self.created_ms,
             "crons": [cron.to_list() for cron in self.crons],
         }
@@ -65,6 +67,7 @@ class AppRecord:
             previous=value["previous"],
             key_id=value["key_id"],
             public_key=value["public_key"],
+            keys_frozen=value.get("keys_frozen", False),
             created_ms=value["created_ms"],
             crons=tuple(ActiveCron(*cron) for cron in value.get("crons", ())),
         )

@@ -31,6 +31,7 @@ from fluvial.unguarded import monotonic
 
 _BUILD_SECONDS: Final = 960.0  # between two lines of a build's log; the gateway gives up before
 _CHECK_SECONDS: Final = 300.0  # between two runs of a replay check: a cold start and a long log
+_KEYS_SECONDS: Final = 120.0  # instances may have to end first, and a key service to answer
 _LONGEST_WAIT_SECONDS: Final = 60.0  # of one request for a result; longer waits ask again
 _MEDIA_TYPE: Final = "application/zstd"
 _ENDED: Final = frozenset({"completed", "failed", "cancelled", "terminated", "continued"})
@@ -62,6 +63,7 @@ class Outcome:
     result: Any = None
     error: Any = None
     withheld: str | None = None
+    unreadable: str | None = None  # why nobody can read the result or the error
 
     @property
     def is_final(self) -> bool:
@@ -284,6 +286,7 @@ class Client:
                 answer.get("result"),
                 answer.get("error"),
                 answer.get("withheld"),
+                _message(answer.get("unreadable")),
             )
             if outcome.is_final or monotonic() >= deadline or round(left) == 0:
                 return outcome
@@ -339,6 +342,45 @@ class Client:
         headers = {"idempotency-key": key} if key else {}
         answer = self._post(f"{_cron(app, cron)}/trigger", {}, headers)
         return Started(str(answer["run_id"]), str(answer["outcome"]))
+
+    # Keys
+
+    def keys(self, app: str) -> dict[str, Any]:
+        """Return an app's keyring: its `keys`, oldest first, without their secrets."""
+        return self._get(f"/v1/apps/{path_part(app)}/keys")
+
+    def rotate_keys(self, app: str) -> dict[str, Any]:
+        """Make a new key that seals from now on; return the keyring."""
+        return self._change_keys(app, "rotate")
+
+    def rewrap_keys(self, app: str) -> dict[str, Any]:
+        """Have the KMS command wrap all keys anew; return the keyring."""
+        return self._change_keys(app, "rewrap")
+
+    def freeze_keys(self, app: str) -> dict[str, Any]:
+        """Have nothing sealed any more; return the keyring."""
+        return self._change_keys(app, "freeze")
+
+    def thaw_keys(self, app: str) -> dict[str, Any]:
+        """Undo `freeze_keys`; return the `keyring` and how many runs go on (`resumed_runs`)."""
+        return self._change_keys(app, "thaw")
+
+    def destroy_key(
+        self, app: str, key_id: str, *, force: bool = False, dry_run: bool = False
+    ) -> dict[str, Any]:
+        """Erase a key for ever: what it sealed is unreadable. Return what was done.
+
+        Raises:
+            ProblemError: `key_in_use` while live runs need it, unless `force` is set.
+        """
+        body = {"force": force, "dry_run": dry_run}
+        return self._change_keys(app, f"{path_part(key_id)}/destroy", body)
+
+    def _change_keys(
+        self, app: str, how: str, body: Mapping[str, bool] | None = None
+    ) -> dict[str, Any]:
+        path = f"/v1/apps/{path_part(app)}/keys/{how}"
+        return self._post(path, dict(body or {}), timeout_seconds=_KEYS_SECONDS)
 
     # The platform
 
@@ -397,6 +439,10 @@ def _cron(app: str, cron: str) -> str:
 
 def _stream_path(run_id: str, name: str) -> str:
     return f"/v1/runs/{path_part(run_id)}/streams/{path_part(name)}"
+
+
+def _message(problem: Any) -> str | None:
+    return None if problem is None else str(problem["message"])
 
 
 def _flag(value: bool) -> str | None:

@@ -79,11 +79,22 @@ class ControlApi:
             return _document(response)
 
     def post(
-        self, path: str, body: Any, headers: Mapping[str, str] | None = None
+        self,
+        path: str,
+        body: Any,
+        headers: Mapping[str, str] | None = None,
+        *,
+        timeout_seconds: float = ANSWER_SECONDS,
     ) -> dict[str, Any]:
         """Post JSON and return a document; raises as `get` does."""
         with self.talking():
-            return _document(self.http.post(path, json=body, headers=dict(headers or {})))
+            response = self.http.post(
+                path,
+                json=body,
+                headers=dict(headers or {}),
+                timeout=httpx.Timeout(timeout_seconds, connect=CONNECT_SECONDS),
+            )
+            return _document(response)
 
     def follow(
         self, path: str, start: int, parameters: Mapping[str, str]

@@ -123,7 +123,9 @@ class Replays:
         keys, sealed_input, seed = self._keys, started[3], started[4].get("seed")
         if seed is None:
             return lambda: keys.run_secret(run_id, sealed_input)
-        return lambda: keys.derive(str(seed["key"]), "secret", str(seed["run"]))
+        # At once: should that key be gone, the run is kept from going on, not the code surprised.
+        secret = keys.derive(str(seed["key"]), "secret", str(seed["run"]))
+        return lambda: secret
 
     def _run_keys(self, request: Replayed) -> RunKeys:
         return self._keys.for_run(request.run_id)

@@ -82,8 +82,11 @@ class FrameType(IntEnum):
     ACQUIRED = 51  # v→g instance:str, address:str, credential:bytes, tier:str, phases_ms:map
     REFUSED = 52  # v→g code:str, message:str; answer to any request of the gateway
     DEAD = 53  # v→g instance:str, reason:str; id 0
-    KEYS = 54  # g→v app:str; create the app's keys if they do not exist
-    KEYED = 55  # v→g key_id:str, public_key:bytes
+    KEYRING = 54  # g→v app:str, operation:str (list, rotate, destroy, freeze, thaw, rewrap),
+    #                   key_id:str ("": none; rotate: of the key to be made). An app without keys
+    #                   gets its first; what is repeated changes nothing more
+    KEYRING_STATE = 55  # v→g state:map (current, frozen_ms, keys:[map], oldest first; no secrets),
+    #                         ended:int (instances that were ended for it)
     KILL = 56  # g→v instance:str, grace_ms:int; no answer
     SURVEY = 57  # g→v no fields
     SURVEYED = 58  # v→g instances:[map], zygotes:[map]
@@ -116,6 +119,12 @@ def pack(frame_type: int, conversation: int, *fields: object, body: bytes = b"")
     if body_bytes > MAX_BODY_BYTES:
         raise WireError(f"a frame body of {body_bytes} bytes is above {MAX_BODY_BYTES}")
     return b"".join((_pack_lengths(header_bytes, body_bytes), header, body))
+
+
+def pack_head(frame_type: int, conversation: int, *fields: object, body_bytes: int) -> bytes:
+    """Return what stands before the body of a frame, for a sender that keeps the body apart."""
+    header = _packb((frame_type, conversation, *fields))
+    return _pack_lengths(len(header), body_bytes) + header
 
 
 class FrameReader:

@@ -15,6 +15,7 @@ from fluvial_deploy.cli.doctor import doctor
 from fluvial_deploy.cli.exits import reported
 from fluvial_deploy.cli.hooks import hooks
 from fluvial_deploy.cli.invoke import invoke
+from fluvial_deploy.cli.keys import keys
 from fluvial_deploy.cli.logs import logs
 from fluvial_deploy.cli.options import Json
 from fluvial_deploy.cli.output import data, data_json
@@ -75,6 +76,7 @@ for _group, _name in (
     (crons, "crons"),
     (apps, "apps"),
     (deployments, "deployments"),
+    (keys, "keys"),
     (tokens, "token"),
 ):
     cli.add_typer(_group, name=_name)

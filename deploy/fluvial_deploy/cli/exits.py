@@ -56,6 +56,7 @@ _NEXT_STEP: Final = {
     "run_not_found": "`fluvial runs ls` shows runs",
     "cron_not_found": "`fluvial crons ls` shows the crons of production deployments",
     "hook_not_found": "it may open later: try again",
+    "key_not_found": "`fluvial keys ls` shows an app's keys",
     "nothing_deployed": "deploy it, or promote a deployment: `fluvial promote`",
 }
 

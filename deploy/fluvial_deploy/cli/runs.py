@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fluvial.client import Client, Outcome
 
 runs = typer.Typer(help="Runs of workflows.", no_args_is_help=True)
-_PARTS = ("meta", "data")
+_PARTS = ("meta", "data", "unreadable")
 _COLUMNS = ("run_id", "app", "workflow", "status", "created_at", "key")
 
 
@@ -82,7 +82,9 @@ def result(
         outcome = client.result(run, wait_seconds=seconds)
     if as_json:
         fields = {"run_id": run, "status": outcome.status}
-        data_json({**fields, "result": outcome.result, "error": outcome.error})
+        shown = {"result": outcome.result, "error": outcome.error}
+        unreadable = {"unreadable": outcome.unreadable} if outcome.unreadable else {}
+        data_json({**fields, **shown, **unreadable})
     _tell(outcome, seconds, as_json=as_json)
 
 
@@ -144,6 +146,11 @@ def _tell(outcome: Outcome, seconds: float, *, as_json: bool) -> None:
         )
     if outcome.withheld:
         raise CommandError(f"the result is withheld: {outcome.withheld}", ExitCode.NOT_ALLOWED)
+    if outcome.unreadable:
+        raise CommandError(
+            f"{outcome.run_id} {outcome.status}, and its end cannot be read: {outcome.unreadable}",
+            ExitCode.FAILED,
+        )
     if outcome.status != "completed":
         reason = f": {outcome.error}" if outcome.error not in (None, outcome.status) else ""
         raise CommandError(f"{outcome.run_id} {outcome.status}{reason}", ExitCode.FAILED)

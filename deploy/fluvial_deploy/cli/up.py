@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,7 +11,13 @@ from fluvial_deploy.cli.connection import home_path
 from fluvial_deploy.cli.exits import reported
 from fluvial_deploy.cli.options import Json
 from fluvial_deploy.cli.output import data_json, say
-from fluvial_deploy.up.settings import Address, UpSettings, check_durability, check_store
+from fluvial_deploy.up.settings import (
+    Address,
+    UpSettings,
+    check_durability,
+    check_kms_command,
+    check_store,
+)
 
 if TYPE_CHECKING:
     from fluvial_deploy.up.supervisor import Running
@@ -42,6 +49,13 @@ def up(
     invoker_idle: Annotated[
         str, typer.Option(metavar="S", help="How long the invoker stays without instances.")
     ] = "300s",
+    kms_command: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COMMAND",
+            help="Wraps and unwraps keys (docs/encryption.md); default FLUVIAL_KMS_COMMAND.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run the platform until it is interrupted."""
@@ -49,6 +63,7 @@ def up(
 
     from fluvial.durations import to_seconds
 
+    kms = kms_command if kms_command is not None else os.environ.get("FLUVIAL_KMS_COMMAND")
     settings = UpSettings(
         home=Path(data).absolute() if data else home_path(),
         store=check_store(store) if store else None,
@@ -58,6 +73,7 @@ def up(
         domain=domain,
         idle_seconds=to_seconds(idle, "--idle") if idle else None,
         invoker_idle_seconds=to_seconds(invoker_idle, "--invoker-idle"),
+        kms_command=check_kms_command(kms) if kms else "",
     )
     _run(settings, as_json=as_json)
 

@@ -1,7 +1,7 @@
 """What the supervisor starts: commands, environments and descriptors of the three programs.
 
 An environment is built from an allow-list. What belongs to Python's development or to this
-terminal stays behind; the store's URL goes to the gateway alone.
+terminal stays behind; the store's URL goes to the gateway alone, the KMS command to the invoker.
 """
 
 from __future__ import annotations
@@ -74,6 +74,8 @@ def invoker(settings: UpSettings, home: Home, sockets: Sockets) -> Program:
         "FLUVIAL_INVOKER_FD": str(sockets.invoker.fileno()),
         "FLUVIAL_INVOKER_IDLE": f"{settings.invoker_idle_seconds:g}",
     }
+    if settings.kms_command:
+        environment["FLUVIAL_KMS_COMMAND"] = settings.kms_command
     return Program(
         name="invoker",
         command=(sys.executable, "-m", "fluvial_invoker"),

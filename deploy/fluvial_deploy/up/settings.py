@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, cast, get_args
@@ -51,6 +53,24 @@ class UpSettings:
     domain: str = "localhost"
     idle_seconds: float | None = None  # of deployments whose manifest does not say
     invoker_idle_seconds: float = 300.0
+    kms_command: str = ""  # program and arguments, as a shell would split them; "": none
+
+
+def check_kms_command(text: str) -> str:
+    """Return `text` when it is a command line whose program exists.
+
+    Raises:
+        InvalidRequestError: it is not.
+    """
+    try:
+        program, *_ = shlex.split(text)
+    except ValueError as error:
+        raise InvalidRequestError(
+            f"--kms-command must be a program and arguments: {error}"
+        ) from error
+    if shutil.which(program) is None:
+        raise InvalidRequestError(f"--kms-command: there is no program {program!r}")
+    return text
 
 
 def check_store(url: str) -> str:

@@ -1,7 +1,8 @@
 """The birth certificate: everything that a new instance is told about itself.
 
-It travels over the control descriptor, straight from the invoker to the instance, so an app's keys
-and environment never enter the memory of the zygote that instances of other apps are forked from.
+It travels over the control descriptor, straight from the invoker to the instance, and so do the
+app's keys, before it: neither they nor the environment ever enter the memory of the zygote that
+instances of other apps are forked from.
 """
 
 from __future__ import annotations
@@ -23,8 +24,6 @@ class BirthCertificate:
     bundle_path: str
     layer_path: str  # "": the deployment has no dependencies
     runtime_path: str
-    key_id: str  # the current key of the app
-    roots: dict[str, bytes]
     grace_seconds: float  # how long invocations may go on after SIGTERM
     uid: int | None = None  # whose process it becomes; None: it stays the invoker's
     user_folder: str = ""  # its HOME, where it has a uid of its own
@@ -36,8 +35,6 @@ class BirthCertificate:
             "bundle_path": self.bundle_path,
             "layer_path": self.layer_path,
             "runtime_path": self.runtime_path,
-            "key_id": self.key_id,
-            "roots": self.roots,
             "grace_seconds": self.grace_seconds,
             "uid": self.uid,
             "user_folder": self.user_folder,

@@ -19,7 +19,6 @@ from typing import Any, Final
 
 import uvloop
 
-from fluvial.encryption import AppKeys
 from fluvial_invoker.instance.certificate import BirthCertificate
 from fluvial_invoker.instance.control import Control
 from fluvial_invoker.instance.deadlines import Deadlines
@@ -125,7 +124,7 @@ class Instance:
 
     async def _serve(self, phases_ms: dict[str, float]) -> None:
         spec = self._certificate.deployment
-        keys = AppKeys(spec.app, self._certificate.roots, self._certificate.key_id)
+        keys = self._control.app_keys(spec.app)
         complete_registry()
         has_state = self._lifespan is not None and self._lifespan.is_supported
         functions = Functions(

@@ -22,6 +22,7 @@ def _path(operation: Operation) -> str:
         "token": "t",
         "cron": "nightly",
         "name": "tokens",
+        "key": "k",
     }
     return re.sub(r"\{(\w+)(?::\w+)?\}", lambda match: known[match[1]], operation.path)
 

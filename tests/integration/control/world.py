@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 
 from fluvial.checks import CheckReport, CheckRequest
 from fluvial.crons import CronSpec
-from fluvial.encryption import AppKeys
+from fluvial.encryption import AppKeys, public_key_of
 from fluvial.events import Event, EventType, decode_event
 from fluvial.ids import partition_of
 from fluvial.invocations import Answer, RevealRequest, unpack_list
@@ -31,6 +31,7 @@ from fluvial_gateway.catalogue import Catalogue
 from fluvial_gateway.control.application import control_app
 from fluvial_gateway.control.checking import CheckingOperations
 from fluvial_gateway.control.deploying import DeployingOperations
+from fluvial_gateway.control.keys import KeysOperations
 from fluvial_gateway.control.operating import About, PlatformOperations
 from fluvial_gateway.control.operations import Operation
 from fluvial_gateway.control.reading_runs import ReadingRunsOperations
@@ -46,7 +47,9 @@ from fluvial_gateway.fingerprints import Fingerprints
 from fluvial_gateway.hooks import Hooks
 from fluvial_gateway.hosts import HostTable
 from fluvial_gateway.invocations import Answered, Outcome, Subject
-from fluvial_gateway.invoker_client import AppPublicKey, Survey
+from fluvial_gateway.invoker_client import RefusedError, Survey
+from fluvial_gateway.key_keeping import KeyKeeping
+from fluvial_gateway.keyrings import Key, KeyringOperation, KeyringState
 from fluvial_gateway.metrics import Metrics
 from fluvial_gateway.occupancy import Occupied
 from fluvial_gateway.problems import ProblemError
@@ -139,15 +142,57 @@ class FakeKeyring:
 
     def __init__(self) -> None:
         self.refusal: Exception | None = None
+        self.operations: list[tuple[str, KeyringOperation, str]] = []
+        self.ended = 0
+        self._ids: dict[str, list[str]] = {}
+        self._destroyed: dict[str, int] = {}
+        self._frozen: dict[str, int] = {}
 
     def of(self, app: str) -> AppKeys:
-        root = hashlib.sha256(app.encode()).digest()
-        return AppKeys(app, {KEY_ID: root}, KEY_ID)
+        ids = self._ids.setdefault(app, [KEY_ID])
+        living = [key_id for key_id in ids if key_id not in self._destroyed]
+        return AppKeys(app, {key_id: _root(app, key_id) for key_id in living}, ids[-1])
 
-    async def keys(self, app: str) -> AppPublicKey:
+    async def keyring(
+        self, app: str, operation: KeyringOperation = "list", key_id: str = ""
+    ) -> KeyringState:
         if self.refusal is not None:
             raise self.refusal
-        return AppPublicKey(*self.of(app).public_key())
+        self.operations.append((app, operation, key_id))
+        ids = self._ids.setdefault(app, [KEY_ID])
+        match operation:
+            case "rotate":
+                ids.append(key_id)
+            case "destroy":
+                self._destroyed[key_id] = 1_700_000_000_000
+            case "freeze":
+                self._frozen[app] = 1_700_000_000_000
+            case "thaw":
+                self._frozen.pop(app, None)
+            case "rewrap":
+                raise RefusedError("kms_not_configured", "no KMS command")
+            case "list":
+                pass
+        keys = tuple(self._key(app, each) for each in ids)
+        return KeyringState(
+            app=app,
+            current=keys[-1],
+            keys=keys,
+            frozen_ms=self._frozen.get(app),
+            ended=self.ended if operation in ("destroy", "freeze") else 0,
+        )
+
+    def _key(self, app: str, key_id: str) -> Key:
+        destroyed_ms = self._destroyed.get(key_id)
+        is_current = key_id == self._ids[app][-1]
+        return Key(
+            id=key_id,
+            state="destroyed" if destroyed_ms else "current" if is_current else "decrypt_only",
+            created_ms=1_600_000_000_000,
+            public_key=public_key_of(_root(app, key_id), app),
+            is_wrapped=False,
+            destroyed_ms=destroyed_ms,
+        )
 
 
 class FakeBuilder:
@@ -304,6 +349,9 @@ class World:
         self.deployments = Deployments(
             self.catalogue, aliases, uploads, builder=self.builder, keys=self.keyring
         )
+        keys = KeyKeeping(
+            self.catalogue, aliases, holder=self.keyring, runs=self.runs, reader=self.store
+        )
         deploying = DeployingOperations(
             self.catalogue,
             deployments=self.deployments,
@@ -346,6 +394,7 @@ class World:
                 self.catalogue, ReplayChecks(self.runs, self.invocations), self.waits
             ).operations(),
             *SchedulingOperations(self.crons).operations(),
+            *KeysOperations(keys).operations(),
             *self.platform.operations(),
         ]
 
@@ -476,7 +525,11 @@ def _reported(report: CheckReport) -> Outcome:
     return Answered("ins_1", Answer(outcome="ok"), 10, texts)
 
 
+def _root(app: str, key_id: str) -> bytes:
+    return hashlib.sha256(f"{app} {key_id}".encode()).digest()
+
+
 def _revealed(request: RevealRequest) -> Outcome:
     payloads = [decode_event(event).payload for event in request.events]
-    texts = [payload.decode() if payload else None for payload in payloads]
+    texts = [payload.decode(errors="replace") if payload else None for payload in payloads]
     return Answered("ins_1", Answer(outcome="ok"), 10, texts)

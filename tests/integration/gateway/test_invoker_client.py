@@ -14,7 +14,7 @@ import pytest
 from fluvial import wire
 from fluvial.errors import UnavailableError, WireError
 from fluvial.wire import FrameType
-from fluvial_gateway.invoker_client import AppPublicKey, InvokerClient, RefusedError
+from fluvial_gateway.invoker_client import InvokerClient, RefusedError
 from tests.integration.gateway.gateway_peers import PATIENCE_SECONDS, run, spec
 
 Reaction = Callable[["ScriptedInvoker", list[Any]], None]
@@ -59,6 +59,18 @@ def _acquired(invoker: ScriptedInvoker, header: list[Any]) -> None:
     )
 
 
+def _keyring(*, public_key: bytes) -> dict[str, Any]:
+    key = {
+        "key": "k1",
+        "state": "current",
+        "created_ms": 1,
+        "public_key": public_key,
+        "is_wrapped": False,
+        "destroyed_ms": None,
+    }
+    return {"current": "k1", "frozen_ms": None, "keys": [key]}
+
+
 def test_acquire_sends_the_spec_and_returns_the_instance() -> None:
     async def main() -> None:
         asked: list[list[Any]] = []
@@ -86,12 +98,14 @@ def test_questions_are_told_apart() -> None:
             held.append(header)
             if len(held) == 2:
                 for kept in reversed(held):
-                    invoker.send(FrameType.KEYED, kept[1], "k1", kept[2].encode())
+                    state = _keyring(public_key=kept[2].encode())
+                    invoker.send(FrameType.KEYRING_STATE, kept[1], state, 0)
 
         async with _client(react) as client:
-            keys = await asyncio.gather(client.keys("one"), client.keys("two"))
+            one, two = await asyncio.gather(client.keyring("one"), client.keyring("two"))
 
-            assert list(keys) == [AppPublicKey("k1", b"one"), AppPublicKey("k1", b"two")]
+            assert (one.app, one.current.public_key) == ("one", b"one")
+            assert (two.app, two.current.public_key) == ("two", b"two")
 
     run(main())
 
@@ -114,7 +128,7 @@ def test_no_answer_is_unavailable_at_the_deadline() -> None:
     async def main() -> None:
         async with _client(lambda invoker, header: None) as client:
             with pytest.raises(UnavailableError, match=r"within 0\.02 s"):
-                await client.keys("app", deadline_seconds=0.02)
+                await client.keyring("app", deadline_seconds=0.02)
 
     run(main())
 
@@ -144,7 +158,7 @@ def test_an_invoker_that_always_hangs_up_is_unavailable() -> None:
     async def main() -> None:
         async with _client(lambda invoker, header: invoker.transport.abort()) as client:
             with pytest.raises(UnavailableError):
-                await client.keys("app")
+                await client.keyring("app")
 
     run(main())
 
@@ -152,7 +166,7 @@ def test_an_invoker_that_always_hangs_up_is_unavailable() -> None:
 def test_no_socket_is_unavailable() -> None:
     async def main() -> None:
         with pytest.raises(UnavailableError, match="cannot be reached"):
-            await InvokerClient("/nonexistent/invoker.sock").keys("app")
+            await InvokerClient("/nonexistent/invoker.sock").keyring("app")
 
     run(main())
 
@@ -164,7 +178,22 @@ def test_an_answer_of_another_kind_is_refused() -> None:
 
         async with _client(react) as client:
             with pytest.raises(WireError):
-                await client.keys("app")
+                await client.keyring("app")
+
+    run(main())
+
+
+def test_an_answer_that_is_no_keyring_is_refused() -> None:
+    async def main() -> None:
+        broken: list[Any] = [{}, {"keys": [], "current": "k", "frozen_ms": None}, [], None]
+
+        def react(invoker: ScriptedInvoker, header: list[Any]) -> None:
+            invoker.send(FrameType.KEYRING_STATE, header[1], broken.pop(), 0)
+
+        async with _client(react) as client:
+            while broken:
+                with pytest.raises(WireError, match="keyring"):
+                    await client.keyring("app")
 
     run(main())
 

@@ -232,6 +232,17 @@ class InvokerLink(Peer):
         frame = await self.next(self._last)
         return frame.header[2], frame.header[3]
 
+    async def keyring(
+        self, app: str, operation: str, key_id: str = ""
+    ) -> tuple[dict[str, Any], int]:
+        """Return an app's keyring after an operation, and how many instances were ended for it."""
+        self._last += 1
+        self.send(FrameType.KEYRING, self._last, app, operation, key_id)
+        frame = await self.next(self._last)
+        if frame.type == FrameType.REFUSED:
+            raise RefusedByInvokerError(frame.header[2], frame.header[3])
+        return frame.header[2], frame.header[3]
+
     async def pid_of(self, instance: str) -> int:
         instances, _ = await self.survey()
         return int(next(each["pid"] for each in instances if each["instance"] == instance))
@@ -270,7 +281,16 @@ class Machine:
                 stderr=log,
             )
 
+    def restart(self, **environment: str) -> None:
+        """End the invoker, and start another one."""
+        self._end()
+        self.start(**environment)
+
     def stop(self) -> None:
+        self._end()
+        self.listener.close()
+
+    def _end(self) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
@@ -278,7 +298,6 @@ class Machine:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-        self.listener.close()
 
     def bundle(self, **files: str) -> str:
         """Write a bundle; `main="…"` is main.py. Return its name."""

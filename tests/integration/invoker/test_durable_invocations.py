@@ -17,7 +17,7 @@ from fluvial.invocations import Answer, RevealRequest, StepHistory, StepRequest,
 from fluvial.sealing import Binding
 from fluvial.signatures import encode_call
 from fluvial.wire import FrameType
-from fluvial_invoker.keyring import Keyring
+from fluvial_invoker.key_files import KeyFile
 
 ORDERS = """
     import asyncio, threading, time
@@ -58,8 +58,9 @@ class Platform:
     """What the test knows of one deployment: its keys, and a run of it."""
 
     def __init__(self, machine: Any) -> None:
-        current, roots = Keyring(machine.home / "keyring").roots("demo")
-        self.keys = AppKeys("demo", roots, current)
+        content, _ = KeyFile(machine.home / "keyring", "demo").read()
+        roots = {key.id: bytes(key.blob) for key in content.keys if key.blob}
+        self.keys = AppKeys("demo", roots, content.current)
         self.run_id = new_run_id(64)
 
     def seal(self, kind: Any, plaintext: bytes, correlation: int = 0, index: int = 0) -> bytes:

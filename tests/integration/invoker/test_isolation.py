@@ -187,21 +187,21 @@ def test_keys_are_made_once_and_stay_private(machine: Any) -> None:
     async def main() -> None:
         invoker = await machine.connect()
         for number in (1, 2):
-            invoker.send(FrameType.KEYS, number, "demo")
+            invoker.send(FrameType.KEYRING, number, "demo", "list", "")
         first = await invoker.next(1)
         second = await invoker.next(2)
-        invoker.send(FrameType.KEYS, 3, "../demo")
+        invoker.send(FrameType.KEYRING, 3, "../demo", "list", "")
         refused = await invoker.next(3)
         await invoker.close()
 
-        assert first.header[0] == FrameType.KEYED
-        assert len(first.header[3]) == 32
+        assert first.header[0] == FrameType.KEYRING_STATE
+        assert len(first.header[2]["keys"][0]["public_key"]) == 32
         assert first.header[2:] == second.header[2:]
         assert refused.header[0] == FrameType.REFUSED
         key_file = machine.home / "keyring" / "demo.key"
         assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
         assert stat.S_IMODE(key_file.parent.stat().st_mode) == 0o700
-        assert [path.name for path in key_file.parent.iterdir()] == ["demo.key"]
+        assert {path.name for path in key_file.parent.iterdir()} == {".lock", "demo.key"}
 
     asyncio.run(main())
 

@@ -18,8 +18,6 @@ def test_certificate_survives_the_wire() -> None:
         bundle_path="/b",
         layer_path="",
         runtime_path="/r",
-        key_id="k",
-        roots={"k": b"\0" * 32},
         grace_seconds=2.5,
     )
 

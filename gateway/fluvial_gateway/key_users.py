@@ -1,0 +1,117 @@
+"""Which runs hold values under a key, as far as the gateway can tell.
+
+It cannot open a value, but reads in its head under which key it is. A run's input is its oldest
+value, so the key of the input says what the run holds:
+
+    the key itself     the run cannot be read, and cannot go on, without it
+    an older key       it was started before; what it did while the key was current is under the key
+    a newer key        it was started after the key had ceased to seal: it holds nothing under it
+
+Of a run of the second kind nothing more is known without reading all that it did: it may need it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from fluvial.errors import DecryptionError, KeysFrozenError
+from fluvial.events import decode_event
+from fluvial.sealing import read_head
+from fluvial_gateway.keyrings import KeyringState
+from fluvial_queue.contract import RunPage, RunQuery, RunRecord, RunStatus
+
+MAX_EXAMINED: Final = 20_000  # runs of each kind; a minute's work for the store
+_PAGE: Final = 200
+_LIVE: Final = frozenset(status for status in RunStatus if not status.is_terminal)
+_FINISHED: Final = frozenset(RunStatus) - _LIVE
+
+
+class RunReader(Protocol):
+    """The part of a store that lists runs and reads their logs."""
+
+    async def query_runs(self, query: RunQuery) -> RunPage: ...
+
+    async def read_events(
+        self, run_id: str, *, start: int = 0, limit: int = 1000
+    ) -> list[bytes]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class KeyUser:
+    """A live run that holds values under a key, or may."""
+
+    run_id: str
+    is_certain: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyUsers:
+    """The runs that destroying a key would make unreadable, in whole or in part."""
+
+    live: tuple[KeyUser, ...]
+    finished: int
+    is_complete: bool  # False: there are too many runs to look at all of them
+
+
+async def users_of(runs: RunReader, keyring: KeyringState, key_id: str) -> KeyUsers:
+    """Return the runs of the keyring's app that hold values under a key, or may."""
+    place = keyring.position(key_id)
+    live: list[KeyUser] = []
+    finished = 0
+    is_complete = True
+    for statuses in (_LIVE, _FINISHED):
+        examined = 0
+        async for page in _pages(runs, keyring.app, statuses):
+            keys = await asyncio.gather(*(_key_of_input(runs, record) for record in page))
+            for record, found in zip(page, keys, strict=True):
+                use = _use(keyring.position(found), place)
+                if use is not None and record.status.is_terminal:
+                    finished += 1
+                elif use is not None:
+                    live.append(KeyUser(record.run_id, use))
+            examined += len(page)
+        is_complete = is_complete and examined < MAX_EXAMINED
+    return KeyUsers(live=tuple(live), finished=finished, is_complete=is_complete)
+
+
+async def paused_by_freeze(runs: RunReader, app: str) -> list[RunRecord]:
+    """Return up to MAX_EXAMINED runs that are paused because the app's keys were frozen."""
+    reason = f"{KeysFrozenError.code}:"
+    pages = _pages(runs, app, frozenset({RunStatus.PAUSED}))
+    return [record async for page in pages for record in page if record.reason.startswith(reason)]
+
+
+async def _pages(
+    runs: RunReader, app: str, statuses: frozenset[RunStatus]
+) -> AsyncIterator[Sequence[RunRecord]]:
+    """Yield up to MAX_EXAMINED runs of an app, page by page."""
+    cursor: str | None = None
+    examined = 0
+    while examined < MAX_EXAMINED:
+        query = RunQuery(app=app, statuses=statuses, limit=_PAGE, cursor=cursor)
+        page = await runs.query_runs(query)
+        yield page.runs
+        examined += len(page.runs)
+        cursor = page.cursor
+        if cursor is None:
+            return
+
+
+def _use(found: int | None, wanted: int | None) -> bool | None:
+    if found is None or wanted is None:
+        return False  # a key that was lost, or is no key at all: nothing can be excluded
+    return None if found > wanted else found == wanted
+
+
+async def _key_of_input(runs: RunReader, record: RunRecord) -> str:
+    envelope = record.input
+    if record.events:
+        first = await runs.read_events(record.run_id, start=0, limit=1)
+        envelope = decode_event(first[0]).payload if first else b""
+    try:
+        return read_head(envelope)[1]
+    except DecryptionError:
+        return ""
