@@ -7,7 +7,8 @@ value, so the key of the input says what the run holds:
     an older key       it was started before; what it did while the key was current is under the key
     a newer key        it was started after the key had ceased to seal: it holds nothing under it
 
-Of a run of the second kind nothing more is known without reading all that it did: it may need it.
+Of a run of the second kind nothing more is known without reading all that it did: it may need it. A
+forked run needs, besides, the key of its origin's input, of which its random numbers are made.
 """
 
 from __future__ import annotations
@@ -58,16 +59,15 @@ class KeyUsers:
 
 async def users_of(runs: RunReader, keyring: KeyringState, key_id: str) -> KeyUsers:
     """Return the runs of the keyring's app that hold values under a key, or may."""
-    place = keyring.position(key_id)
     live: list[KeyUser] = []
     finished = 0
     is_complete = True
     for statuses in (_LIVE, _FINISHED):
         examined = 0
         async for page in _pages(runs, keyring.app, statuses):
-            keys = await asyncio.gather(*(_key_of_input(runs, record) for record in page))
-            for record, found in zip(page, keys, strict=True):
-                use = _use(keyring.position(found), place)
+            starts = await asyncio.gather(*(_start_of(runs, record) for record in page))
+            for record, start in zip(page, starts, strict=True):
+                use = _use(keyring, key_id, start)
                 if use is not None and record.status.is_terminal:
                     finished += 1
                 elif use is not None:
@@ -100,17 +100,36 @@ async def _pages(
             return
 
 
-def _use(found: int | None, wanted: int | None) -> bool | None:
-    if found is None or wanted is None:
-        return False  # a key that was lost, or is no key at all: nothing can be excluded
-    return None if found > wanted else found == wanted
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """The keys that a run has needed from its start on."""
+
+    input: str
+    seed: str = ""  # a fork's chance is its origin's: made with the key of the origin's input
 
 
-async def _key_of_input(runs: RunReader, record: RunRecord) -> str:
-    envelope = record.input
-    if record.events:
-        first = await runs.read_events(record.run_id, start=0, limit=1)
-        envelope = decode_event(first[0]).payload if first else b""
+async def _start_of(runs: RunReader, record: RunRecord) -> _Start:
+    if not record.events:
+        return _Start(_key_of(record.input))
+    first = await runs.read_events(record.run_id, start=0, limit=1)
+    if not first:
+        return _Start("")  # its retention ended just now
+    event = decode_event(first[0])
+    seed = event.meta.get("seed")
+    return _Start(_key_of(event.payload), str(seed["key"]) if seed else "")
+
+
+def _use(keyring: KeyringState, key_id: str, start: _Start) -> bool | None:
+    """Tell whether a run certainly uses a key; None: it does not."""
+    if key_id in (start.input, start.seed):
+        return True
+    begun, wanted = keyring.position(start.input), keyring.position(key_id)
+    if begun is None or wanted is None:
+        return False  # a key that was lost, or is none at all: nothing can be excluded
+    return None if begun > wanted else False
+
+
+def _key_of(envelope: bytes) -> str:
     try:
         return read_head(envelope)[1]
     except DecryptionError:

@@ -222,6 +222,22 @@ def test_a_run_that_was_live_while_the_key_sealed_may_need_it_and_is_spared(
     control(scenario)
 
 
+def test_a_fork_needs_the_key_that_its_random_numbers_are_made_of(control: Control) -> None:
+    async def scenario(world: World) -> None:
+        await world.deploy()
+        await rotate(world)
+        fork = await world.start()
+        sealed = (await world.runs.get(fork)).input
+        seed = {"seed": {"run": "run_of_its_origin", "key": KEY_ID}}
+        begin = Event(EventType.RUN_STARTED, 1, 0, sealed, seed)
+        await world.record(fork, begin, status=RunStatus.RUNNING)
+        planned = (await destroy(world, KEY_ID, dry_run=True)).json()
+
+        assert planned["live_runs"] == [{"run_id": fork, "is_certain": True}]
+
+    control(scenario)
+
+
 def test_a_store_that_is_away_keeps_a_key_from_being_destroyed(control: Control) -> None:
     async def scenario(world: World) -> None:
         await world.deploy()
