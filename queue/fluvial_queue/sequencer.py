@@ -23,7 +23,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from fluvial.events import Event, EventType
 from fluvial.invocations import TURN_ID_BYTES, Answer
@@ -37,52 +36,17 @@ from fluvial_queue.contract import (
     StoredMessage,
 )
 from fluvial_queue.effects import target_of
-from fluvial_queue.entries import EntryDraft, ReadyResult, ReadyTurn
+from fluvial_queue.entries import EntryDraft
 from fluvial_queue.jobs import MAX_LOST, Job, step_job, turn_job
 from fluvial_queue.messages import Message, MessageKind, decode_message
 from fluvial_queue.outstanding import Outstanding
+from fluvial_queue.port import Port
 from fluvial_queue.proposals import InvalidProposalError, check_outputs, check_step_end
+from fluvial_queue.ready import ReadyResult, ReadyTurn
 from fluvial_queue.views import RunView
 
 MAX_RESULTS = 1_000  # results in one commit entry; the rest follows in the next
 CANCEL_GRACE_MS = 60_000  # how long a cancelled run's clean-up may take
-
-
-class Port(Protocol):
-    """What a sequencer asks of its owner; every method returns at once."""
-
-    def now_ms(self) -> int:
-        """The store's time, as far as is known."""
-        ...
-
-    def dispatch(self, job: Job) -> None:
-        """Invoke it; report by `answered`, `lost` or `unavailable`, once."""
-        ...
-
-    def cancel(self, job: Job, reason: str) -> None:
-        """Stop an invocation whose answer is not wanted any more."""
-        ...
-
-    def load(self, run_id: str, *, again: bool) -> None:
-        """Read the run; if `again`, also which of its messages exist; report by `loaded`."""
-        ...
-
-    def claim(self, view: RunView, tokens: Sequence[str], job: Job) -> None:
-        """Claim user-chosen hook tokens; report by `claimed`."""
-        ...
-
-    def carry_out(self, view: RunView, message_id: str, effect: Message) -> None:
-        """Do what an effect asks for in another run; report by `carried_out`, or, later, by
-        `too_early`."""
-        ...
-
-    def commit(self, entry: CommitEntry) -> None:
-        """Commit it, repeating until the answer is definite; report by `committed`."""
-        ...
-
-    def recorded(self, view: RunView, event: Event) -> None:
-        """An event is now in a run's log; `view` is still as it was before it."""
-        ...
 
 
 @dataclass(slots=True, eq=False)

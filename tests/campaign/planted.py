@@ -19,13 +19,14 @@ from fluvial.scope import RunScope
 from fluvial.turns import LiveRuns
 from fluvial_queue import carrying
 from fluvial_queue.contract import CommitEntry, RunStatus
-from fluvial_queue.entries import EntryDraft, ReadyResult
+from fluvial_queue.entries import EntryDraft
 from fluvial_queue.jobs import Job
 from fluvial_queue.kit import owner
 from fluvial_queue.memory import state, store
 from fluvial_queue.memory.state import Partition, Run
 from fluvial_queue.messages import Message, MessageKind
 from fluvial_queue.outstanding import Outstanding
+from fluvial_queue.ready import ReadyResult
 from fluvial_queue.sequencer import Sequencer
 from fluvial_queue.views import RunView
 
