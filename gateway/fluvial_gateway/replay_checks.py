@@ -8,7 +8,6 @@ log is held for each. What a check finds holds no data of the run.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from typing import Final, Literal
 
 from fluvial.checks import CheckReport, CheckRequest
 from fluvial.errors import WireError
-from fluvial_gateway.auth import Principal
 from fluvial_gateway.invocations import (
     Answered,
     Invocations,
@@ -30,8 +28,6 @@ from fluvial_gateway.runs import MAX_EVENTS, Runs
 from fluvial_queue.contract import RunQuery, RunRecord, RunStatus
 from fluvial_queue.records import DeploymentRecord
 from fluvial_queue.views import unpack_turn
-
-_AUDIT = logging.getLogger("fluvial_gateway.audit")
 
 MAX_RUNS: Final = 100_000  # in one report
 MAX_LOG_BYTES: Final = 32 * 1024 * 1024  # half of what one frame may hold
@@ -90,7 +86,7 @@ class ReplayChecks:
         self._reports = 0
 
     async def report(
-        self, principal: Principal, deployment: DeploymentRecord, wanted: Wanted
+        self, deployment: DeploymentRecord, wanted: Wanted
     ) -> AsyncGenerator[RunCheck | Summary, None]:
         """Yield each run's check as it is done, then the summary; closing it stops the checks.
 
@@ -109,7 +105,6 @@ class ReplayChecks:
             yield tally.summary()
         finally:
             self._reports -= 1
-            _audit(principal, deployment, tally)
 
     async def _checks(
         self, deployment: DeploymentRecord, wanted: Wanted, tally: _Tally
@@ -240,16 +235,3 @@ def _found(run: RunRecord, outcome: Outcome) -> RunCheck:
                 code if code == "import_failed" else "unavailable",
                 f"no instance of the deployment can be started: {code}: {message}",
             )
-
-
-def _audit(principal: Principal, deployment: DeploymentRecord, tally: _Tally) -> None:
-    _AUDIT.info(
-        "runs checked against a deployment",
-        extra={
-            "token_id": principal.token_id,
-            "token_name": principal.name,
-            "app": deployment.spec.app,
-            "deployment": deployment.spec.deployment,
-            **tally.summary().counts,
-        },
-    )

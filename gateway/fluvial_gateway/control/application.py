@@ -7,6 +7,7 @@ is logged with its traceback and told as a plain 500.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
@@ -19,9 +20,11 @@ from starlette.routing import Route
 
 from fluvial.errors import FluvialError
 from fluvial_gateway.auth import Principal, Tokens
+from fluvial_gateway.control.auditing import AuditLine
 from fluvial_gateway.control.openapi import document
-from fluvial_gateway.control.operations import Operation
+from fluvial_gateway.control.operations import DONE, Operation
 from fluvial_gateway.control.reading import read_call
+from fluvial_gateway.control.streaming import GeneratedResponse
 from fluvial_gateway.problems import (
     MEDIA_TYPE,
     Problem,
@@ -69,26 +72,49 @@ def _route(path: str, methods: Mapping[str, Operation], tokens: Tokens) -> Route
 
 
 async def _answer(request: Request, operation: Operation, tokens: Tokens) -> Response:
+    audit = AuditLine(operation, request.path_params)
+    try:
+        response = await _handled(request, operation, tokens, audit)
+    except asyncio.CancelledError:
+        audit.write()
+        raise
+    if isinstance(response, GeneratedResponse):
+        response.at_end = audit.write
+    else:
+        audit.write()
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)
+    return response
+
+
+async def _handled(
+    request: Request, operation: Operation, tokens: Tokens, audit: AuditLine
+) -> Response:
     try:
         _check_head(request)
         principal = _ANYBODY
         if operation.scopes:
-            principal = await tokens.authenticate(request.headers.get("authorization"))
+            principal = audit.principal = await tokens.authenticate(
+                request.headers.get("authorization")
+            )
             principal.require(*operation.scopes)
-        call = await read_call(request, operation, principal)
+        call = audit.call = await read_call(request, operation, principal)
         response = await operation.handler(call)
     except FluvialError as error:
-        response = _told(request, operation, error)
+        problem = problem_of(error)
+        response = _told(request, operation, error, problem)
     except ClientDisconnect:
         # Nobody reads this answer; it only ends the request in order.
-        response = problem_response(
-            problem_of(ProblemError("request_timeout", "the client went away"))
-        )
+        problem = problem_of(ProblemError("request_timeout", "the client went away"))
+        response = problem_response(problem)
     except Exception:  # noqa: BLE001 the boundary of a request
         _LOG.exception("an operation failed", extra={"operation": operation.name})
-        response = problem_response(internal_problem())
-    for name, value in _HEADERS.items():
-        response.headers.setdefault(name, value)
+        problem = internal_problem()
+        response = problem_response(problem)
+    else:
+        audit.outcome = DONE
+        return response
+    audit.outcome = str(problem.members["code"])
     return response
 
 
@@ -101,8 +127,9 @@ def _check_head(request: Request) -> None:
         )
 
 
-def _told(request: Request, operation: Operation, error: FluvialError) -> Response:
-    problem = problem_of(error)
+def _told(
+    request: Request, operation: Operation, error: FluvialError, problem: Problem
+) -> Response:
     if problem.status >= 500:
         _LOG.warning(
             "an operation was not carried out",

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from starlette.responses import Response
 
-from fluvial.errors import FluvialError, UnavailableError
 from fluvial_gateway.auth import Scope
 from fluvial_gateway.catalogue import Catalogue
 from fluvial_gateway.control.operations import Body, Call, Operation, Reply
 from fluvial_gateway.control.parameters import DEPLOYMENT_IN_PATH, MAX_NAME_CHARACTERS
 from fluvial_gateway.control.schemas import integer, obj, text
-from fluvial_gateway.control.streaming import GeneratedResponse, json_line
-from fluvial_gateway.problems import internal_problem, problem_of
-from fluvial_gateway.replay_checks import MAX_RUNS, ReplayChecks, RunCheck, Summary, Wanted
+from fluvial_gateway.control.streaming import LINES, line_response
+from fluvial_gateway.replay_checks import (
+    MAX_RUNS,
+    Finding,
+    ReplayChecks,
+    RunCheck,
+    Summary,
+    Wanted,
+)
 from fluvial_gateway.waits import LongWaits
 from fluvial_queue.records import DeploymentRecord
 
-_LOG = logging.getLogger(__name__)
-_LINES: Final = "application/x-ndjson"
 _LIVE: Final = "live"
 _SECONDS: Final = 4 * 3600.0  # a report over everything; checks are a few a second at worst
 _WANTED: Final = obj(
@@ -68,7 +70,7 @@ class CheckingOperations:
                 scopes=(Scope.DEPLOY,),
                 parameters=(DEPLOYMENT_IN_PATH,),
                 body=Body(_WANTED, optional=True),
-                replies={200: Reply("What was found.", {"type": "string"}, _LINES)},
+                replies={200: Reply("What was found.", {"type": "string"}, LINES)},
                 problems=("deployment_not_found", "too_many_waits", "import_failed"),
             )
         ]
@@ -76,30 +78,23 @@ class CheckingOperations:
     async def check(self, call: Call) -> Response:
         deployment = await self._catalogue.deployment(call.path["id"])
         self._waits.check()
-        lines = self._lines(call, deployment, _wanted(call.body))
-        return GeneratedResponse(lines, media_type=_LINES)
+        return line_response(call, self._checking(call, deployment, _wanted(call.body)))
 
-    async def _lines(
+    async def _checking(
         self, call: Call, deployment: DeploymentRecord, wanted: Wanted
-    ) -> AsyncGenerator[bytes, None]:
-        # The status line is gone by now, so failures are told in the last line.
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        counts: dict[Finding, int] = dict.fromkeys(get_args(Finding), 0)
         try:
             async with (
                 self._waits.admitted(_SECONDS),
-                aclosing(self._checks.report(call.principal, deployment, wanted)) as report,
+                aclosing(self._checks.report(deployment, wanted)) as report,
             ):
                 async for found in report:
-                    yield json_line(_view(found))
-        except TimeoutError:
-            stopped = UnavailableError(
-                "the check was stopped: it took too long, or the gateway ends"
-            )
-            yield json_line({"problem": problem_of(stopped).members})
-        except FluvialError as error:
-            yield json_line({"problem": problem_of(error).members})
-        except Exception:  # noqa: BLE001 the boundary of a request
-            _LOG.exception("a replay check failed")
-            yield json_line({"problem": internal_problem().members})
+                    if isinstance(found, RunCheck):
+                        counts[found.finding] += 1
+                    yield _view(found)
+        finally:
+            call.note(app=deployment.spec.app, **counts)
 
 
 def _wanted(body: dict[str, Any]) -> Wanted:

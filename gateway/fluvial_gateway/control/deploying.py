@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, Final
 
 from starlette.responses import JSONResponse, Response
 
-from fluvial.errors import FluvialError
 from fluvial.manifest import APP_NAME
 from fluvial_gateway.aliases import Aliases
 from fluvial_gateway.auth import Scope
@@ -24,7 +22,7 @@ from fluvial_gateway.control.parameters import (
 )
 from fluvial_gateway.control.reading import refuse_large
 from fluvial_gateway.control.schemas import array, obj, text
-from fluvial_gateway.control.streaming import GeneratedResponse, json_line
+from fluvial_gateway.control.streaming import LINES, line_response
 from fluvial_gateway.control.views import (
     APP as APP_SCHEMA,
 )
@@ -35,13 +33,11 @@ from fluvial_gateway.control.views import (
     deployment_view,
 )
 from fluvial_gateway.deployments import Deployed, Deployments
-from fluvial_gateway.problems import ProblemError, internal_problem, problem_of
+from fluvial_gateway.problems import ProblemError
 from fluvial_gateway.uploads import Upload as Received
 from fluvial_gateway.uploads import Uploads
 
-_LOG = logging.getLogger(__name__)
 _ARCHIVE: Final = "application/zstd"
-_LINES: Final = "application/x-ndjson"
 _DIGEST: Final = "x-fluvial-bundle-digest"
 _READERS: Final = (Scope.DEPLOY, Scope.RUNS_READ)
 
@@ -99,7 +95,7 @@ class DeployingOperations:
                     ),
                 ),
                 body=Upload(_ARCHIVE, self._uploads.limit_bytes),
-                replies={200: Reply("The build's log and its result.", {"type": "string"}, _LINES)},
+                replies={200: Reply("The build's log and its result.", {"type": "string"}, LINES)},
                 problems=("digest_mismatch", "too_large", "unsupported_media_type"),
             ),
             Operation(
@@ -177,8 +173,7 @@ class DeployingOperations:
             )
         refuse_large(call.request, self._uploads.limit_bytes)
         received = await self._uploads.receive(aiter(call.request.stream()), call.headers[_DIGEST])
-        lines = self._lines(received, call.query["name"], promote=call.query["promote"])
-        return GeneratedResponse(lines, media_type=_LINES)
+        return line_response(call, self._deploying(call, received))
 
     async def list_deployments(self, call: Call) -> Response:
         found = await self._catalogue.deployments(call.query["app"])
@@ -205,25 +200,19 @@ class DeployingOperations:
         app = await self._aliases.rollback(call.path["app"])
         return JSONResponse(app_view(app, self._addresses))
 
-    async def _lines(
-        self, received: Received, name: str | None, *, promote: bool
-    ) -> AsyncGenerator[bytes, None]:
-        # The status line is gone by now, so failures are told in the last line.
-        try:
-            deploying = self._deployments.deploy(received, name=name, promote=promote)
-            async with aclosing(deploying) as progress:
-                async for item in progress:
-                    if isinstance(item, Deployed):
-                        yield json_line(self._result(item))
-                    else:
-                        yield json_line({"log": item})
-        except FluvialError as error:
-            problem = problem_of(error)
-            _LOG.info("a deploy was refused", extra={"code": problem.members["code"]})
-            yield json_line({"problem": problem.members})
-        except Exception:  # noqa: BLE001 the boundary of a request
-            _LOG.exception("a deploy failed")
-            yield json_line({"problem": internal_problem().members})
+    async def _deploying(
+        self, call: Call, received: Received
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        name, promote = call.query["name"], call.query["promote"]
+        deploying = self._deployments.deploy(received, name=name, promote=promote)
+        async with aclosing(deploying) as progress:
+            async for item in progress:
+                if not isinstance(item, Deployed):
+                    yield {"log": item}
+                    continue
+                spec = item.deployment.spec
+                call.note(app=spec.app, deployment=spec.deployment, created=item.created)
+                yield self._result(item)
 
     def _result(self, deployed: Deployed) -> dict[str, Any]:
         is_production = deployed.app.production == deployed.deployment.spec.deployment

@@ -189,6 +189,7 @@ class PlatformOperations:
     async def create_token(self, call: Call) -> Response:
         name, scopes = call.body["name"], [Scope(scope) for scope in call.body["scopes"]]
         token = await self._tokens.create(name, scopes)
+        call.note(made=name, scopes=sorted(set(call.body["scopes"])))
         answer = {"token": token, "name": name, "scopes": sorted(set(call.body["scopes"]))}
         return JSONResponse(answer, 201)
 

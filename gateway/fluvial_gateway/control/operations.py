@@ -17,8 +17,10 @@ from starlette.responses import Response
 from fluvial_gateway.auth import Principal, Scope
 from fluvial_gateway.control.schemas import Schema
 
-Method = Literal["GET", "POST"]
+Method = Literal["GET", "POST", "DELETE"]
 Place = Literal["path", "query", "header"]
+DONE: Final = "ok"  # what the audit log says of a call, if not the code of its problem
+INTERRUPTED: Final = "interrupted"  # nobody waited for its end: it may have been done
 DEFAULT_BODY_BYTES: Final = 64 * 1024
 
 
@@ -31,6 +33,7 @@ class Parameter:
     schema: Schema
     description: str
     required: bool = False
+    is_secret: bool = False  # whoever knows it may do something with it: it stands in no log
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,11 @@ class Call:
     query: Mapping[str, Any]
     headers: Mapping[str, Any]
     body: Any = None
+    notes: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def note(self, **facts: Any) -> None:
+        """Add to what the audit log says of this call: ids and counts, never data or secrets."""
+        self.notes.update(facts)
 
 
 Handler = Callable[[Call], Awaitable[Response]]
@@ -89,6 +97,11 @@ class Operation:
     body: Body | Upload | None = None
     description: str = ""
     problems: tuple[str, ...] = field(default=())  # codes besides those that every operation has
+
+    @property
+    def is_audited(self) -> bool:
+        """Whether each call of it leaves a line in the audit log."""
+        return self.method != "GET"
 
     def placed(self, place: Place) -> list[Parameter]:
         return [parameter for parameter in self.parameters if parameter.place == place]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any, Final
 
 from starlette.responses import JSONResponse, Response
@@ -24,8 +23,6 @@ from fluvial_gateway.control.views import TIME, time_text
 from fluvial_gateway.crons.service import MAX_TICKS, Crons, CronState
 from fluvial_gateway.crons.states import CronKey
 from fluvial_queue.cron_records import CronEvent
-
-_AUDIT = logging.getLogger("fluvial_gateway.audit")
 
 _CRON_IN_PATH: Final = Parameter(
     "cron", "path", text(pattern=CRON_NAME.pattern), "The cron's name."
@@ -154,18 +151,16 @@ class SchedulingOperations:
 
     async def pause(self, call: Call) -> Response:
         state = await self._crons.pause(_key(call))
-        _audit(call, "cron paused")
         return JSONResponse(_view(state))
 
     async def resume(self, call: Call) -> Response:
         state = await self._crons.resume(_key(call))
-        _audit(call, "cron resumed")
         return JSONResponse(_view(state))
 
     async def trigger(self, call: Call) -> Response:
         key = call.headers[IDEMPOTENCY_KEY.name] or ""
         started = await self._crons.trigger(_key(call), idempotency_key=key)
-        _audit(call, "cron triggered", run_id=started.run_id)
+        call.note(run_id=started.run_id)
         return JSONResponse({"run_id": started.run_id, "outcome": started.outcome}, 202)
 
     def _on_one(
@@ -194,12 +189,6 @@ class SchedulingOperations:
 
 def _key(call: Call) -> CronKey:
     return CronKey(call.path["app"], call.path["cron"])
-
-
-def _audit(call: Call, what: str, **more: str) -> None:
-    principal = call.principal
-    about = {"token_id": principal.token_id, "token_name": principal.name}
-    _AUDIT.info(what, extra={**about, "app": call.path["app"], "cron": call.path["cron"], **more})
 
 
 def _view(state: CronState) -> dict[str, Any]:

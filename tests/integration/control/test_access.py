@@ -14,7 +14,8 @@ Control = Callable[..., None]
 PUBLIC = {"/livez", "/readyz", "/metrics", "/openapi.json"}
 
 
-def _path(operation: Operation) -> str:
+def path_of(operation: Operation) -> str:
+    """Return the operation's path with something in its place for each parameter."""
     known = {
         "app": "shop",
         "id": new_run_id(4),
@@ -34,7 +35,7 @@ def test_every_operation_refuses_every_scope_that_it_does_not_name(control: Cont
             token = await world.tokens.create(scope.value, [scope])
             async with client_of(world, token) as client:
                 for operation in world.operations:
-                    response = await client.request(operation.method, _path(operation))
+                    response = await client.request(operation.method, path_of(operation))
                     may = not operation.scopes or scope in operation.scopes or scope is Scope.ADMIN
                     if (response.status_code == 403) is may or response.status_code == 401:
                         wrong.append(f"{scope} {operation.name}: {response.status_code}")
@@ -52,7 +53,7 @@ def test_every_operation_but_the_public_ones_refuses_strangers(control: Control)
                 for operation in world.operations:
                     response = await client.request(
                         operation.method,
-                        _path(operation),
+                        path_of(operation),
                         headers={"authorization": authorization} if authorization else {},
                     )
                     if response.status_code != 401:

@@ -108,8 +108,11 @@ def test_what_is_found_about_each_run_is_told(
         report = last["report"]
         counts = [report[key] for key in ("checked", "ok", "diverged", "unchecked")]
         assert (*counts, report["with_warnings"]) == (8, 1, 1, 6, 1)
-        (audited,) = [r for r in caplog.records if r.message.startswith("runs checked")]
-        assert (audited.__dict__["token_name"], audited.__dict__["diverged"]) == ("test", 1)
+        (audited,) = caplog.records
+        assert (audited.__dict__["token_name"], audited.__dict__["about"]["diverged"]) == (
+            "test",
+            1,
+        )
 
     control(scenario)
 

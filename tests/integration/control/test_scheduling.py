@@ -99,8 +99,8 @@ def test_a_trigger_starts_a_run_that_says_what_for(
 
     with caplog.at_level(logging.INFO, "fluvial_gateway.audit"):
         control(scenario)
-    audited = [record.getMessage() for record in caplog.records]
-    assert audited.count("cron triggered") >= 2
+    audited = [r.__dict__ for r in caplog.records if "audit" in r.name]
+    assert [line["operation"] for line in audited].count("triggerCron") == 2
 
 
 def test_crons_move_with_the_alias(control: Control) -> None:
