@@ -61,6 +61,11 @@ class Principal:
     name: str
     scopes: frozenset[Scope]
 
+    @property
+    def author(self) -> str:
+        """How event logs name whoever asked for something."""
+        return self.name or self.token_id
+
     def may(self, *any_of: Scope) -> bool:
         return Scope.ADMIN in self.scopes or not self.scopes.isdisjoint(any_of)
 

@@ -12,7 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from fluvial.errors import FluvialError, UnavailableError
+from fluvial.errors import (
+    FluvialError,
+    SingletonError,
+    StartConflictError,
+    UnavailableError,
+)
 
 MEDIA_TYPE: Final = "application/problem+json"
 _TYPE_PREFIX: Final = "urn:fluvial:problem:"
@@ -155,6 +160,8 @@ def problem_of(error: FluvialError) -> Problem:
     extra: dict[str, Any] = {}
     if isinstance(error, WorkflowNotFoundError):
         extra["workflows"] = error.known
+    if isinstance(error, (SingletonError, StartConflictError)):
+        extra["run_id"] = error.run_id
     if error.code not in _KINDS and isinstance(error, UnavailableError):
         return _problem("unavailable", str(error), extra, {})
     # Where the table does not know the code, its text may hold anything: it is not told.

@@ -46,7 +46,7 @@ from fluvial_queue.contract import (
 )
 from fluvial_queue.messages import Message, MessageKind
 from fluvial_queue.proposals import MAX_TAGS
-from fluvial_queue.records import AppRecord
+from fluvial_queue.records import AppRecord, DeploymentRecord
 from fluvial_queue.views import merged_tags
 
 MAX_KEY_CHARACTERS: Final = 512
@@ -158,15 +158,16 @@ class Runs:
         *,
         key: str = "",
         options: StartOptions = NO_OPTIONS,
+        deployment: str | None = None,
     ) -> Started:
-        """Start a run of the app's production deployment, from JSON.
+        """Start a run from JSON, on the app's production deployment or the one that is named.
 
         Raises:
             ProblemError, WorkflowNotFoundError, StartConflictError, SingletonError,
             KeysFrozenError
         """
         app = await self._catalogue.app(app_name)
-        production = await self._production(app_name)
+        pinned = (await self._named_deployment(app_name, deployment or LATEST)).spec.deployment
         run_id = self._run_id(app_name, workflow, key)
         fingerprint = (
             self._fingerprints.of(app_name, workflow, [arguments.args, arguments.kwargs])
@@ -178,7 +179,7 @@ class Runs:
                 run_id=run_id,
                 app=app_name,
                 workflow=workflow,
-                deployment=production,
+                deployment=pinned,
                 input=sealed_for(app, arguments.plaintext(), Binding(app_name, run_id, "input")),
                 key=key,
                 fingerprint=fingerprint,
@@ -353,16 +354,18 @@ class Runs:
         """
         if named is None:
             return record.deployment
-        wanted = await self._production(record.app) if named == LATEST else named
-        deployment = await self._catalogue.deployment(wanted)
-        if deployment.spec.app != record.app:
-            raise ProblemError(
-                "deployment_not_found", f"app {record.app!r} has no deployment {wanted!r}"
-            )
+        deployment = await self._named_deployment(record.app, named)
         known = deployment.functions.workflows
         if record.workflow not in known:
             raise WorkflowNotFoundError(record.workflow, deployment.spec.deployment, sorted(known))
         return deployment.spec.deployment
+
+    async def _named_deployment(self, app: str, named: str) -> DeploymentRecord:
+        wanted = await self._production(app) if named == LATEST else named
+        deployment = await self._catalogue.deployment(wanted)
+        if deployment.spec.app != app:
+            raise ProblemError("deployment_not_found", f"app {app!r} has no deployment {wanted!r}")
+        return deployment
 
     async def _send(self, run_id: str, kind: MessageKind, meta: dict[str, Any]) -> None:
         """Send a message to a run, or to the one that goes on in its place."""

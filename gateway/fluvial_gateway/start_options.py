@@ -26,6 +26,7 @@ class StartOptions:
     """How a run is started; times are milliseconds from now on."""
 
     delay_ms: int = 0
+    at_ms: int | None = None  # instead of a delay: a moment, in Unix time
     deadline_ms: int | None = None
     retention_ms: int | None = None
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -52,19 +53,31 @@ class StartOptions:
         )
 
     def applied(self, run: StartRun, now_ms: int) -> StartRun:
-        """Return a start as these options want it; `now_ms` is the store's time."""
+        """Return a start as these options want it; `now_ms` is the store's time.
+
+        Raises:
+            InvalidRequestError: its deadline would pass before it begins, or it would never begin.
+        """
         meta = dict(run.meta)
+        delay_ms = self.delay_ms if self.at_ms is None else max(0, self.at_ms - now_ms)
+        if delay_ms > MAX_DELAY_MS:
+            raise InvalidRequestError("at: expected a time within the next hundred years")
+        if self.deadline_ms is not None and self.deadline_ms <= delay_ms:
+            raise InvalidRequestError(
+                f"deadline: {self.deadline_ms} ms from now on would pass before the run begins, in "
+                f"{delay_ms} ms"
+            )
         if self.priority:
             meta["priority"] = self.priority
         if self.deadline_ms is not None:
             meta["deadline_at"] = now_ms + self.deadline_ms
-        if self.delay_ms:
-            meta["start_at"] = now_ms + self.delay_ms
+        if delay_ms:
+            meta["start_at"] = now_ms + delay_ms
         return replace(
             run,
             meta=meta,
             tags=self.tags,
-            delay_ms=self.delay_ms,
+            delay_ms=delay_ms,
             deadline_ms=self.deadline_ms,
             retention_ms=self.retention_ms,
         )

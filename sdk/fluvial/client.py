@@ -25,6 +25,7 @@ from fluvial.control_api import (
 )
 from fluvial.control_api import ProblemError as ProblemError  # a part of this module's surface
 from fluvial.errors import UnavailableError
+from fluvial.options import DEFAULT_OPTIONS, StartOptions
 from fluvial.replay_reports import ReplayReport, RunCheck
 from fluvial.stream_entries import DEFAULT_STREAM
 from fluvial.unguarded import monotonic
@@ -51,7 +52,7 @@ class Started:
     """An accepted start."""
 
     run_id: str
-    outcome: str  # accepted, or duplicate: the key was started before
+    outcome: str  # accepted; duplicate: the key was started before; existing: the singleton's run
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,11 +195,25 @@ class Client:
         keywords: Mapping[str, Any] | None = None,
         *,
         key: str | None = None,
+        options: StartOptions = DEFAULT_OPTIONS,
+        deployment: str | None = None,
     ) -> Started:
-        """Start a run; with `key`, equal starts are one run."""
+        """Start a run; with `key`, equal starts are one run.
+
+        Args:
+            app, workflow, arguments, keywords: what to execute.
+            key: the same key and arguments name the same run.
+            options: as of `fluvial.start`; what is only for child runs does nothing here.
+            deployment: the id of the one on which to start it; default: the app's production.
+
+        Raises:
+            ProblemError: it was refused; `start_conflict` or `singleton_alive` names the other run.
+        """
         path = f"/v1/apps/{path_part(app)}/workflows/{path_part(workflow)}/runs"
         headers = {"idempotency-key": key} if key else {}
-        body = {"args": list(arguments), "kwargs": dict(keywords or {})}
+        body = {"args": list(arguments), "kwargs": dict(keywords or {}), **options.to_request()}
+        if deployment is not None:
+            body["deployment"] = deployment
         answer = self._post(path, body, headers)
         return Started(str(answer["run_id"]), str(answer.get("outcome", "accepted")))
 

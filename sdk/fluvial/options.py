@@ -89,6 +89,32 @@ class StartOptions:
             meta |= {"singleton": self.singleton, "on_conflict": self.on_conflict}
         return meta
 
+    def to_request(self) -> dict[str, Any]:
+        """Return what differs from the defaults as the control API takes it; what is only for
+        children is left out."""
+        request: dict[str, Any] = {}
+        for name, span in self._spans():
+            if span is not None:
+                request[name] = to_seconds(span, name)
+        if self.at is not None:
+            request["at"] = self.at.isoformat()
+        if self.tags:
+            request["tags"] = dict(self.tags)
+        if self.priority is not None:
+            request["priority"] = self.priority
+        if self.deployment == "latest":
+            request["deployment"] = "latest"
+        if self.singleton is not None:
+            request |= {"singleton": self.singleton, "on_conflict": self.on_conflict}
+        return request
+
+    def _spans(self) -> list[tuple[str, Duration | None]]:
+        return [
+            ("delay", self.delay),
+            ("deadline", self.deadline),
+            ("retention", self.retention),
+        ]
+
 
 def check_tags(tags: Mapping[str, str | None]) -> None:
     """Refuse tags that are too many, too long, or not texts.

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 runs = typer.Typer(help="Runs of workflows.", no_args_is_help=True)
 _PARTS = ("meta", "data", "unreadable")
+_OF_DATA = ("input", "result")
 _COLUMNS = ("run_id", "app", "workflow", "status", "created_at", "key")
 
 
@@ -47,7 +48,8 @@ def list_runs(
 def show_run(run: Run, with_data: Data = False, as_json: Json = False) -> None:
     """Show one run."""
     with connect() as client:
-        show(client.run(run, data=with_data), as_json=as_json)
+        found = client.run(run, data=with_data)
+    show(found if as_json else _without_defaults(found), as_json=as_json)
 
 
 @runs.command("events")
@@ -127,6 +129,15 @@ def resume(
         data_json({"run_id": run, "asked": "resuming", "deployment": goes_on_at})
     else:
         say(f"resuming {run} on {goes_on_at}")
+
+
+def _without_defaults(run: dict[str, Any]) -> dict[str, Any]:
+    """Return what is worth a line for a person; a result may well be null."""
+    return {
+        name: value
+        for name, value in run.items()
+        if name in _OF_DATA or (value not in (None, {}) and (name, value) != ("priority", 0))
+    }
 
 
 def _steer(run: str, doing: str, steer: Callable[[Client], None], *, as_json: bool) -> None:

@@ -1,9 +1,7 @@
-"""Operations on an app's keys. Each change leaves one line in the audit log."""
+"""Operations on an app's keys."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
 from typing import Any, Final
 
 from starlette.responses import JSONResponse, Response
@@ -15,8 +13,6 @@ from fluvial_gateway.control.schemas import Schema, array, nullable, obj, text
 from fluvial_gateway.control.views import TIME, time_text
 from fluvial_gateway.key_keeping import NAMED_RUNS, Destruction, KeyKeeping
 from fluvial_gateway.keyrings import Key, KeyringState
-
-_AUDIT = logging.getLogger("fluvial_gateway.audit")
 
 _COUNT: Final[Schema] = {"type": "integer"}
 _FLAG: Final[Schema] = {"type": "boolean"}
@@ -125,22 +121,20 @@ class KeysOperations:
 
     async def rotate(self, call: Call) -> Response:
         keyring = await self._keys.rotate(call.path["app"])
-        _audit(call, "keys rotated", {"key_id": keyring.current.id})
+        call.note(key=keyring.current.id)
         return JSONResponse(_keyring_view(keyring))
 
     async def rewrap(self, call: Call) -> Response:
         keyring = await self._keys.rewrap(call.path["app"])
-        _audit(call, "keys rewrapped", {})
         return JSONResponse(_keyring_view(keyring))
 
     async def freeze(self, call: Call) -> Response:
         keyring = await self._keys.freeze(call.path["app"])
-        _audit(call, "keys frozen", {})
         return JSONResponse(_keyring_view(keyring))
 
     async def thaw(self, call: Call) -> Response:
         thawed = await self._keys.thaw(call.path["app"], by=call.principal.name)
-        _audit(call, "keys thawed", {"resumed": thawed.resumed})
+        call.note(resumed=thawed.resumed)
         return JSONResponse(
             {"keyring": _keyring_view(thawed.keyring), "resumed_runs": thawed.resumed}
         )
@@ -153,16 +147,8 @@ class KeysOperations:
             force=body.get("force", False),
             dry_run=body.get("dry_run", False),
         )
-        if done.is_done:
-            forced = len(done.users.live)
-            _audit(call, "key destroyed", {"key_id": key_id, "live_runs": forced})
+        call.note(is_done=done.is_done, live_runs=len(done.users.live))
         return JSONResponse(_destruction_view(key_id, done))
-
-
-def _audit(call: Call, what: str, extra: Mapping[str, Any]) -> None:
-    principal = call.principal
-    who = {"token_id": principal.token_id, "token_name": principal.name}
-    _AUDIT.info(what, extra={**who, "app": call.path["app"], **extra})
 
 
 def _keyring_view(keyring: KeyringState) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Final
 from fluvial.manifest import APP_NAME
 from fluvial_gateway.control.operations import Parameter
 from fluvial_gateway.control.schemas import integer, text
-from fluvial_gateway.runs import MAX_KEY_CHARACTERS
+from fluvial_gateway.runs import LATEST, MAX_KEY_CHARACTERS
 
 MAX_NAME_CHARACTERS: Final = 512
 
@@ -15,8 +15,18 @@ APP_IN_PATH: Final = Parameter("app", "path", text(pattern=APP_NAME.pattern), "T
 APP: Final = Parameter(
     "app", "query", text(pattern=APP_NAME.pattern), "Only what belongs to this app."
 )
+WORKFLOW_IN_PATH: Final = Parameter(
+    "workflow",
+    "path",
+    text(minLength=1, maxLength=MAX_NAME_CHARACTERS),
+    "The workflow's name.",
+)
 RUN_IN_PATH: Final = Parameter("id", "path", text(maxLength=64), "The run's id, run_….")
 DEPLOYMENT_ID: Final = text("dpl_…", pattern="dpl_[0-9a-z]{24}")
+NAMED_DEPLOYMENT: Final = text(
+    "a deployment of the app, or `latest` for its production",
+    pattern=f"{LATEST}|dpl_[0-9a-z]{{24}}",
+)
 DEPLOYMENT_IN_PATH: Final = Parameter("id", "path", DEPLOYMENT_ID, "The deployment's id.")
 DATA: Final = Parameter(
     "data",

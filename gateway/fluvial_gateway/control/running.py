@@ -1,11 +1,10 @@
-"""Operations that start, list, show and steer runs, and that resume hooks."""
+"""Operations that list and steer runs, and that resume hooks."""
 
 from __future__ import annotations
 
-import logging
 import secrets
 from datetime import UTC, datetime
-from typing import Any, Final, cast
+from typing import Final
 
 from starlette.responses import JSONResponse, Response
 
@@ -15,54 +14,29 @@ from fluvial_gateway.control.operations import Body, Call, Operation, Parameter,
 from fluvial_gateway.control.parameters import (
     APP,
     APP_IN_PATH,
-    IDEMPOTENCY_KEY,
     MAX_NAME_CHARACTERS,
+    NAMED_DEPLOYMENT,
     RUN_IN_PATH,
     limit,
 )
-from fluvial_gateway.control.schemas import Schema, array, nullable, obj, text
+from fluvial_gateway.control.schemas import array, nullable, obj, text
+from fluvial_gateway.control.starting import MAX_INPUT_BYTES
 from fluvial_gateway.control.streaming import compact
 from fluvial_gateway.control.views import RUN, TIME, run_view
 from fluvial_gateway.hooks import MAX_TOKEN_CHARACTERS, Hooks
-from fluvial_gateway.runs import LATEST, MAX_KEY_CHARACTERS, Arguments, Runs, Steering
+from fluvial_gateway.runs import MAX_KEY_CHARACTERS, Runs, Steering
 from fluvial_queue.contract import RunQuery, RunStatus
 
-_LOG = logging.getLogger(__name__)
-_AUDIT = logging.getLogger("fluvial_gateway.audit")
-
-MAX_INPUT_BYTES: Final = 4 * 1024 * 1024  # larger inputs belong into a file that the run reads
 MAX_REASON_CHARACTERS: Final = 500
 _RESUME_ID: Final = "x-fluvial-resume-id"
 _MAX_CURSOR_CHARACTERS: Final = 1024
 
-_ARGUMENTS: Final[Schema] = {
-    "anyOf": [
-        array(),
-        obj(
-            {
-                "args": array(),
-                "kwargs": {"type": "object"},
-                "key": nullable(text(minLength=1, maxLength=MAX_KEY_CHARACTERS)),
-            }
-        ),
-    ]
-}
-_STARTED: Final = obj({"run_id": text(), "outcome": text(enum=["accepted", "duplicate"])})
+_RESUMED: Final = obj({"run_id": text(), "outcome": text(enum=["accepted", "duplicate"])})
 _PAGE: Final = obj({"runs": array(RUN), "cursor": nullable(text())})
 _REASON: Final = Body(
     obj({"reason": text("for the event log", maxLength=MAX_REASON_CHARACTERS)}), optional=True
 )
-_RESUME: Final = Body(
-    obj(
-        {
-            "deployment": text(
-                "where it goes on: a deployment of its app, or `latest` for production",
-                pattern=f"{LATEST}|dpl_[0-9a-z]{{24}}",
-            )
-        }
-    ),
-    optional=True,
-)
+_RESUME: Final = Body(obj({"deployment": NAMED_DEPLOYMENT}), optional=True)
 
 
 class RunningOperations:
@@ -74,36 +48,6 @@ class RunningOperations:
 
     def operations(self) -> list[Operation]:
         return [
-            Operation(
-                method="POST",
-                path="/v1/apps/{app}/workflows/{workflow}/runs",
-                name="startRun",
-                summary="Start a run of the production deployment",
-                description=(
-                    "The body is a JSON array of positional arguments, or an object with `args`, "
-                    "`kwargs` and `key`."
-                ),
-                handler=self.start,
-                scopes=(Scope.RUNS_WRITE,),
-                parameters=(
-                    APP_IN_PATH,
-                    Parameter(
-                        "workflow",
-                        "path",
-                        text(minLength=1, maxLength=MAX_NAME_CHARACTERS),
-                        "The workflow's name.",
-                    ),
-                    IDEMPOTENCY_KEY,
-                ),
-                body=Body(_ARGUMENTS, limit_bytes=MAX_INPUT_BYTES, optional=True),
-                replies={202: Reply("The run is accepted, or was before.", _STARTED)},
-                problems=(
-                    "app_not_found",
-                    "workflow_not_found",
-                    "nothing_deployed",
-                    "start_conflict",
-                ),
-            ),
             Operation(
                 method="GET",
                 path="/v1/runs",
@@ -153,6 +97,7 @@ class RunningOperations:
                         "path",
                         text(minLength=1, maxLength=MAX_TOKEN_CHARACTERS),
                         "The hook's token.",
+                        is_secret=True,
                     ),
                     Parameter(
                         _RESUME_ID,
@@ -162,7 +107,7 @@ class RunningOperations:
                     ),
                 ),
                 body=Body({}, limit_bytes=MAX_INPUT_BYTES),
-                replies={202: Reply("The payload is accepted, or was before.", _STARTED)},
+                replies={202: Reply("The payload is accepted, or was before.", _RESUMED)},
                 problems=("hook_not_found", "run_closed"),
             ),
         ]
@@ -214,13 +159,6 @@ class RunningOperations:
             ),
         )
 
-    async def start(self, call: Call) -> Response:
-        arguments, key = _arguments(call.body, call.headers[IDEMPOTENCY_KEY.name])
-        started = await self._runs.start(
-            call.path["app"], call.path["workflow"], arguments, key=key
-        )
-        return JSONResponse({"run_id": started.run_id, "outcome": started.outcome}, 202)
-
     async def list_runs(self, call: Call) -> Response:
         page = await self._runs.page(
             RunQuery(
@@ -241,42 +179,21 @@ class RunningOperations:
             compact(call.body).encode(),
             call.headers[_RESUME_ID] or secrets.token_hex(16),
         )
+        call.note(run_id=resumed.run_id, delivery=resumed.outcome)
         return JSONResponse({"run_id": resumed.run_id, "outcome": resumed.outcome}, 202)
 
     async def resume(self, call: Call) -> Response:
         record = await self._runs.get(call.path["id"])
-        by, wanted = call.principal.name, call.body.get("deployment")
+        by, wanted = call.principal.author, call.body.get("deployment")
         deployment = await self._runs.resume(record, by=by, deployment=wanted)
-        _AUDIT.info(
-            "run resumed",
-            extra={
-                "token_id": call.principal.token_id,
-                "token_name": by,
-                "run_id": record.run_id,
-                "from_deployment": record.deployment,
-                "to_deployment": deployment,
-            },
-        )
+        call.note(app=record.app, from_deployment=record.deployment, to_deployment=deployment)
         return JSONResponse({"run_id": record.run_id, "deployment": deployment}, 202)
 
     async def _steer(self, call: Call, how: Steering) -> Response:
         record = await self._runs.get(call.path["id"])
         await self._runs.steer(record, how, reason=call.body.get("reason", ""))
-        _LOG.info(
-            "run steered",
-            extra={"run_id": record.run_id, "how": how, "token_id": call.principal.token_id},
-        )
+        call.note(app=record.app)
         return JSONResponse({"run_id": record.run_id}, 202)
-
-
-def _arguments(body: Any, header_key: str | None) -> tuple[Arguments, str]:
-    if isinstance(body, list):
-        return Arguments(cast("list[Any]", body), {}), header_key or ""
-    members = cast("dict[str, Any]", body)
-    key = members.get("key") or header_key or ""
-    if header_key and key != header_key:
-        raise InvalidRequestError("the header Idempotency-Key and body.key name different keys")
-    return Arguments(members.get("args") or [], members.get("kwargs") or {}), key
 
 
 def _statuses(names: str | None) -> frozenset[RunStatus] | None:

@@ -50,6 +50,16 @@ def integer(minimum: int, maximum: int, **keywords: Any) -> Schema:
     return {"type": "integer", "minimum": minimum, "maximum": maximum, **keywords}
 
 
+def mapping(values: Schema, names: Schema, **limits: int) -> Schema:
+    """An object whose members are named as the caller likes, within `names`."""
+    return {
+        "type": "object",
+        "additionalProperties": values,
+        "propertyNames": names,
+        **limits,
+    }
+
+
 def nullable(schema: Schema) -> Schema:
     return {"anyOf": [schema, {"type": "null"}]}
 
@@ -76,8 +86,10 @@ def check(value: object, schema: Schema, where: str) -> None:
 
 
 def _check_any(value: object, choices: Sequence[Schema], where: str) -> None:
+    # Of a list only what lists must be is of interest, and so on.
+    fitting = [choice for choice in choices if _has_type(value, choice)]
     failures: list[str] = []
-    for choice in choices:
+    for choice in fitting or choices:
         try:
             check(value, choice, where)
         except InvalidRequestError as error:
@@ -88,11 +100,19 @@ def _check_any(value: object, choices: Sequence[Schema], where: str) -> None:
 
 
 def _check_type(value: object, expected: str, where: str) -> None:
-    # In Python a bool is an int, in JSON it is not.
-    is_boolean = isinstance(value, bool)
-    fits = isinstance(value, _TYPES[expected])
-    if not fits or (is_boolean and expected != "boolean"):
+    if not _is(value, expected):
         raise InvalidRequestError(f"{where}: expected {expected}, got {_json_type(value)}")
+
+
+def _has_type(value: object, schema: Schema) -> bool:
+    return "type" not in schema or _is(value, schema["type"])
+
+
+def _is(value: object, expected: str) -> bool:
+    # In Python a bool is an int, in JSON it is not.
+    return isinstance(value, _TYPES[expected]) and (
+        expected == "boolean" or not isinstance(value, bool)
+    )
 
 
 def _json_type(value: object) -> str:
@@ -106,12 +126,22 @@ def _check_object(value: dict[str, object], schema: Schema, where: str) -> None:
     for name in schema.get("required", ()):
         if name not in value:
             raise InvalidRequestError(f"{where}: the member {name!r} is missing")
+    most, least = schema.get("maxProperties"), schema.get("minProperties", 0)
+    if len(value) < least or (most is not None and len(value) > most):
+        raise InvalidRequestError(
+            f"{where}: has {len(value)} members, expected {_range(least, most)} members"
+        )
+    names, others = schema.get("propertyNames"), schema.get("additionalProperties")
     for name, item in value.items():
+        if names is not None:
+            _check_text(name, names, f"{where}: the name {name[:40]!r}")
         if name in properties:
             check(item, properties[name], f"{where}.{name}")
-        elif schema.get("additionalProperties") is False:
+        elif others is False:
             known = ", ".join(properties) or "none"
             raise InvalidRequestError(f"{where}: unknown member {name!r}; known: {known}")
+        elif isinstance(others, Mapping):
+            check(item, cast("Schema", others), f"{where}.{name}")
 
 
 def _check_array(value: list[object], schema: Schema, where: str) -> None:

@@ -55,12 +55,22 @@ RUN: Final = obj(
         "events": {"type": "integer"},
         "reason": nullable(text("why it is paused")),
         "cron": nullable(obj({"name": text(), "tick": TIME})),
+        "tags": {"type": "object", "additionalProperties": text()},
+        "priority": {"type": "integer"},
+        "starts_at": nullable(TIME),
+        "deadline_at": nullable(TIME),
+        "retention_seconds": nullable({"type": "number", "description": "null: the platform's"}),
+        "parent": nullable(text("the run whose child it is")),
+        "root": nullable(text("the first run of its family")),
+        "first": nullable(text("the first run in whose place it goes on")),
+        "origin": nullable(text("the run that it was forked from")),
         "input": {"description": "only with data=true"},
         "result": {"description": "only with data=true"},
         "error": {"description": "only with data=true"},
         "unreadable": UNREADABLE,
     }
 )
+_FAMILY: Final = ("parent", "root", "first", "origin")
 EVENT: Final = obj(
     {
         "position": {"type": "integer"},
@@ -141,11 +151,21 @@ def run_view(record: RunRecord) -> dict[str, Any]:
         "status": record.status.value,
         "key": record.key or None,
         "created_at": time_text(record.created_ms),
-        "finished_at": None if finished is None else time_text(finished),
+        "finished_at": _moment(finished),
         "events": record.events,
         "reason": record.reason if record.status is RunStatus.PAUSED else None,
         "cron": _cron_of(record),
+        "tags": dict(record.tags),
+        "priority": int(record.meta.get("priority", 0)),
+        "starts_at": _moment(record.meta.get("start_at")),
+        "deadline_at": _moment(record.meta.get("deadline_at")),
+        "retention_seconds": None if record.retention_ms is None else record.retention_ms / 1000,
+        **{name: record.meta.get(name) for name in _FAMILY},
     }
+
+
+def _moment(milliseconds: int | None) -> str | None:
+    return None if milliseconds is None else time_text(milliseconds)
 
 
 def _cron_of(record: RunRecord) -> dict[str, str] | None:

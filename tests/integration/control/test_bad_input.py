@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fluvial.ids import new_run_id
-from fluvial_gateway.control.running import MAX_INPUT_BYTES
+from fluvial_gateway.control.starting import MAX_INPUT_BYTES
 from tests.integration.control.world import World
 
 Control = Callable[..., None]

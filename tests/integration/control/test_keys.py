@@ -347,13 +347,15 @@ def test_each_change_is_audited(control: Control, caplog: pytest.LogCaptureFixtu
             await world.post(f"{KEYS}/{how}")
         audited = [r.__dict__ for r in caplog.records if r.name == "fluvial_gateway.audit"]
 
-        assert [(line["message"], line.get("key_id")) for line in audited] == [
-            ("keys rotated", new),
-            ("key destroyed", KEY_ID),
-            ("keys frozen", None),
-            ("keys thawed", None),
+        assert [(line["operation"], line["about"].get("key")) for line in audited] == [
+            ("rotateKeys", new),
+            ("destroyKey", KEY_ID),
+            ("destroyKey", KEY_ID),
+            ("freezeKeys", None),
+            ("thawKeys", None),
         ]
-        assert all(line["token_name"] == "test" and line["app"] == "shop" for line in audited)
+        assert [line["about"]["is_done"] for line in audited[1:3]] == [False, True]
+        assert all(line["about"]["app"] == "shop" for line in audited)
 
     control(scenario)
 

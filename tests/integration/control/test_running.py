@@ -218,8 +218,8 @@ def test_resume_moves_a_paused_run_to_another_deployment(
 
         assert response.json() == {"run_id": run_id, "deployment": fixed}
         assert await _resumed(world, run_id) == {"by": "test", "deployment": fixed}
-        (audited,) = [record for record in caplog.records if record.message == "run resumed"]
-        assert audited.__dict__["to_deployment"] == fixed
+        (audited,) = caplog.records
+        assert audited.__dict__["about"]["to_deployment"] == fixed
         assert audited.__dict__["token_name"] == "test"
 
     control(scenario)

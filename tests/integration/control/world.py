@@ -38,6 +38,7 @@ from fluvial_gateway.control.reading_runs import ReadingRunsOperations
 from fluvial_gateway.control.reading_streams import ReadingStreamsOperations
 from fluvial_gateway.control.running import RunningOperations
 from fluvial_gateway.control.scheduling import SchedulingOperations
+from fluvial_gateway.control.starting import StartingOperations
 from fluvial_gateway.control.views import Addresses
 from fluvial_gateway.crons.service import Crons
 from fluvial_gateway.crons.starting import CronRuns
@@ -93,6 +94,7 @@ class FaultyStore(MemoryStore):
 
     lost_answers = 0
     failure: StoreError | None = None
+    sending: asyncio.Event | None = None  # set once something is sent; then that never ends
 
     async def now_ms(self) -> int:
         self._fail()
@@ -123,6 +125,9 @@ class FaultyStore(MemoryStore):
         resume_id: str = "",
         urgent: bool = False,
     ) -> SendOutcome:
+        if self.sending is not None:
+            self.sending.set()
+            await asyncio.Event().wait()
         sent = await super().send(run_id, body, token=token, resume_id=resume_id, urgent=urgent)
         return self._answer(sent)
 
@@ -387,6 +392,7 @@ class World:
         )
         return [
             *deploying.operations(),
+            *StartingOperations(self.runs).operations(),
             *RunningOperations(self.runs, self.hooks).operations(),
             *reading.operations(),
             *reading_streams.operations(),

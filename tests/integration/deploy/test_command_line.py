@@ -109,6 +109,23 @@ def test_a_run_is_ended(flows: Any, how: str, status: str) -> None:
     assert (done.returncode, json.loads(done.stdout)["status"]) == (1, status)
 
 
+def test_a_run_is_started_as_its_options_say(flows: Any) -> None:
+    options = ("--delay", "1h", "--tag", "customer=acme", "--tag", "n=1", "--priority", "-5")
+    run_id = flows.run("start", "flows", "total", "2", *options, "--singleton", "s").stdout.strip()
+    shown = json.loads(flows.run("runs", "show", run_id, "--json").stdout)
+    again = flows.run("start", "flows", "total", "2", "--singleton", "s")
+    joined = flows.run(
+        "start", "flows", "total", "2", "--singleton", "s", "--on-conflict", "existing"
+    )
+
+    assert (shown["status"], shown["priority"]) == ("pending", -5)
+    assert shown["tags"] == {"customer": "acme", "n": "1"}
+    assert shown["starts_at"] > shown["created_at"]
+    assert (again.returncode, run_id in again.stderr) == (1, True)
+    assert joined.stdout.strip() == run_id
+    assert "priority    -5\n" in flows.run("runs", "show", run_id).stdout
+
+
 def test_an_unknown_workflow_is_told_with_the_known_ones(flows: Any) -> None:
     done = flows.run("start", "flows", "nonesuch")
 
@@ -192,6 +209,11 @@ def test_invoke_fails_when_the_app_does(echo: Any) -> None:
         (["hooks", "resume", "token", "1", "--app", "nonesuch"], 3, ""),
         (["start", "echo", "flow", "nope"], 2, "must be JSON"),
         (["start", "echo", "flow", "--kwargs", "[1]"], 2, "must be a JSON object"),
+        (["start", "echo", "flow", "--at", "2030-01-01"], 2, "--at: '2030-01-01' has no offset"),
+        (["start", "echo", "flow", "--delay", "soon"], 2, "delay: 'soon' is not a duration"),
+        (["start", "echo", "flow", "--tag", "x"], 2, "NAME=VALUE"),
+        (["start", "echo", "flow", "--priority", "101"], 2, "priority must be -100 to 100"),
+        (["start", "echo", "flow", "--on-conflict", "wait"], 2, "on-conflict"),
         (["runs", "result", "run_x", "--wait", "soon"], 2, "--wait"),
         (["runs", "ls", "--limit", "0"], 2, ""),
         (["nonesuch"], 2, ""),

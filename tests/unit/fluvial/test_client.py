@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from fluvial import control_api
 from fluvial.client import Client, Deployed, ProblemError
 from fluvial.errors import InvalidRequestError, UnavailableError
+from fluvial.options import StartOptions
 from fluvial.replay_reports import ReplayReport, RunCheck
 
 Answer = tuple[int, str, bytes]
@@ -127,6 +129,41 @@ def test_a_start_carries_its_key(api: StandIn, client: Client) -> None:
     assert path == "/v1/apps/a/workflows/flow.%3Clocals%3E.x/runs"
     assert headers["idempotency-key"] == "k-1"
     assert json.loads(body) == {"args": [1, "ä"], "kwargs": {"k": None}}
+
+
+def test_a_start_carries_its_options(api: StandIn, client: Client) -> None:
+    api.will(202, {"run_id": "run_1", "outcome": "accepted"})
+    options = StartOptions(
+        at=datetime(2030, 1, 31, 12, tzinfo=UTC),
+        deadline="1h 30m",
+        tags={"customer": "acme"},
+        priority=-5,
+        retention=timedelta(days=1),
+        singleton="nightly",
+        on_conflict="existing",
+    )
+    client.start("a", "flow", options=options, deployment="dpl_1")
+    api.will(202, {"run_id": "run_2"})
+    client.start("a", "flow", options=StartOptions(delay=0.5, deployment="latest"))
+
+    assert json.loads(api.asked[0][3]) == {
+        "args": [],
+        "kwargs": {},
+        "at": "2030-01-31T12:00:00+00:00",
+        "deadline": 5400.0,
+        "tags": {"customer": "acme"},
+        "priority": -5,
+        "retention": 86_400.0,
+        "singleton": "nightly",
+        "on_conflict": "existing",
+        "deployment": "dpl_1",
+    }
+    assert json.loads(api.asked[1][3]) == {
+        "args": [],
+        "kwargs": {},
+        "delay": 0.5,
+        "deployment": "latest",
+    }
 
 
 def test_a_cron_is_previewed_and_triggered(api: StandIn, client: Client) -> None:
