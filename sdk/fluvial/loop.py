@@ -76,6 +76,10 @@ class Discarded(BaseException):
     """
 
 
+# With what else a discarded coroutine may end.
+_ENDS: Final = (Exception, GeneratorExit, asyncio.CancelledError, SystemExit)
+
+
 class TimerOperation(Operation):
     """A durable timer."""
 
@@ -277,8 +281,12 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
                 coroutine.throw(Discarded())
             except Discarded:
                 return
-            except (Exception, GeneratorExit, asyncio.CancelledError, SystemExit) as error:
+            except _ENDS as error:
                 logger.debug("a discarded coroutine raised", exc_info=error)
+                return
+            except BaseExceptionGroup as group:  # a task group that was being left has wrapped it
+                if group.split((Discarded, *_ENDS))[1] is not None:
+                    raise
                 return
 
     # asyncio: time and callbacks

@@ -864,6 +864,21 @@ def test_a_discarded_run_unwinds_through_generators_groups_and_waits(run: Run) -
     assert len(unwound) > 3 * 3  # in the replaying mode each turn discards the last one's
 
 
+def test_a_run_that_is_discarded_in_a_task_group_unwinds(run: Run) -> None:
+    unwound: list[str] = []
+
+    async def main() -> int:
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(slow(1))
+                return await fast(1) + await slow(2)
+        finally:
+            unwound.append("main")
+
+    assert run(main).result == 3
+    assert len(unwound) > 3  # in the replaying mode each turn discards the last one's
+
+
 def test_tasks_know_themselves_and_each_other(run: Run) -> None:
     async def main() -> list[Any]:
         me = asyncio.current_task()
