@@ -129,6 +129,7 @@ class Flights:
 
     def _send(self, job: Job, fields: tuple[str, dict[str, Any], bytes]) -> None:
         view = job.view
+        step = view.steps[job.step_id] if job.kind == "step" else None
         flight = _Flight(job, fields[1].get("invocation", ""), time.perf_counter())
         self._flights[job] = flight
         flight.handle = self._around.invocations.invoke(
@@ -138,7 +139,8 @@ class Flights:
             deadline_seconds=_deadline_seconds(job),
             done=lambda outcome: self._done(flight, outcome),
             subject=_subject(job),
-            heartbeat_ms=view.steps[job.step_id].heartbeat_ms if job.kind == "step" else 0,
+            heartbeat_ms=step.heartbeat_ms if step is not None else 0,
+            isolated=step is not None and step.is_isolated,
         )
         if job.kind == "step" and job.attempt == 1 and not view.steps[job.step_id].lost:
             self._around.observer.step_attempt(view.app, "first")
@@ -156,7 +158,10 @@ class Flights:
         report = self._around.observer.invocation_finished
         if isinstance(outcome, Lost):
             report(job.view.app, job.kind, "lost", seconds, 0)
-            self._sequencer.lost(job, outcome.reason, outcome.progress)
+            if outcome.crashed:
+                self._sequencer.crashed(job, outcome.reason, outcome.progress)
+            else:
+                self._sequencer.lost(job, outcome.reason, outcome.progress)
             return
         report(job.view.app, job.kind, outcome.answer.outcome, seconds, outcome.cpu_us)
         self._sequencer.answered(job, outcome.answer, outcome.instance, _stamp(flight, outcome))

@@ -38,6 +38,7 @@ class Lost:
     instance: str
     reason: str
     progress: bytes = b""  # what its step had reported last, sealed
+    crashed: bool = False  # its process was its own, and ended by what the code in it did
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,7 @@ class Invocations(Protocol):
         done: Callable[[Outcome], None],
         subject: Subject | None = None,
         heartbeat_ms: int = 0,
+        isolated: bool = False,
     ) -> InvocationHandle:
         """Send one invocation; `done` is called exactly once, later, on the event loop.
 
@@ -112,6 +114,7 @@ class Invocations(Protocol):
             done: is told the outcome; never called before `invoke` has returned.
             subject: what the invocation executes, for the calls that come out of it.
             heartbeat_ms: how long it may run without a sign of life; 0: as long as it wants.
+            isolated: in a fresh process of its own, which ends with it.
         """
         ...
 

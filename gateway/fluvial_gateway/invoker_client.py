@@ -82,14 +82,16 @@ class InvokerClient:
         exclude: Sequence[str],
         *,
         deadline_seconds: float = DEFAULT_SECONDS,
+        alone: bool = False,
     ) -> Acquired:
-        """Return an instance of the deployment that is not in `exclude`, started if need be.
+        """Return an instance of the deployment that is not in `exclude`, started if need be;
+        `alone`: a fresh one that nobody else is handed.
 
         Raises:
             RefusedError: there will be none; its `reason` says why.
             UnavailableError: the invoker cannot be reached or did not answer in time.
         """
-        fields = (spec.to_dict(), list(exclude))
+        fields = (spec.to_dict(), list(exclude), alone)
         answer = await self._ask(FrameType.ACQUIRE, fields, FrameType.ACQUIRED, deadline_seconds)
         instance, address, credential, tier, phases_ms = _fields(answer, 5)
         return Acquired(

@@ -62,9 +62,14 @@ class Acquirer(Protocol):
     """The part of the invoker's client that the pools use."""
 
     async def acquire(
-        self, spec: DeploymentSpec, exclude: Sequence[str], *, deadline_seconds: float
+        self,
+        spec: DeploymentSpec,
+        exclude: Sequence[str],
+        *,
+        deadline_seconds: float,
+        alone: bool = False,
     ) -> Acquired:
-        """Return an instance to dial."""
+        """Return an instance to dial; `alone`: a fresh one that nobody else is handed."""
         ...
 
     def kill(self, instance: str, grace_ms: int) -> None:

@@ -79,6 +79,7 @@ class InstancePool:
             if instance is not None:
                 self._context.occupancy.enter(instance, self._context.clock())
                 job.place(instance, self._spec)
+                self._placed(instance)
                 return
         self._enqueue(job, first=first)
 
@@ -212,6 +213,7 @@ class InstancePool:
                 break
             self._context.occupancy.enter(instance, self._context.clock())
             self._queue.popleft().place(instance, spec)
+            self._placed(instance)
         self._report_waiting()
         self._start_more()
 
@@ -231,17 +233,27 @@ class InstancePool:
         if not self._queue or self._hold.is_active(self._context.clock()):
             return
         settings = self._spec.instance if self._spec is not None else None
-        living = sum(not instance.draining for instance in self._instances.values())
         wanted = starts_wanted(
             len(self._queue),
-            settings.max_concurrency if settings else len(self._queue),
-            living,
+            self._room_of_one(),
+            self._count_living(),
             settings.max_instances if settings else 1,
             self._starting,
         )
         for _ in range(wanted):
             self._starting += 1
             self._context.tasks.start(self._start(), f"start {self.deployment}")
+
+    def _room_of_one(self) -> int:
+        """How many invocations one instance takes."""
+        return self._spec.instance.max_concurrency if self._spec else len(self._queue)
+
+    def _count_living(self) -> int:
+        """How many instances count against the deployment's limit."""
+        return sum(not instance.draining for instance in self._instances.values())
+
+    def _placed(self, instance: Instance) -> None:
+        """An invocation was sent to this instance."""
 
     async def _start(self) -> None:
         try:
@@ -275,11 +287,7 @@ class InstancePool:
             self._report_waiting()
             self._start_more()
         for _ in range(_ACQUIRES):
-            acquired = await context.invoker.acquire(
-                spec,
-                [*self._instances, *self._dialling],
-                deadline_seconds=context.limits.start_seconds,
-            )
+            acquired = await self._ask_for_one(spec)
             if acquired.instance in self._instances or acquired.instance in self._dialling:
                 continue  # another start was handed it in the same moment
             self._dialling.add(acquired.instance)
@@ -290,6 +298,13 @@ class InstancePool:
                 self._dialling.discard(acquired.instance)
         raise UnavailableError(f"{_ACQUIRES} instances in a row were gone when they were dialled")
 
+    async def _ask_for_one(self, spec: DeploymentSpec) -> Acquired:
+        return await self._context.invoker.acquire(
+            spec,
+            [*self._instances, *self._dialling],
+            deadline_seconds=self._context.limits.start_seconds,
+        )
+
     async def _dial(self, spec: DeploymentSpec, acquired: Acquired, started_at: float) -> bool:
         """Connect to an instance; false: it was a warm one that has died meanwhile."""
         context = self._context
@@ -297,7 +312,7 @@ class InstancePool:
             self,
             acquired.instance,
             tier=acquired.tier,
-            limit=spec.instance.max_concurrency,
+            limit=self._room_of_one(),
             started_at=started_at,
         )
         caller = LinkContext(instance=instance.id, deployment=spec.deployment, app=spec.app)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from fluvial_gateway.answer_invocations import AnswerInvocation
 from fluvial_gateway.deadlines import Deadlines
 from fluvial_gateway.death_notices import DeathNotices
 from fluvial_gateway.http_invocations import HttpClient, HttpInvocation
 from fluvial_gateway.invocations import Outcome, Subject
+from fluvial_gateway.isolated_invocations import IsolatedInvocation
+from fluvial_gateway.isolated_pools import IsolatedPool
 from fluvial_gateway.link_calls import CallHandler
 from fluvial_gateway.link_slots import RequestFields
 from fluvial_gateway.occupancy import Occupancy, Occupied
@@ -25,6 +27,8 @@ from fluvial_gateway.pool_contract import (
 )
 from fluvial_gateway.pooled_invocations import InvocationContext
 from fluvial_gateway.pools import InstancePool
+
+_ISOLATED: Final = " isolated"  # of a pool's name, behind its deployment's
 
 
 class Router:
@@ -76,10 +80,13 @@ class Router:
         done: Callable[[Outcome], None],
         subject: Subject | None = None,
         heartbeat_ms: int = 0,
+        isolated: bool = False,
     ) -> AnswerInvocation:
         """Send a turn, a step or a reveal; see `Invocations.invoke`."""
-        invocation = AnswerInvocation(
-            self._pool(deployment),
+        pool = self._isolated_pool(deployment) if isolated else self._pool(deployment)
+        kind = IsolatedInvocation if isolated else AnswerInvocation
+        invocation = kind(
+            pool,
             self._invocations,
             fields,
             done,
@@ -137,6 +144,15 @@ class Router:
             self._pools[deployment] = pool
         return pool
 
+    def _isolated_pool(self, deployment: str) -> InstancePool:
+        name = f"{deployment}{_ISOLATED}"
+        pool = self._pools.get(name)
+        if pool is None:
+            pool = self._pools[name] = IsolatedPool(deployment, self._context, self._drop)
+        return pool
+
     def _drop(self, pool: InstancePool) -> None:
-        if self._pools.get(pool.deployment) is pool:
-            del self._pools[pool.deployment]
+        isolated = isinstance(pool, IsolatedPool)
+        name = f"{pool.deployment}{_ISOLATED}" if isolated else pool.deployment
+        if self._pools.get(name) is pool:
+            del self._pools[name]

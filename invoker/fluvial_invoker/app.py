@@ -93,8 +93,10 @@ class App:
 
     # What gateways ask for
 
-    async def acquire(self, spec: DeploymentSpec, exclude: list[str], /) -> Acquired:
-        return await self._fleet.acquire(spec, exclude)
+    async def acquire(
+        self, spec: DeploymentSpec, exclude: list[str], /, *, alone: bool
+    ) -> Acquired:
+        return await self._fleet.acquire(spec, exclude, alone=alone)
 
     async def keyring(self, app: str, operation: str, key_id: str, /) -> tuple[dict[str, Any], int]:
         return await self._key_changes.carry_out(app, operation, key_id)

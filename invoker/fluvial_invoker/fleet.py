@@ -113,8 +113,11 @@ class Fleet:
     def __len__(self) -> int:
         return len(self._instances)
 
-    async def acquire(self, spec: DeploymentSpec, exclude: Collection[str]) -> Acquired:
-        """Return a living instance of a deployment that the gateway does not have yet.
+    async def acquire(
+        self, spec: DeploymentSpec, exclude: Collection[str], *, alone: bool = False
+    ) -> Acquired:
+        """Return a living instance of a deployment that the gateway does not have yet; `alone`: a
+        fresh one that nobody else is handed. Of both kinds there are at most `max_instances`.
 
         Raises:
             RefusedError: there is none, and none can be started.
@@ -124,17 +127,18 @@ class Fleet:
         siblings = [
             instance
             for instance in self._instances.values()
-            if instance.spec.deployment == spec.deployment and instance.accepts
+            if instance.spec.deployment == spec.deployment and instance.is_alone == alone
+            if alone or instance.accepts
         ]
         for instance in siblings:
-            if instance.id not in exclude:
+            if instance.id not in exclude and not alone:
                 await asyncio.shield(instance.born)
                 return self._acquired(instance, TIER_WARM, {})
         if len(siblings) >= spec.instance.max_instances:
             raise RefusedError(
                 "capacity", f"{len(siblings)} instances run, max_instances does not allow more"
             )
-        instance = await self._start(spec)
+        instance = await self._start(spec, alone=alone)
         return self._acquired(instance, instance.tier, instance.phases_ms)
 
     def kill(self, instance_id: str, grace_seconds: float) -> None:
@@ -203,13 +207,20 @@ class Fleet:
 
     # Starting
 
-    async def _start(self, spec: DeploymentSpec) -> Instance:
+    async def _start(self, spec: DeploymentSpec, *, alone: bool) -> Instance:
         bundle, layer = self._folders(spec)
         uid = self._identities.of(spec.app)
         user_folder = "" if uid is None else str(self._places.user_folder(spec.app, uid))
         instance_id = new_id("ins")
         birth = Birth.prepare(self._places.socket(instance_id))
-        instance = Instance(instance_id, spec, birth, self._logs, on_wanted=self._keys_wanted)
+        instance = Instance(
+            instance_id,
+            spec,
+            birth,
+            self._logs,
+            on_wanted=self._keys_wanted,
+            is_alone=alone,
+        )
         self._instances[instance_id] = instance
         self._on_change()
         certificate = BirthCertificate(

@@ -21,7 +21,9 @@ _log = logging.getLogger(__name__)
 class Service(Protocol):
     """What gateways can ask for."""
 
-    async def acquire(self, spec: DeploymentSpec, exclude: list[str], /) -> Acquired: ...
+    async def acquire(
+        self, spec: DeploymentSpec, exclude: list[str], /, *, alone: bool
+    ) -> Acquired: ...
     async def keyring(
         self, app: str, operation: str, key_id: str, /
     ) -> tuple[dict[str, Any], int]: ...
@@ -95,11 +97,14 @@ class GatewayConnection(asyncio.Protocol):
 
     def _acquire(self, header: list[Any]) -> None:
         spec = DeploymentSpec.from_dict(header[2])
-        self._service.own(self._answer_acquire(header[1], spec, list(header[3])))
+        alone = len(header) > 4 and header[4] is True
+        self._service.own(self._answer_acquire(header[1], spec, list(header[3]), alone=alone))
 
-    async def _answer_acquire(self, number: int, spec: DeploymentSpec, exclude: list[str]) -> None:
+    async def _answer_acquire(
+        self, number: int, spec: DeploymentSpec, exclude: list[str], *, alone: bool
+    ) -> None:
         try:
-            acquired = await self._service.acquire(spec, exclude)
+            acquired = await self._service.acquire(spec, exclude, alone=alone)
         except RefusedError as error:
             self.write(pack(FrameType.REFUSED, number, error.reason, str(error)))
         except FluvialError as error:

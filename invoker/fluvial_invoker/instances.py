@@ -58,8 +58,10 @@ class Instance(asyncio.Protocol):
         logs: AppLogs,
         *,
         on_wanted: Callable[[Instance], None],
+        is_alone: bool = False,
     ) -> None:
         self.id = instance_id
+        self.is_alone = is_alone  # for one gateway and one invocation
         self.spec = spec
         self.address = str(birth.path)
         self.state = State.STARTING

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fluvial.events import Event, EventType
 from fluvial_queue.contract import Lease
+from fluvial_queue.crashes import crash_end
 from fluvial_queue.inputs import InputDraft
 from fluvial_queue.jobs import Job
 from fluvial_queue.messages import Message
@@ -100,8 +101,25 @@ class EntryDraft(InputDraft):
         else:
             self._messages.append(body)
 
+    def _add_crash(self, result: ReadyResult) -> None:
+        step_id = result.job.step_id
+        step = self.view.steps.get(step_id)
+        self._handled[result.message_id] = None
+        if step is None or step_id in self._ended:
+            return
+        end = crash_end(result.job, step, result.lost, self._now_ms)
+        self._add(end)
+        if end.type is EventType.STEP_FAILED:
+            self._withdraw_step(step_id, step)
+        else:
+            self._ended.add(step_id)
+            self._retry(result, step, end)
+
     def _add_lost(self, result: ReadyResult) -> None:
         job = result.job
+        if job.has_crashed:
+            self._add_crash(result)
+            return
         if job.kind == "step":
             message = self._outstanding.all[result.message_id]
             self.lose_step(result.message_id, message, result.lost, job.lost_limit, job)

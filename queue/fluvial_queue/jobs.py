@@ -25,6 +25,7 @@ class Job:
     attempt: int = 0
     carry: bytes | None = None  # the live coroutine that may go on in the same invocation
     replay: bool = False  # the whole log must be sent along
+    has_crashed: bool = False  # it was lost by what its own code did
     progress: bytes = b""  # what a step that was lost had reported last, sealed
     started_ms: int = 0  # when it was sent to an instance; 0: it was not, as far as is known
     lost_limit: int = MAX_LOST

@@ -127,6 +127,8 @@ def _check_meta(view: RunView, event: Event) -> None:
         for key in ("deadline_ms", "heartbeat_ms"):
             if key in event.meta:
                 _check_number(event, key, MAX_DELAY_MS)
+        if "isolated" in event.meta:
+            _check_isolated(event.meta["isolated"])
     elif event.type is EventType.TIMER_SET:
         _check_number(event, "delay_ms", MAX_DELAY_MS)
     elif event.type is EventType.PATCHED:
@@ -201,6 +203,15 @@ def _whole(event: Event, key: str) -> int:
     if not isinstance(value, int):
         raise InvalidProposalError(f"{event.type.name}: {key} is not a number")
     return value
+
+
+def _check_isolated(rules: Any) -> None:
+    """The owner itself goes by these rules when the step's process has ended."""
+    known = cast("dict[str, Any]", rules) if isinstance(rules, dict) else {}
+    numbers = [known.get(key) for key in ("retries", "first_ms")]
+    are_numbers = all(isinstance(n, int) and 0 <= n <= MAX_DELAY_MS for n in numbers)
+    if not are_numbers or not isinstance(known.get("pauses"), bool):
+        raise InvalidProposalError("STEP_SCHEDULED: isolated is not retries, first_ms and pauses")
 
 
 def _check_text(event: Event, key: str, limit: int) -> None:

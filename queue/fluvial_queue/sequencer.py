@@ -150,6 +150,11 @@ class Sequencer:
             self._ready(run, job, lost=reason)
             self._advance(job.view.run_id, run)
 
+    def crashed(self, job: Job, reason: str, progress: bytes = b"") -> None:
+        """Take in that an isolated step has ended its own process: a failed attempt, no fault."""
+        job.has_crashed = True
+        self.lost(job, reason, progress)
+
     def unavailable(self, job: Job, reason: str, *, final: bool) -> None:
         """Take in that an invocation was never started; `final`: trying again would not help."""
         run = self._finish(job)

@@ -51,6 +51,17 @@ class StepView:
         """Whether an execution that was cut off must not be repeated."""
         return bool(self.meta.get("once"))
 
+    @property
+    def is_isolated(self) -> bool:
+        """Whether each execution has a process of its own."""
+        return "isolated" in self.meta
+
+    @property
+    def spent(self) -> int:
+        """How many attempts the one that is due or under way is the last of; forgiven ones do not
+        count."""
+        return self.attempt - (self.history.forgiven if self.history is not None else 0)
+
     def remember(self, event: Event) -> None:
         """Take in what an execution that did not end the step left behind."""
         known = self.history or StepHistory()

@@ -14,6 +14,7 @@ FluvialError
 ├── NotInInvocationError    the platform was used where it serves nothing (also RuntimeError)
 ├── UnresolvableStepError   a step that no other process would find was called (also RuntimeError)
 ├── StepFailedError         seen by a workflow: a step used up its attempts
+├── StepCrashedError        its cause, where the process of an isolated step has ended
 ├── StepInterruptedError    its cause, where a step that runs at most once was cut off
 ├── RemoteError             stands for an error whose class is not rebuilt on this side
 ├── RunFailedError          seen by a caller: the run ended without a result
@@ -177,7 +178,8 @@ class StepFailedError(FluvialError):
     """A step used up its attempts; `__cause__` is the last attempt's error where it decodes.
 
     `failure` says how, as a code: `exception`, `timeout`, `heartbeat`, `deadline`, `not_retried`,
-    `interrupted`, or the code of Fluvial's error that ended it (`fatal`, `not_serializable`, …).
+    `interrupted`, `crashed`, or the code of the error that ended it (`fatal`,
+    `not_serializable`, …).
     """
 
     code = "step_failed"
@@ -190,6 +192,17 @@ class StepFailedError(FluvialError):
         self.attempts = attempts
         self.reason = reason
         self.failure = failure
+
+
+class StepCrashedError(FluvialError):
+    """The process of an isolated step has ended before its body did."""
+
+    code = "step_crashed"
+
+    def __init__(self, step: str, how: str) -> None:
+        super().__init__(f"the process of step {step} has ended: {how}")
+        self.step = step
+        self.how = how
 
 
 class StepInterruptedError(FluvialError):

@@ -46,7 +46,7 @@ class EventType(IntEnum):
     # outputs
     STEP_SCHEDULED = 20  # payload: the arguments; meta: name, timeout_ms (0: none); if it has one:
     #                      deadline_ms (from now to the step's end), once (at most one execution),
-    #                      heartbeat_ms
+    #                      heartbeat_ms, isolated (a map: retries, first_ms, pauses)
     STEP_CANCELLED = 21  # the workflow gave the step up: its invocation is cancelled
     TIMER_SET = 22  # meta: delay_ms
     TIMER_CANCELLED = 23

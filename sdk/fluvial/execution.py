@@ -18,6 +18,7 @@ from fluvial.errors import (
     FluvialError,
     NondeterminismError,
     SerializationError,
+    StepCrashedError,
     StepFailedError,
     StepInterruptedError,
 )
@@ -274,6 +275,10 @@ def _unrecorded(step: str, failure: str, meta: dict[str, Any]) -> BaseException 
     """Return the error that stands for an end which no instance has seen."""
     if failure == "interrupted":
         return StepInterruptedError(step, str(meta.get("cause", "for an unknown reason")))
+    if failure == "crashed":
+        return StepCrashedError(step, str(meta.get("cause", "for an unknown reason")))
+    if failure in ("timeout", "heartbeat"):
+        return TimeoutError(f"step {step} was ended: {failure}")
     if failure == "deadline":
         return TimeoutError(f"the deadline of step {step} passed")
     return None

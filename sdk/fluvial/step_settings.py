@@ -65,6 +65,7 @@ class StepSettings:
     heartbeat_ms: int  # 0: none
     exhausted: Exhausted
     at_most_once: bool
+    isolated: bool
 
     def rules(self) -> dict[str, Any]:
         """Return what the owner of the run must know, as it stands in STEP_SCHEDULED."""
@@ -75,6 +76,12 @@ class StepSettings:
             rules["once"] = True
         if self.heartbeat_ms:
             rules["heartbeat_ms"] = self.heartbeat_ms
+        if self.isolated:  # when its process is gone, nobody else knows what to do next
+            rules["isolated"] = {
+                "retries": self.retries,
+                "first_ms": round(to_seconds(self.backoff.first) * 1000),
+                "pauses": self.exhausted == "pause",
+            }
         return rules
 
 
@@ -89,6 +96,7 @@ def checked_settings(
     heartbeat: Duration | None,
     exhausted: Exhausted,
     at_most_once: bool,
+    isolated: bool,
 ) -> StepSettings:
     """Return the settings that a user's arguments mean.
 
@@ -105,6 +113,7 @@ def checked_settings(
         heartbeat_ms=_checked_milliseconds("heartbeat", heartbeat),
         exhausted=_checked_exhausted(exhausted),
         at_most_once=at_most_once,
+        isolated=isolated,
     )
 
 

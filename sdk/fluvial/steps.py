@@ -174,6 +174,7 @@ def step(
     heartbeat: Duration | None = None,
     exhausted: Exhausted = "fail",
     at_most_once: bool = False,
+    isolated: bool = False,
 ) -> StepDecorator: ...
 def step(
     function: Callable[..., Any] | None = None,
@@ -188,6 +189,7 @@ def step(
     heartbeat: Duration | None = None,
     exhausted: Exhausted = "fail",
     at_most_once: bool = False,
+    isolated: bool = False,
 ) -> Any:
     """Make a function (sync or async) a step.
 
@@ -206,6 +208,8 @@ def step(
             run, so that somebody can mend what is wrong and resume it with new attempts.
         at_most_once: an execution that a fault cut off is not repeated; the step fails with a
             `StepInterruptedError` as its cause. Errors are still retried as `retries` says.
+        isolated: each execution has a process of its own, which ends with it. That the process
+            crashes, or is killed, is a failed attempt and touches nothing else.
 
     Raises:
         InvalidRequestError: an argument is wrong, the name is taken, or it cannot be a step.
@@ -221,6 +225,7 @@ def step(
         heartbeat=heartbeat,
         exhausted=exhausted,
         at_most_once=at_most_once,
+        isolated=isolated,
     )
 
     def decorate(decorated: Callable[..., Any]) -> Step[..., Any]:

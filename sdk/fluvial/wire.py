@@ -78,7 +78,8 @@ class FrameType(IntEnum):
     REPLY = 31  # g→i code:str ("ok" or an error code), result:map; body: payload
 
     # Gateway and invoker
-    ACQUIRE = 50  # g→v deployment:map (DeploymentSpec), exclude:[instance id]
+    ACQUIRE = 50  # g→v deployment:map (DeploymentSpec), exclude:[instance id],
+    #                    alone:bool (a fresh instance that nobody else is handed)
     ACQUIRED = 51  # v→g instance:str, address:str, credential:bytes, tier:str, phases_ms:map
     REFUSED = 52  # v→g code:str, message:str; answer to any request of the gateway
     DEAD = 53  # v→g instance:str, reason:str; id 0

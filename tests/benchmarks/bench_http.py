@@ -129,7 +129,12 @@ class BenchInvoker:
         self._address = address
 
     async def acquire(
-        self, spec: DeploymentSpec, exclude: Sequence[str], *, deadline_seconds: float
+        self,
+        spec: DeploymentSpec,
+        exclude: Sequence[str],
+        *,
+        deadline_seconds: float,
+        alone: bool = False,
     ) -> Acquired:
         return Acquired(
             instance="ins_bench",

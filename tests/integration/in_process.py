@@ -125,6 +125,7 @@ class InProcess:
         done: Callable[[Outcome], None],
         subject: Subject | None = None,
         heartbeat_ms: int = 0,
+        isolated: bool = False,
     ) -> InvocationHandle:
         if self.is_broken:
             refusal = Unavailable("import_failed", "a test's", False)

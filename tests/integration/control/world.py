@@ -266,6 +266,7 @@ class FakeInvocations:
         done: Callable[[Outcome], None],
         subject: Subject | None = None,
         heartbeat_ms: int = 0,
+        isolated: bool = False,
     ) -> FakeHandle:
         kind, meta, body = fields
         if kind == "check":

@@ -174,6 +174,7 @@ class PeerInvoker:
     instances: list[InstancePeer] = field(default_factory=list[Any])
     excluded: list[list[str]] = field(default_factory=list[Any])
     killed: list[str] = field(default_factory=list[Any])
+    alone: list[bool] = field(default_factory=list[Any])
     tier: str = "fork"
     repeats: int = 0  # how often it still hands out the instance that it handed out last
     gate: asyncio.Event | None = None  # ACQUIRE waits for it
@@ -186,10 +187,16 @@ class PeerInvoker:
         self._on_dead.append(on_dead)
 
     async def acquire(
-        self, spec: DeploymentSpec, exclude: Sequence[str], *, deadline_seconds: float
+        self,
+        spec: DeploymentSpec,
+        exclude: Sequence[str],
+        *,
+        deadline_seconds: float,
+        alone: bool = False,
     ) -> Acquired:
         self.asked.set()
         self.excluded.append(list(exclude))
+        self.alone.append(alone)
         if self.gate is not None:
             await self.gate.wait()
         if self.refusals:

@@ -85,7 +85,7 @@ def test_acquire_sends_the_spec_and_returns_the_instance() -> None:
             assert (acquired.instance, acquired.address) == ("ins_1", "/run/i/1.sock")
             assert (acquired.credential, acquired.tier) == (b"secret", "fork")
             assert acquired.phases_ms == {"fork": 3.1}
-            assert asked[0][2:] == [spec().to_dict(), ["ins_0"]]
+            assert asked[0][2:] == [spec().to_dict(), ["ins_0"], False]
 
     run(main())
 

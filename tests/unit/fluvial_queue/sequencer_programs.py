@@ -163,6 +163,22 @@ def exhausting(seen: Sequence[Event]) -> list[Event]:
     return [_end()] if done == 4 else []
 
 
+def alone(seen: Sequence[Event]) -> list[Event]:
+    """Isolated steps, with one retry each: odd ones fail when it is used up, even ones pause."""
+    done = sum(event.type in DONE for event in seen)
+    if len(seen) == 1 or done in (2, 4, 6):
+        first = done + 1
+        return [
+            _step(first, isolated=_isolated(pauses=False)),
+            _step(first + 1, isolated=_isolated(pauses=True)),
+        ]
+    return [_end()] if done == 8 else []
+
+
+def _isolated(*, pauses: bool) -> dict[str, Any]:
+    return {"retries": 1, "first_ms": 40, "pauses": pauses}
+
+
 def hurried(seen: Sequence[Event]) -> list[Event]:
     """Steps with a deadline, of which one is given up when another one has ended."""
     done = [event.id for event in seen if event.type in DONE]

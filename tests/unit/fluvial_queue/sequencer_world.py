@@ -276,7 +276,10 @@ class World:
         self.instances.forget()
         if self.owner is not None and self.owner.jobs:
             job = self.owner.jobs.pop()
-            self.owner.sequencer.lost(job, "instance_died")
+            if job.kind == "step" and job.view.steps[job.step_id].is_isolated:
+                self.owner.sequencer.crashed(job, "signal:9", b"half")
+            else:
+                self.owner.sequencer.lost(job, "instance_died")
 
     async def _repeat_effect(self) -> None:
         """An effect has happened, and nobody knows: it happens again."""

@@ -99,3 +99,51 @@ def test_a_patch_belongs_to_the_run_itself() -> None:
 def test_a_patch_that_no_workflow_can_take_is_refused(event: Event) -> None:
     with pytest.raises(InvalidProposalError, match="PATCHED"):
         check_outputs(_view(), [event.encode()])
+
+
+ISOLATED = {"retries": 3, "first_ms": 1000, "pauses": False}
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"deadline_ms": -1},
+        {"deadline_ms": "soon"},
+        {"heartbeat_ms": None},
+        {"isolated": True},
+        {"isolated": {}},
+        {"isolated": {**ISOLATED, "retries": -1}},
+        {"isolated": {**ISOLATED, "first_ms": 10**18}},
+        {"isolated": {**ISOLATED, "pauses": 1}},
+    ],
+)
+def test_rules_of_a_step_that_its_owner_could_not_follow_are_refused(
+    rules: dict[str, object],
+) -> None:
+    meta = {"name": "s", "timeout_ms": 0}
+    good = {"deadline_ms": 1, "heartbeat_ms": 1, "isolated": ISOLATED}
+    view = _view()
+
+    assert check_outputs(view, [_scheduled({**meta, **good})])
+    with pytest.raises(InvalidProposalError):
+        check_outputs(view, [_scheduled({**meta, **rules})])
+
+
+@pytest.mark.parametrize(
+    "meta",
+    [{"progress": "text"}, {"progress": bytes(16 * 1024 + 1)}, {"reason": b"x"}, {"reason": ""}],
+)
+def test_what_a_failed_attempt_leaves_is_bounded(meta: dict[str, object]) -> None:
+    good = {"delay_ms": 0, "reason": "error", "progress": bytes(16 * 1024)}
+
+    assert check_step_end(STEP, _retrying(good)).meta == good
+    with pytest.raises(InvalidProposalError):
+        check_step_end(STEP, _retrying({**good, **meta}))
+
+
+def _scheduled(meta: dict[str, object]) -> bytes:
+    return Event(EventType.STEP_SCHEDULED, 1, STEP, b"x", meta).encode()
+
+
+def _retrying(meta: dict[str, object]) -> bytes:
+    return Event(EventType.STEP_RETRYING, 1, STEP, b"x", meta).encode()

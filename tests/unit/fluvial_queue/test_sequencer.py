@@ -16,6 +16,7 @@ from fluvial_queue.messages import MessageKind
 from tests.unit.fluvial_queue.sequencer_programs import (
     DONE,
     Program,
+    alone,
     closing,
     continuing,
     exhausting,
@@ -125,6 +126,28 @@ def test_a_run_whose_step_is_exhausted_pauses_and_a_resume_goes_on() -> None:
         assert bool(used_up) <= bool(reasons)
 
     assert pauses > SEEDS / 4
+
+
+def test_an_isolated_step_spends_its_attempts_on_crashes_whatever_else_breaks() -> None:
+    crashes, ends = 0, Counter[str]()
+    for seed in range(SEEDS):
+        (log,) = _play(World(alone, seed, faults=30), seed)
+        _check(alone, log)
+        crashed = [e for e in log if e.meta.get("cause") == "signal:9"]
+        crashes += len(crashed)
+        for event in crashed:
+            is_last = event.meta["attempt"] > 1 and event.id % 2 == 1
+            assert (event.type is EventType.STEP_FAILED) == is_last
+            if "exhausted" in event.meta:
+                assert event.id % 2 == 0
+                assert event.meta["attempt"] > 1
+            ends[event.type.name] += 1
+        lost = {e.id: e.meta["reason"] for e in log if e.type is EventType.ATTEMPT_LOST}
+        assert all(reason != "signal:9" for reason in lost.values())
+
+    assert crashes > SEEDS / 10
+    assert ends["STEP_RETRYING"]
+    assert ends["STEP_FAILED"]
 
 
 def test_a_step_ends_once_when_its_deadline_passes_whatever_breaks() -> None:
