@@ -106,20 +106,21 @@ class Step(Generic[P, R]):
             return cast("Coroutine[Any, Any, R]", self.function(*args, **kwargs))
         if self._is_doubtful:
             check_call(self)
-        # Encoded now, not when awaited: the caller may change its objects in between.
-        return _outcome(loop, StepOperation(self, self._encode(args, kwargs)))
+        try:  # now, not when it is awaited: the caller may change its objects in between
+            plaintext = encode_call(args, kwargs)
+        except SerializationError as error:
+            raise self._named(error) from error.__cause__
+        return _outcome(loop, StepOperation(self, plaintext))
 
     def __repr__(self) -> str:
         return f"<step {self.name}>"
 
-    def _encode(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
-        try:
-            return encode_call(args, kwargs)
-        except SerializationError as error:
-            if self._owner is None or not error.path.startswith(_FIRST):
-                raise
-            path = f"self{error.path.removeprefix(_FIRST)}"
-            raise SerializationError(path, f"{error.reason}; {_ADVICE}") from error.__cause__
+    def _named(self, error: SerializationError) -> SerializationError:
+        """Return the error with the object of a method called by its name."""
+        if self._owner is None or not error.path.startswith(_FIRST):
+            return error
+        path = f"self{error.path.removeprefix(_FIRST)}"
+        return SerializationError(path, f"{error.reason}; {_ADVICE}")
 
 
 class BoundStep(Generic[Q, R]):
