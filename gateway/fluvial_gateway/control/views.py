@@ -180,9 +180,18 @@ def event_view(position: int, event: Event) -> dict[str, Any]:
         "type": event.type.name.lower(),
         "at": time_text(event.at_ms),
         "id": event.id,
-        "meta": _plain(event.meta),
+        "meta": _plain(_without_progress(event.meta)),
         "bytes": len(event.payload),
     }
+
+
+def _without_progress(meta: Mapping[str, object]) -> Mapping[str, object]:
+    """Leave out what nobody can read: a step's progress is sealed, and may be long."""
+    progress = meta.get("progress")
+    if not isinstance(progress, bytes):
+        return meta
+    kept = {name: value for name, value in meta.items() if name != "progress"}
+    return {**kept, "progress_bytes": len(progress)}
 
 
 def _plain(value: object) -> Any:

@@ -11,7 +11,18 @@ from fluvial.events import EventType
 from fluvial.runs import RunEvent
 
 _MAX_CHARACTERS: Final = 160  # of a value
-_QUIET: Final = frozenset({"workflow", "deployment", "invocation", "instance", "cpu_us", "chosen"})
+_QUIET: Final = frozenset(
+    {
+        "workflow",
+        "deployment",
+        "invocation",
+        "instance",
+        "cpu_us",
+        "chosen",
+        "started_ms",
+        "progress",
+    }
+)
 
 
 class Log(tuple[RunEvent, ...]):
