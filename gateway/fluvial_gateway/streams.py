@@ -7,8 +7,8 @@ others, by the end of the run, or by a slow sweep.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from functools import partial
 from typing import Final, Protocol
 
 from fluvial.errors import (
@@ -21,6 +21,7 @@ from fluvial.ids import partition_of
 from fluvial.stream_entries import MAX_CHUNKS
 from fluvial_gateway.invocations import Subject
 from fluvial_gateway.runs import definite
+from fluvial_gateway.stream_watches import StreamWatch, StreamWatches
 from fluvial_queue.contract import Bell
 from fluvial_queue.stream_contract import (
     MAX_STREAMS,
@@ -50,20 +51,19 @@ class Streams:
         self._store = store
         self._observer = observer
         self._partitions = partitions
-        self._waiting: dict[str, set[asyncio.Event]] = {}
+        self._watches = StreamWatches()
 
     @property
     def waiting(self) -> int:
         """How many readers wait."""
-        return sum(map(len, self._waiting.values()))
+        return self._watches.waiting
 
     def heard(self, bell: Bell) -> None:
         """Wake the readers that a bell of the store concerns."""
         if bell.kind in ("stream", "finished"):
-            self._wake(bell.run_id)
+            self._watches.changed(bell.run_id)
         elif bell.kind == "lost":
-            for run_id in self._waiting:
-                self._wake(run_id)
+            self._watches.all_changed()
 
     async def append(
         self,
@@ -96,7 +96,7 @@ class Streams:
         self._observer.stream_appended(app, answer.outcome.value, len(chunks), size)
         match answer.outcome:
             case AppendOutcome.ACCEPTED:
-                self._wake(subject.run_id)
+                self._watches.changed(subject.run_id)
             case AppendOutcome.DUPLICATE:
                 pass
             case AppendOutcome.STALE:
@@ -137,15 +137,19 @@ class Streams:
         Raises:
             RunNotFoundError: there is no such run, or with `app`, it is another app's.
         """
-        with self._woken(run_id) as woken:
-            page = await self._page(run_id, name, start, limit, app)
-            if wait_seconds <= 0:
-                return page
+        if wait_seconds <= 0:
+            return _checked(run_id, app, await self._page(run_id, name, start, limit))
+        with self._watches.of(run_id) as watch, watch.waited() as woken:
+            page = watch.end_of(name, start)
+            if page is None:
+                page = await self._shared(watch, run_id, name, start, limit)
+            page = _checked(run_id, app, page)
             try:
                 async with asyncio.timeout(wait_seconds):
                     while not _has_news(page):
-                        await self._wait(woken)
-                        page = await self._page(run_id, name, page.next, limit, app)
+                        await _wait(woken)
+                        found = await self._shared(watch, run_id, name, page.next, limit)
+                        page = _checked(run_id, app, found)
             except TimeoutError:
                 return page
             return page
@@ -161,40 +165,31 @@ class Streams:
             raise RunNotFoundError(run_id)
         return records
 
-    async def _page(
-        self, run_id: str, name: str, start: int, limit: int, app: str | None
-    ) -> StreamPage:
+    async def _page(self, run_id: str, name: str, start: int, limit: int) -> StreamPage | None:
         if partition_of(run_id) >= self._partitions:
-            raise RunNotFoundError(run_id)
-        page = await self._store.read_stream(run_id, name, start=start, limit=limit)
-        if page is None or app not in (None, page.app):
-            raise RunNotFoundError(run_id)
-        return page
+            return None
+        return await self._store.read_stream(run_id, name, start=start, limit=limit)
 
-    @contextmanager
-    def _woken(self, run_id: str) -> Generator[asyncio.Event, None, None]:
-        """Have an event that is set when something may have happened to a run's streams."""
-        event = asyncio.Event()
-        waiting = self._waiting.setdefault(run_id, set())
-        waiting.add(event)
-        try:
-            yield event
-        finally:
-            waiting.discard(event)
-            if not waiting and self._waiting.get(run_id) is waiting:
-                del self._waiting[run_id]
+    async def _shared(
+        self, watch: StreamWatch, run_id: str, name: str, start: int, limit: int
+    ) -> StreamPage | None:
+        read = partial(self._page, run_id, name, start, limit)
+        return await watch.read((name, start, limit), read)
 
-    async def _wait(self, woken: asyncio.Event) -> None:
-        try:
-            await asyncio.wait_for(woken.wait(), SWEEP_SECONDS)
-        except TimeoutError:
-            return  # look anyway: a doorbell may have been lost
-        finally:
-            woken.clear()
 
-    def _wake(self, run_id: str) -> None:
-        for event in self._waiting.get(run_id, ()):
-            event.set()
+def _checked(run_id: str, app: str | None, page: StreamPage | None) -> StreamPage:
+    if page is None or app not in (None, page.app):
+        raise RunNotFoundError(run_id)
+    return page
+
+
+async def _wait(woken: asyncio.Event) -> None:
+    try:
+        await asyncio.wait_for(woken.wait(), SWEEP_SECONDS)
+    except TimeoutError:
+        return  # look anyway: a doorbell may have been lost
+    finally:
+        woken.clear()
 
 
 def _has_news(page: StreamPage) -> bool:

@@ -193,9 +193,10 @@ class InProcess:
         kind, meta, body = fields
         if self.platform is not None:
             activate(None, self.platform(subject))
+        else:
+            activate(None, cast("Platform", _Pulses(self._progress)))
         self._runs.add(meta["run"])
         live = self._instance(deployment, number)
-        activate(None, cast("Platform", _Pulses(self._progress)))
         try:
             if kind == "turn":
                 await asyncio.sleep(0)

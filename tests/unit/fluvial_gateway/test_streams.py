@@ -16,7 +16,9 @@ from fluvial.errors import (
     StreamFullError,
 )
 from fluvial.ids import new_run_id, partition_of
+from fluvial.stream_entries import MAX_CHUNKS
 from fluvial_gateway.invocations import Subject
+from fluvial_gateway.stream_watches import MAX_IDLE, StreamWatches
 from fluvial_gateway.streams import Streams
 from fluvial_queue import MemoryStore
 from fluvial_queue.contract import Bell, CommitEntry, RunStatus, StartRun
@@ -37,11 +39,14 @@ class World:
     """A run with one step under way."""
 
     def __init__(self, stream_bytes: int = 10_000) -> None:
-        self.store = MemoryStore(partitions=4, stream_bytes=stream_bytes)
         self.counts = Counts()
-        self.streams = Streams(self.store, self.counts, partitions=4)
+        self.use(MemoryStore(partitions=4, stream_bytes=stream_bytes))
         self.run_id = new_run_id(4)
         self.subject = Subject(run_id=self.run_id, step_id=1, attempt=1, message_id="")
+
+    def use(self, store: MemoryStore) -> None:
+        self.store = store
+        self.streams = Streams(store, self.counts, partitions=4)
 
     async def open(self) -> None:
         await self.store.open()
@@ -224,3 +229,114 @@ def test_refusals_are_told_by_their_class() -> None:
     assert outcomes == {
         *("accepted", "duplicate", "gap", "full", "closed", "too_many", "stale", "unknown"),
     }
+
+
+# ---- what readers share ----
+
+
+class CountingStore(MemoryStore):
+    """A store that counts its answers to readers, and can keep them back."""
+
+    def __init__(self) -> None:
+        super().__init__(partitions=4)
+        self.reads = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def read_stream(
+        self, run_id: str, name: str, *, start: int, limit: int = MAX_CHUNKS
+    ) -> StreamPage | None:
+        self.reads += 1
+        page = await super().read_stream(run_id, name, start=start, limit=limit)
+        await self.gate.wait()  # the answer is on its way
+        return page
+
+
+def test_readers_of_the_same_page_ask_the_store_once() -> None:
+    async def main(world: World) -> None:
+        store = CountingStore()
+        world.use(store)
+        await world.open()
+        readers = [await begun(world.read()) for _ in range(20)]
+        assert store.reads == 1
+        await world.append(0, b"a")
+        pages = await asyncio.gather(*readers)
+
+        assert store.reads == 2
+        assert all(page is pages[0] for page in pages)
+
+    play(main)
+
+
+def test_a_reader_at_the_known_end_waits_without_asking() -> None:
+    async def main(world: World) -> None:
+        store = CountingStore()
+        world.use(store)
+        await world.open()
+        await world.append(0, b"a")
+        await world.read()
+        reads = store.reads
+        reading = await begun(world.read(start=1))
+        assert store.reads == reads
+        await world.append(1, b"b")
+
+        assert [entry.payload for entry in (await reading).entries] == [b"b"]
+        assert store.reads == reads + 1
+
+    play(main)
+
+
+def test_what_was_asked_before_a_change_is_not_shared_with_who_asks_after() -> None:
+    async def main(world: World) -> None:
+        store = CountingStore()
+        world.use(store)
+        await world.open()
+        store.gate.clear()
+        early = await begun(world.read())  # the store has said "nothing yet", unheard
+        await world.append(0, b"a")
+        late = await begun(world.read())
+        store.gate.set()
+
+        assert len((await late).entries) == 1
+        assert len((await early).entries) == 1  # woken meanwhile: it has looked again
+
+    play(main)
+
+
+def test_a_known_end_is_another_app_s_secret() -> None:
+    async def main(world: World) -> None:
+        await world.read(seconds=0.01)
+        with pytest.raises(RunNotFoundError):
+            await world.streams.read(world.run_id, "s", start=0, wait_seconds=1.0, app="other")
+
+    play(main)
+
+
+def test_who_shares_a_question_may_leave_without_the_answer_of_the_others() -> None:
+    async def main(world: World) -> None:
+        store = CountingStore()
+        world.use(store)
+        await world.open()
+        await world.append(0, b"a")
+        store.gate.clear()
+        leaving, staying = await begun(world.read()), await begun(world.read())
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+        store.gate.set()
+
+        assert len((await staying).entries) == 1
+
+    play(main)
+
+
+def test_watches_of_runs_that_nobody_reads_are_bounded() -> None:
+    watches = StreamWatches()
+    with watches.of("kept") as kept, kept.waited():
+        for number in range(MAX_IDLE + 10):
+            with watches.of(f"run_{number}"):
+                pass
+        with watches.of("kept") as again:
+            assert again is kept
+    with watches.of("run_0") as first, first.waited():
+        watches.changed("run_0")
+        assert watches.waiting == 1
