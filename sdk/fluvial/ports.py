@@ -50,3 +50,12 @@ class HeartbeatPort(Protocol):
         """Return what reports that the invocation running here is alive, and its progress: sealed,
         empty if there is nothing new. It must be called on the event loop."""
         ...
+
+
+@runtime_checkable
+class ClockPort(Protocol):
+    """A platform whose time is not that of its host: a test's."""
+
+    def now_seconds(self) -> float:
+        """Its time, as Unix seconds."""
+        ...

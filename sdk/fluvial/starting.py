@@ -9,6 +9,7 @@ from fluvial.children import ChildRun, start_child
 from fluvial.context import platform
 from fluvial.loop import current_loop
 from fluvial.options import DEFAULT_OPTIONS, StartOptions
+from fluvial.ports import ClockPort, Platform
 from fluvial.runs import Run, id_of_key
 from fluvial.signatures import encode_call
 from fluvial.unguarded import time_ns
@@ -48,11 +49,15 @@ async def start(
         "run_id": run_id,
         "key": key,
         "fingerprint": served_by.keys.fingerprint(name, plaintext),
-        **options.to_meta(time_ns() / 1e9),
+        **options.to_meta(_now_seconds(served_by)),
     }
     sealed = served_by.keys.for_run(run_id).seal(plaintext, "input")
     found, _ = await served_by.call("start", arguments, sealed)
     return Run(str(found["run_id"]), served_by, workflow)
+
+
+def _now_seconds(served_by: Platform) -> float:
+    return served_by.now_seconds() if isinstance(served_by, ClockPort) else time_ns() / 1e9
 
 
 async def execute(

@@ -42,7 +42,7 @@ class Driver:
             partitions=PARTITIONS,
             points=Points(settings.fault),
         )
-        self._platform = KitPlatform(settings.keys, self.core.store, self)
+        self._platform = KitPlatform(settings.keys, settings.registry, self.core.store, self)
         self.core.host(
             LiveInstances(
                 settings.registry,
@@ -183,6 +183,13 @@ class Driver:
     def log_length(self, run_id: str) -> int:
         """How many events the log of a run has."""
         return len(self.core.store.backend.runs[run_id].log)
+
+    def stream_length(self, run_id: str, name: str) -> int:
+        """How many positions a stream has; its end counts as one more."""
+        run = self.core.store.backend.runs[run_id]
+        records = run.streams.records(has_ended=run.status.is_terminal)
+        known = [record.length + record.closed for record in records if record.name == name]
+        return known[0] if known else int(run.status.is_terminal)
 
     def open_hooks(self, run_id: str) -> list[str]:
         """The tokens of a run's open hooks."""

@@ -1,7 +1,9 @@
-"""Stand-ins for steps: mocks that answer in their place, and a record of all calls."""
+"""Stand-ins for steps and workflows: mocks that answer in their place, and a record of all calls of
+steps. What a workflow was called with stands in the log of its run."""
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import functools
 import inspect
@@ -74,25 +76,38 @@ class Doubles(Registry):
         super().__init__()
         self._real = real
         self._pause = pause
-        self._behaviours: dict[str, Behaviour] = {}
+        self._behaviours: dict[str, Behaviour] = {}  # of steps
+        self._workflow_behaviours: dict[str, Behaviour] = {}
         self._calls: dict[str, list[Call]] = {}
 
     def find_workflow(self, name: str) -> Workflow[Any, Any] | None:
-        """Return the workflow that runs under a name."""
-        return self._real.find_workflow(name)
+        """Return the workflow that runs under a name, or its stand-in."""
+        workflow = self._real.find_workflow(name)
+        behaviour = self._workflow_behaviours.get(name)
+        return workflow if workflow is None or behaviour is None else _mocked(workflow, behaviour)
 
     def find_step(self, name: str) -> Step[Any, Any] | None:
         """Return the stand-in for the step of that name."""
         step = self._real.find_step(name)
         return None if step is None else self._stand_in(step)
 
-    def mock(self, step: Step[Any, Any], behaviour: Behaviour) -> None:
-        """Have something else done than the step's body."""
-        self._behaviours[step.name] = behaviour
+    def mock(self, double_of: Step[..., Any] | Workflow[..., Any], behaviour: Behaviour) -> None:
+        """Have something else done than the body of a step or a workflow.
 
-    def restore(self, step: Step[Any, Any]) -> None:
-        """Have the step's own body run again."""
-        self._behaviours.pop(step.name, None)
+        Raises:
+            InvalidRequestError: a workflow cannot have one answer per call.
+        """
+        if isinstance(double_of, Step):
+            self._behaviours[double_of.name] = behaviour
+        elif behaviour.each is not None:
+            raise InvalidRequestError("the mock of a workflow takes no each=: use does=")
+        else:
+            self._workflow_behaviours[double_of.name] = behaviour
+
+    def restore(self, double_of: Step[..., Any] | Workflow[..., Any]) -> None:
+        """Have its own body run again."""
+        is_step = isinstance(double_of, Step)
+        (self._behaviours if is_step else self._workflow_behaviours).pop(double_of.name, None)
 
     def calls(self, step: Step[Any, Any]) -> list[Call]:
         """Return the executions of a step's body so far, in the order in which they began."""
@@ -153,6 +168,20 @@ class Doubles(Registry):
         calls = self._calls.setdefault(step.name, [])
         calls.append(made)
         return len(calls) - 1
+
+
+def _mocked(workflow: Workflow[..., Any], behaviour: Behaviour) -> Workflow[..., Any]:
+    @functools.wraps(workflow.function)
+    async def stand_in(*args: Any, **kwargs: Any) -> Any:
+        if behaviour.hangs:
+            await asyncio.get_running_loop().create_future()
+        if behaviour.takes_ms:
+            await asyncio.sleep(behaviour.takes_ms / 1000)  # durable, in a workflow
+        return await behaviour.perform(0, workflow.name, args, kwargs)
+
+    double = copy.copy(workflow)
+    double.function = stand_in
+    return double
 
 
 def behaviour(

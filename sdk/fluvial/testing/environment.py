@@ -20,6 +20,8 @@ from fluvial.registry import registry
 from fluvial.runs import Run, get_run, open_event, resume_hook
 from fluvial.starting import start
 from fluvial.steps import Step
+from fluvial.stream_entries import DEFAULT_STREAM
+from fluvial.stream_reading import StreamChunk
 from fluvial.testing.doubles import UNSET, Call, Doubles, behaviour
 from fluvial.testing.engines import (
     Engine,
@@ -63,6 +65,17 @@ class RunUnderTest(Run[R]):
     def open_hooks(self) -> list[str]:
         """The tokens of the hooks that are open now."""
         return self._environment.engine.open_hooks(self.id)
+
+    async def written(self, name: str = DEFAULT_STREAM) -> list[Any]:
+        """Return what steps have written into a stream so far; `stream` waits for more."""
+        lengths = {info.name: info.length for info in await self.streams()}
+        values: list[Any] = []
+        if lengths.get(name):
+            async for entry in self.stream(name).entries():
+                values += [entry.value] if isinstance(entry, StreamChunk) else []
+                if entry.position + 1 >= lengths[name]:
+                    break
+        return values
 
     async def result(self, timeout: float | None = None) -> R:  # noqa: ASYNC109 - of the base
         """Let the run come to its end and return what it returned; see `Run.result`.
@@ -248,7 +261,7 @@ class Environment:
 
     def mock(
         self,
-        step: Step[..., Any],
+        function: Step[..., Any] | Workflow[..., Any],
         *,
         returns: Any = UNSET,
         raises: BaseException | type[BaseException] | None = None,
@@ -257,29 +270,41 @@ class Environment:
         takes: Duration = 0,
         hangs: bool = False,
     ) -> None:
-        """Have something else done than the step's body; without more, it returns None.
+        """Have something else done than the body of a step, or of a workflow that others start;
+        without more, it returns None.
 
         Args:
-            step: the step.
+            function: the step or the workflow.
             returns: a value to return.
             raises: an error to raise; the step is retried as ever.
             does: a function (sync or async) to call with the step's arguments.
             each: what each call returns, or raises where it is an error, one after the other.
             takes: how much virtual time a call takes.
             hangs: it never ends, but by its timeout.
+
+        Raises:
+            InvalidRequestError: it shall do two things at once.
         """
         chosen = behaviour(
             returns=returns, raises=raises, does=does, each=each, takes=takes, hangs=hangs
         )
-        self._doubles.mock(step, chosen)
+        self._doubles.mock(function, chosen)
 
-    def restore(self, step: Step[..., Any]) -> None:
-        """Have the step's own body run again."""
-        self._doubles.restore(step)
+    def restore(self, function: Step[..., Any] | Workflow[..., Any]) -> None:
+        """Have its own body run again."""
+        self._doubles.restore(function)
 
-    def calls(self, step: Step[..., Any]) -> list[Call]:
-        """Return the executions of a step, mocked or not, in the order in which they began."""
-        return self._doubles.calls(step)
+    def calls(self, function: Step[..., Any] | Workflow[..., Any]) -> list[Call]:
+        """Return the executions of a step, mocked or not, in the order in which they began; or the
+        runs of a workflow that have begun."""
+        if isinstance(function, Step):
+            return self._doubles.calls(function)
+        begun = [log[0] for log in map(self.log, self.engine.run_ids()) if log]
+        return [
+            Call(tuple(event.value[0]), event.value[1])
+            for event in begun
+            if event.meta.get("workflow") == function.name
+        ]
 
     async def _pause(self, milliseconds: int | None) -> None:
         await self.engine.pause(milliseconds)

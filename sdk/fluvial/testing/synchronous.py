@@ -13,6 +13,7 @@ from fluvial.durations import Duration
 from fluvial.events import EventType
 from fluvial.options import DEFAULT_OPTIONS, StartOptions
 from fluvial.steps import Step
+from fluvial.stream_entries import DEFAULT_STREAM
 from fluvial.testing.doubles import Call
 from fluvial.testing.environment import Environment, RunUnderTest
 from fluvial.testing.logs import Log
@@ -51,6 +52,14 @@ class SyncRun(Generic[R]):
     def result(self) -> R:
         """Let the run come to its end and return what it returned; see `RunUnderTest.result`."""
         return self._environment.wait(self.run.result())
+
+    def written(self, name: str = DEFAULT_STREAM) -> list[Any]:
+        """Return what steps have written into a stream so far."""
+        return self._environment.wait(self.run.written(name))
+
+    def state(self, wanted: Any = None) -> Any:
+        """Return what the run has published last; see `Run.state`."""
+        return self._environment.wait(self.run.state(wanted))
 
     def cancel(self, reason: str = "") -> None:
         """Ask the workflow to stop."""
@@ -160,17 +169,17 @@ class SyncEnvironment:
         """The virtual time."""
         return self.env.now
 
-    def mock(self, step: Step[..., Any], **options: Any) -> None:
-        """Have something else done than the step's body; see `Environment.mock`."""
-        self.env.mock(step, **options)
+    def mock(self, function: Step[..., Any] | Workflow[..., Any], **options: Any) -> None:
+        """Have something else done than a function's body; see `Environment.mock`."""
+        self.env.mock(function, **options)
 
-    def restore(self, step: Step[..., Any]) -> None:
-        """Have the step's own body run again."""
-        self.env.restore(step)
+    def restore(self, function: Step[..., Any] | Workflow[..., Any]) -> None:
+        """Have its own body run again."""
+        self.env.restore(function)
 
-    def calls(self, step: Step[..., Any]) -> list[Call]:
-        """Return the executions of a step; see `Environment.calls`."""
-        return self.env.calls(step)
+    def calls(self, function: Step[..., Any] | Workflow[..., Any]) -> list[Call]:
+        """Return the executions of a step or the runs of a workflow; see `Environment.calls`."""
+        return self.env.calls(function)
 
     @property
     def history(self) -> Sequence[str]:

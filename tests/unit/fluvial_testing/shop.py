@@ -123,3 +123,23 @@ async def again(left: int) -> str:
     if left:
         fluvial.continue_as_new(left - 1)
     return "done"
+
+
+@step(name="shop.describe", retries=2, backoff=1)
+async def describe(order: str) -> int:
+    writer, words = fluvial.stream("words"), f"the story of {order}".split()
+    for number, word in enumerate(words):
+        await writer.write(word)
+        if number == 1 and fluvial.metadata().attempt == 1:
+            raise ConnectionError("in the middle")
+    return len(words)
+
+
+@workflow(name="shop.storyteller")
+async def storyteller(order: str) -> int:
+    fluvial.publish({"order": order})
+    await fluvial.set_tags({"order": order})
+    count = await describe(order)
+    await sleep("1h")
+    fluvial.publish({"order": order, "words": count})
+    return count

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import operator
+from datetime import timedelta
 
 import pytest
 
@@ -105,9 +107,45 @@ def test_a_step_is_itself_again(env: SyncEnvironment) -> None:
     assert env.start(talk, "why").result() == "told real why"
 
 
+@workflow(name="doubles.child")
+async def child(number: int) -> int:
+    return number
+
+
+@workflow(name="doubles.parent")
+async def parent(count: int) -> list[int]:
+    runs = [await fluvial.start(child, number) for number in range(count)]
+    return [await run.result() for run in runs]
+
+
+def test_a_child_workflow_is_mocked(env: SyncEnvironment) -> None:
+    began = env.now
+    env.mock(child, does=operator.neg, takes="1h")
+
+    assert env.start(parent, 3).result() == [0, -1, -2]
+    assert env.calls(child) == [call(0), call(1), call(2)]
+    assert env.now - began == timedelta(hours=1)
+
+    env.restore(child)
+    assert env.start(parent, 2).result() == [0, 1]
+
+
+def test_a_child_workflow_fails_or_hangs(env: SyncEnvironment) -> None:
+    env.mock(child, raises=ValueError("no child"))
+    with pytest.raises(fluvial.RunFailedError, match="no child"):
+        env.start(parent, 1).result()
+
+    env.mock(child, hangs=True)
+    run = env.start(parent, 1)
+    env.advance("9 d")
+    assert run.status == "running"
+
+
 def test_a_mock_does_one_thing(env: SyncEnvironment) -> None:
     with pytest.raises(InvalidRequestError, match="does one of"):
         env.mock(ask, returns=1, raises=ValueError)
+    with pytest.raises(InvalidRequestError, match="takes no each"):
+        env.mock(child, each=[1, 2])
 
 
 def test_a_mock_concerns_its_environment_alone(env: SyncEnvironment) -> None:
