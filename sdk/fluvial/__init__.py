@@ -36,9 +36,11 @@ from fluvial.errors import (
     UnresolvableStepError,
     WorkflowSandboxError,
 )
+from fluvial.group_errors import MapFailedError
 from fluvial.heartbeats import heartbeat
 from fluvial.hooks import Hook
 from fluvial.idempotency import idempotent, next_idempotency_key
+from fluvial.mapping import map  # noqa: A004 - its name everywhere
 from fluvial.options import StartOptions
 from fluvial.patches import patched
 from fluvial.runs import Run, RunEvent, get_run, resume_hook
@@ -69,6 +71,7 @@ __all__ = [
     "KeyDestroyedError",
     "KeyMissingError",
     "KeysFrozenError",
+    "MapFailedError",
     "Metadata",
     "NotInInvocationError",
     "NotInWorkflowError",
@@ -106,6 +109,7 @@ __all__ = [
     "get_run",
     "heartbeat",
     "idempotent",
+    "map",
     "metadata",
     "next_idempotency_key",
     "now",

@@ -36,6 +36,8 @@ FluvialError
 │   └── CronError           a cron's declaration is wrong
 ├── AccessDeniedError       a token is missing or lacks a scope (also PermissionError)
 ├── UnavailableError        the platform cannot answer now: try again (also ConnectionError)
+├── in `fluvial.group_errors`, also ExceptionGroups
+│   └── MapFailedError      more items of a `map` failed than is tolerated
 └── in `fluvial.testing`
     ├── StuckError          what a test waits for does not happen (also AssertionError)
     ├── CrashPointError     a fault changes what a scenario comes to (also AssertionError)
