@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel, Field
 
-from fluvial import FatalError, Hook, get_run, resume_hook, start, step, workflow
+from fluvial import FatalError, Hook, Saga, get_run, resume_hook, start, step, workflow
 from fluvial.errors import (
     HookNotFoundError,
     RunNotFoundError,
@@ -85,21 +85,21 @@ async def release(reservation_id: str, order_id: str) -> None:
 
 @workflow
 async def fulfil(order_id: str, order: Order) -> Receipt:
-    """See one order through, for days if need be."""
-    charged, reserved = await asyncio.gather(
-        charge(order_id, order.cents), reserve(order_id, order.item), return_exceptions=True
-    )
-    if isinstance(charged, BaseException) or isinstance(reserved, BaseException):
-        await give_back(order_id, charged, reserved)
-        return Receipt(order_id=order_id, outcome="failed", detail=_reason(charged, reserved))
-    try:
-        receipt = await _decide(order_id, order)
-    except asyncio.CancelledError:
-        await give_back(order_id, charged, reserved)  # durable: the run ends after it
-        raise
-    if receipt.outcome != "shipped":
-        await give_back(order_id, charged, reserved)
-    return receipt
+    """See one order through, for days if need be; a cancel undoes what was done before it ends."""
+    async with Saga(concurrency=2) as saga:
+        taken = await asyncio.gather(
+            saga.do(charge(order_id, order.cents), undo=lambda paid: refund(paid, order_id)),
+            saga.do(reserve(order_id, order.item), undo=lambda held: release(held, order_id)),
+            return_exceptions=True,
+        )
+        failed = [each for each in taken if isinstance(each, BaseException)]
+        if failed:
+            receipt = Receipt(order_id=order_id, outcome="failed", detail=_reason(failed))
+        else:
+            receipt = await _decide(order_id, order)
+        if receipt.outcome != "shipped":
+            await saga.compensate()
+        return receipt
 
 
 async def _decide(order_id: str, order: Order) -> Receipt:
@@ -119,25 +119,14 @@ async def _decide(order_id: str, order: Order) -> Receipt:
     return Receipt(order_id=order_id, outcome="shipped", detail=parcel)
 
 
-async def give_back(
-    order_id: str, charged: str | BaseException, reserved: str | BaseException
-) -> None:
-    """Undo what was done, both at once."""
-    undoing = [refund(charged, order_id)] if isinstance(charged, str) else []
-    undoing += [release(reserved, order_id)] if isinstance(reserved, str) else []
-    await asyncio.gather(*undoing)
-
-
 def approval_token(order_id: str) -> str:
     """Return the token with which the order's approval is given."""
     return f"order:{order_id}"
 
 
-def _reason(*results: str | BaseException) -> str:
+def _reason(errors: list[BaseException]) -> str:
     return "; ".join(
-        result.reason if isinstance(result, StepFailedError) else str(result)
-        for result in results
-        if isinstance(result, BaseException)
+        error.reason if isinstance(error, StepFailedError) else str(error) for error in errors
     )
 
 

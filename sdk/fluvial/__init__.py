@@ -36,7 +36,7 @@ from fluvial.errors import (
     UnresolvableStepError,
     WorkflowSandboxError,
 )
-from fluvial.group_errors import MapFailedError
+from fluvial.group_errors import CompensationFailedError, MapFailedError
 from fluvial.heartbeats import heartbeat
 from fluvial.hooks import Hook
 from fluvial.idempotency import idempotent, next_idempotency_key
@@ -44,6 +44,7 @@ from fluvial.mapping import map  # noqa: A004 - its name everywhere
 from fluvial.options import StartOptions
 from fluvial.patches import patched
 from fluvial.runs import Run, RunEvent, get_run, resume_hook
+from fluvial.saga import Saga
 from fluvial.serializers import register_serializable, serializable
 from fluvial.sleeping import sleep
 from fluvial.starting import execute, start
@@ -58,6 +59,7 @@ __all__ = [
     "Backoff",
     "BlockingStreamWriter",
     "ChildRun",
+    "CompensationFailedError",
     "Cron",
     "CronError",
     "DecryptionError",
@@ -83,6 +85,7 @@ __all__ = [
     "RunFailedError",
     "RunNotFoundError",
     "RunTerminatedError",
+    "Saga",
     "SerializationError",
     "StartConflictError",
     "StartOptions",

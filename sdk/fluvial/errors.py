@@ -37,7 +37,8 @@ FluvialError
 ├── AccessDeniedError       a token is missing or lacks a scope (also PermissionError)
 ├── UnavailableError        the platform cannot answer now: try again (also ConnectionError)
 ├── in `fluvial.group_errors`, also ExceptionGroups
-│   └── MapFailedError      more items of a `map` failed than is tolerated
+│   ├── MapFailedError      more items of a `map` failed than is tolerated
+│   └── CompensationFailedError  a Saga could not undo everything
 └── in `fluvial.testing`
     ├── StuckError          what a test waits for does not happen (also AssertionError)
     ├── CrashPointError     a fault changes what a scenario comes to (also AssertionError)

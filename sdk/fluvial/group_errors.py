@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -42,6 +42,31 @@ class MapFailedError(FluvialError, ExceptionGroup[Exception]):
     def failures(self) -> dict[int, Exception]:
         """The error of each item that failed, by the item's index."""
         return dict(zip(self.indexes, self.exceptions, strict=False))
+
+
+class CompensationFailedError(FluvialError, ExceptionGroup[Exception]):
+    """A Saga could not undo everything; all compensations have run.
+
+    It is the group of what ended the block, unless that was a cancel, and of the `failures` of
+    compensations. `original` is what ended the block; None where `compensate` was called.
+    """
+
+    code = "compensation_failed"
+
+    def __new__(cls, original: BaseException | None, failures: Sequence[Exception]) -> Self:
+        first = failures[0]
+        message = (
+            f"{len(failures)} compensation(s) failed"
+            f"{'' if original is None else f' after {type(original).__name__}'}; the first:"
+            f" {_line_of(first)}"
+        )
+        causes = [original] if isinstance(original, Exception) else []
+        return super().__new__(cls, message, [*causes, *failures])
+
+    def __init__(self, original: BaseException | None, failures: Sequence[Exception]) -> None:
+        super().__init__(self.message, self.exceptions)
+        self.original = original
+        self.failures = tuple(failures)
 
 
 def _line_of(error: Exception) -> str:

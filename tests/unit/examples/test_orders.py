@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -11,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from fluvial import FatalError
+from fluvial import FatalError, RunCancelledError
+from fluvial.testing import SyncEnvironment
 
 Load = Callable[[str], ModuleType]
 
@@ -54,11 +56,59 @@ def test_declined_card_leaves_no_effect(
     assert ledger() == []
 
 
-def test_giving_back_undoes_only_what_was_done(
+@pytest.mark.parametrize(
+    ("item", "cents", "effects"),
+    [
+        ("unobtainium", 4900, ["charge", "refund"]),
+        ("lamp", 200_000, ["reserve", "release"]),
+        ("unobtainium", 200_000, []),
+    ],
+)
+def test_a_failed_order_undoes_only_what_was_done(
+    load_bundle: Load,
+    ledger: Callable[[], list[dict[str, Any]]],
+    item: str,
+    cents: int,
+    effects: list[str],
+) -> None:
+    orders = load_bundle("orders")
+
+    with SyncEnvironment() as env:
+        receipt = env.start(orders.fulfil, "7", orders.Order(item=item, cents=cents)).result()
+
+    assert receipt.outcome == "failed"
+    assert [entry["effect"] for entry in ledger()] == effects
+
+
+@pytest.mark.parametrize("is_approved", [False, None])
+def test_an_order_that_is_not_shipped_is_undone(
+    load_bundle: Load, ledger: Callable[[], list[dict[str, Any]]], is_approved: bool | None
+) -> None:
+    orders = load_bundle("orders")
+
+    with SyncEnvironment() as env:
+        run = env.start(orders.fulfil, "7", orders.Order(item="lamp", cents=4900))
+        if is_approved is not None:
+            env.until(run, hook="order:7")
+            env.resume("order:7", orders.Approval(approved=is_approved, by="ann"))
+        receipt = run.result()
+
+    assert receipt.outcome == ("expired" if is_approved is None else "refused")
+    effects = [entry["effect"] for entry in ledger()]
+    assert sorted(effects) == ["charge", "refund", "release", "reserve"]
+
+
+def test_an_order_called_off_amid_a_charge_is_undone(
     load_bundle: Load, ledger: Callable[[], list[dict[str, Any]]]
 ) -> None:
     orders = load_bundle("orders")
 
-    asyncio.run(orders.give_back("7", "charge-7", FatalError("out of stock")))
+    with SyncEnvironment() as env:
+        run = env.start(orders.fulfil, "7", orders.Order(item="lamp", cents=4900))
+        run.cancel()
+        with pytest.raises(RunCancelledError):
+            run.result()
 
-    assert [entry["effect"] for entry in ledger()] == ["refund"]
+    effects = Counter(entry["effect"] for entry in ledger())
+    assert effects["charge"] == effects["refund"]
+    assert effects["reserve"] == effects["release"]
