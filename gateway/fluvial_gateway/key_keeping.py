@@ -40,6 +40,7 @@ from fluvial_gateway.runs import Runs
 from fluvial_queue.records import AppRecord
 
 NAMED_RUNS: Final = 100  # in an answer, of those that need a key
+_NAMED_IN_A_SENTENCE: Final = 5
 _KEY_ID_BYTES: Final = 4
 _DESTROYED: Final = "key_destroyed"
 
@@ -198,7 +199,9 @@ def _check_unused(key_id: str, users: KeyUsers) -> None:
         return
     named = [user.run_id for user in users.live[:NAMED_RUNS]]
     if users.live:
-        what = f"{len(users.live)} live runs hold values under {key_id}, or may"
+        some = ", ".join(named[:_NAMED_IN_A_SENTENCE])
+        more = ", …" if len(users.live) > _NAMED_IN_A_SENTENCE else ""
+        what = f"{len(users.live)} live runs hold values under {key_id}, or may ({some}{more})"
     else:
         what = f"there are more than {MAX_EXAMINED} runs, too many to look at all of them"
     raise ProblemError(

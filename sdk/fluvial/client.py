@@ -301,7 +301,7 @@ class Client:
                 answer.get("result"),
                 answer.get("error"),
                 answer.get("withheld"),
-                _message(answer.get("unreadable")),
+                _reason(answer.get("unreadable")),
             )
             if outcome.is_final or monotonic() >= deadline or round(left) == 0:
                 return outcome
@@ -456,8 +456,9 @@ def _stream_path(run_id: str, name: str) -> str:
     return f"/v1/runs/{path_part(run_id)}/streams/{path_part(name)}"
 
 
-def _message(problem: Any) -> str | None:
-    return None if problem is None else str(problem["message"])
+def _reason(unreadable: Mapping[str, Any] | None) -> str | None:
+    """Return why the result (or the error) cannot be read; None: it can."""
+    return next((str(why["message"]) for why in (unreadable or {}).values()), None)
 
 
 def _flag(value: bool) -> str | None:

@@ -21,7 +21,7 @@ from fluvial_gateway.control.operations import Call, Operation, Parameter, Reply
 from fluvial_gateway.control.parameters import DATA, RUN_IN_PATH, limit
 from fluvial_gateway.control.schemas import array, integer, obj, text
 from fluvial_gateway.control.streaming import GeneratedResponse, server_sent
-from fluvial_gateway.control.views import EVENT, RUN, UNREADABLE, event_view, run_view
+from fluvial_gateway.control.views import EVENT, RUN, UNREADABLE_PARTS, event_view, run_view
 from fluvial_gateway.revealing import MAX_BYTES, Revealer, readable
 from fluvial_gateway.runs import Runs
 from fluvial_gateway.waits import LongWaits
@@ -118,7 +118,7 @@ class ReadingRunsOperations:
                 description=(
                     "`result` or `error` is there once the run has ended, for those who have "
                     "`data:read`; without, `withheld` names the scope that is missing. "
-                    "`unreadable` stands in their place where the key is gone."
+                    "Where the key is gone, `unreadable` stands in their place."
                 ),
                 handler=self.result,
                 scopes=(Scope.RUNS_READ,),
@@ -141,7 +141,7 @@ class ReadingRunsOperations:
                                 "result": {},
                                 "error": {},
                                 "withheld": text(),
-                                "unreadable": UNREADABLE,
+                                "unreadable": UNREADABLE_PARTS,
                             },
                             required=["run_id", "status"],
                         ),
@@ -156,8 +156,10 @@ class ReadingRunsOperations:
         view = run_view(record)
         if call.query["data"]:
             call.principal.require(Scope.DATA_READ)
-            view.update(await self._input(call.principal, record))
-            view.update(await self._outcome(call.principal, record))
+            shown = await self._input(call.principal, record)
+            outcome = await self._outcome(call.principal, record)
+            unreadable = {**shown.pop("unreadable", {}), **outcome.pop("unreadable", {})}
+            view |= shown | outcome | ({"unreadable": unreadable} if unreadable else {})
         return JSONResponse(view)
 
     async def events(self, call: Call) -> Response:
@@ -276,8 +278,8 @@ def _affordable(encoded: Sequence[bytes]) -> Sequence[bytes]:
 
 
 def _shown(name: str, texts: Sequence[Revealed]) -> dict[str, Any]:
-    """Return the member that shows a value, or says why it cannot be shown."""
+    """Return the member that shows a value, or the one that says why it cannot be shown."""
     revealed = texts[0] if texts else None
     if isinstance(revealed, Unreadable):
-        return {"unreadable": asdict(revealed)}
+        return {"unreadable": {name: asdict(revealed)}}
     return {name: None if revealed is None else readable(revealed)}

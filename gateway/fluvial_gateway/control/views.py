@@ -42,6 +42,7 @@ DEPLOYMENT: Final = obj(
     }
 )
 UNREADABLE: Final = obj({"code": text("such as key_destroyed"), "message": text()})
+UNREADABLE_PARTS: Final = obj({"input": UNREADABLE, "result": UNREADABLE, "error": UNREADABLE})
 RUN: Final = obj(
     {
         "run_id": text(),
@@ -67,7 +68,7 @@ RUN: Final = obj(
         "input": {"description": "only with data=true"},
         "result": {"description": "only with data=true"},
         "error": {"description": "only with data=true"},
-        "unreadable": UNREADABLE,
+        "unreadable": UNREADABLE_PARTS,
     }
 )
 _FAMILY: Final = ("parent", "root", "first", "origin")

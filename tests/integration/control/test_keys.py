@@ -372,10 +372,11 @@ def test_what_cannot_be_opened_is_said_in_place_of_the_data(control: Control) ->
         world.invocations.outcome = Answered("ins_1", Answer(outcome="ok"), 1, [gone, '"x"'])
         events = (await world.get(f"/v1/runs/{run_id}/events", params={"data": "true"})).json()
 
-        assert shown["unreadable"] == told
+        assert shown["unreadable"] == {"input": told, "result": told}
         assert "input" not in shown
         assert "result" not in shown
-        assert result == {"run_id": run_id, "status": "completed", "unreadable": told}
+        unreadable = {"result": told}
+        assert result == {"run_id": run_id, "status": "completed", "unreadable": unreadable}
         first, last = events["events"]
         assert first["unreadable"] == told
         assert "data" not in first
