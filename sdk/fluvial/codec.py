@@ -32,6 +32,7 @@ from fluvial.shapes import ANY, Shape, shape_of
 
 MAX_VALUE_BYTES: Final = 24 * 1024 * 1024  # below what a frame and the store take, sealed
 COMPRESS_FROM_BYTES: Final = 1024
+_compressed_from_bytes = COMPRESS_FROM_BYTES
 _SAVING: Final = 0.95  # compressed at most this much of the original, else it is not worth it
 _COMPRESSION_LEVEL: Final = 1
 _MAX_DEPTH_NAMED: Final = 32  # how deep an error's path goes
@@ -97,6 +98,15 @@ def decode_bare(data: bytes, where: str = "value") -> tuple[Any, bool]:
     raise SerializationError(where, f"the stored value has an unknown form {form!r}")
 
 
+def set_compression(wanted: bool) -> None:
+    """Say whether this process compresses what it encodes (it does by default).
+
+    The size of a sealed value is in the clear, and a compressed one's depends on what is in it.
+    """
+    global _compressed_from_bytes
+    _compressed_from_bytes = COMPRESS_FROM_BYTES if wanted else MAX_VALUE_BYTES + 1
+
+
 def _wrap(form: bytes, body: bytes, where: str) -> bytes:
     if len(body) > MAX_VALUE_BYTES:
         raise SerializationError(
@@ -104,7 +114,7 @@ def _wrap(form: bytes, body: bytes, where: str) -> bytes:
             f"has {len(body)} bytes encoded, above the limit of {MAX_VALUE_BYTES};"
             " store it elsewhere and pass a reference",
         )
-    if len(body) >= COMPRESS_FROM_BYTES:
+    if len(body) >= _compressed_from_bytes:
         small: bytes = _compressor().compress(body)
         if len(small) <= len(body) * _SAVING:
             return form.upper() + small

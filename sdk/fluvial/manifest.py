@@ -56,6 +56,7 @@ class InstanceSettings:
     max_instances: int = 8
     max_duration_seconds: float = 300.0
     isolation: Isolation = "process"
+    compression: bool = True  # of values, before they are sealed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,6 +217,7 @@ def _instance(defaults: InstanceSettings, where: str, value: object) -> Instance
         "max_instances": ("max_instances", _integer(1, MAX_INSTANCES)),
         "max_duration": ("max_duration_seconds", _seconds(0.001, MAX_DURATION_SECONDS)),
         "isolation": ("isolation", _isolation),
+        "compression": ("compression", _boolean),
     }
     settings = replace(defaults, **_values(where, _table(where, value), readers))
     if settings.min_instances > settings.max_instances:

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import uvloop
 
+from fluvial.codec import set_compression
 from fluvial_invoker.instance.certificate import BirthCertificate
 from fluvial_invoker.instance.control import Control
 from fluvial_invoker.instance.deadlines import Deadlines
@@ -125,6 +126,7 @@ class Instance:
     async def _serve(self, phases_ms: dict[str, float]) -> None:
         spec = self._certificate.deployment
         keys = self._control.app_keys(spec.app)
+        set_compression(spec.instance.compression)
         complete_registry()
         has_state = self._lifespan is not None and self._lifespan.is_supported
         functions = Functions(

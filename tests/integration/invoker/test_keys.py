@@ -260,6 +260,30 @@ def test_frozen_instances_are_new_ones_and_a_thaw_reaches_them(
     asyncio.run(main())
 
 
+def test_code_of_a_frozen_app_cannot_start_runs(machine: Machine, serve: Any) -> None:
+    starting = GREETING + """
+    import fluvial
+
+    async def app(request):
+        try:
+            await fluvial.start(greet, "x")
+        except fluvial.KeysFrozenError as error:
+            return 409, {"code": error.code}
+        return 200, {}
+"""
+
+    async def main() -> None:
+        invoker = await machine.connect()
+        await change(invoker, "freeze")
+        async with serve(machine.spec(starting)) as (_, _, link):
+            reply = await link.get()
+        await invoker.close()
+
+        assert (reply.status, reply.body) == (409, b'{"code":"keys_frozen"}')
+
+    asyncio.run(main())
+
+
 def test_what_cannot_be_done_to_a_keyring_is_refused(machine: Machine) -> None:
     async def refusal(invoker: InvokerLink, operation: str, key_id: str = "") -> str:
         try:
@@ -325,6 +349,23 @@ def test_a_kms_command_keeps_keys_wrapped_on_disk(machine: Machine, serve: Any) 
             for form in (root.hex(), base64.b64encode(root).decode(), repr(root)[2:-1]):
                 assert form not in machine.invoker_log
                 assert form not in message
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("compression", [True, False])
+def test_an_app_chooses_whether_its_values_are_compressed(
+    machine: Machine, serve: Any, compression: bool
+) -> None:
+    async def main() -> None:
+        spec = machine.spec(GREETING, entrypoint=None, workflows=("main",), compression=compression)
+        name = "again and again " * 1000
+        async with serve(spec) as (invoker, _, link):
+            state = await change(invoker, "list")
+            answer = await first_turn(link, 1, sealed_outside(state, encode_call((name,), {})))
+            size = len(decode_event(answer.events[0]).payload)
+
+        assert (size < 1000) is compression
 
     asyncio.run(main())
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from pydantic import SecretStr
 
 from fluvial import codec
-from fluvial.codec import decode, encode, encode_json
+from fluvial.codec import decode, encode, encode_json, set_compression
 from fluvial.errors import SerializationError
 from tests.unit.fluvial.sample_values import (
     CART,
@@ -173,6 +173,20 @@ def test_large_values_are_compressed_where_it_saves() -> None:
     assert len(dull) < 1000
     assert dense[:1] == b"m"
     assert decode(dull) == "x" * 100_000
+
+
+def test_a_process_can_be_told_not_to_compress() -> None:
+    value = "again and again " * 1000
+    compressed = encode(value)
+    set_compression(False)
+    try:
+        plain = encode(value)
+        assert decode(compressed) == decode(plain) == value
+    finally:
+        set_compression(True)
+
+    assert len(compressed) < len(value) < len(plain)
+    assert encode(value) == compressed
 
 
 def test_decompression_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
