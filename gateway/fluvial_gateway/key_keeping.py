@@ -12,6 +12,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from collections import defaultdict
 from collections.abc import Awaitable
@@ -38,6 +39,8 @@ from fluvial_gateway.keyrings import (
 from fluvial_gateway.problems import ProblemError, RunClosedError, is_known
 from fluvial_gateway.runs import Runs
 from fluvial_queue.records import AppRecord
+
+_LOG = logging.getLogger(__name__)
 
 NAMED_RUNS: Final = 100  # in an answer, of those that need a key
 _NAMED_IN_A_SENTENCE: Final = 5
@@ -163,6 +166,11 @@ class KeyKeeping:
         async def agreeing(app: AppRecord | None) -> AppRecord:
             if app is None:
                 raise ProblemError("app_not_found", f"no app {keyring.app!r} was ever deployed")
+            if keyring.position(app.key_id) is None:
+                _LOG.error(
+                    "a keyring has lost its app's key: put the key file back",
+                    extra={"app": app.app, "key_id": app.key_id},
+                )
             return with_keyring(app, keyring)
 
         await self._aliases.change(keyring.app, agreeing)

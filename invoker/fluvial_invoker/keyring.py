@@ -223,6 +223,10 @@ class Keyring:
         if identity is not None:
             await self._take(app, *await asyncio.to_thread(file.read), {})
             return
+        if app in self._loaded:  # else the last copy of its keys, in memory, would be given up
+            raise KeyringError(
+                f"{file.path} has gone away: put it back, or restart the platform to have new keys"
+            )
         key_id = secrets.token_hex(_KEY_ID_BYTES)
         root, key = await self._new_key(app, key_id)
         first = KeyFileContent(keys=(key,), current=key_id)

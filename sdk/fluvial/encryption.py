@@ -78,14 +78,16 @@ class KeySet:
 class RunKeys:
     """Seals and opens the values of one run; what `AppKeys` caches."""
 
-    __slots__ = ("_aad", "_ciphers", "_head", "_key_id", "_owner", "_prefix", "_run_id")
+    # `_used` is what this run seals with: the key's id, the head of envelopes, and where their
+    # associated data begins. One attribute, because threads may seal while the keyring changes.
+    __slots__ = ("_ciphers", "_owner", "_prefix", "_run_id", "_used")
 
     def __init__(self, owner: AppKeys, run_id: str) -> None:
         self._owner = owner
         self._run_id = run_id
         self._prefix = binding_prefix(owner.app, run_id)
         self._ciphers: dict[str, AESGCM] = {}
-        self._take_key(owner.current)
+        self._used = self._with_key(owner.current)
 
     def of(self, run_id: str) -> RunKeys:
         """Return the keys of another run of the same app."""
@@ -99,12 +101,13 @@ class RunKeys:
         Raises:
             KeysFrozenError: nothing is sealed now.
         """
-        if self._key_id is not self._owner.sealing:  # the keyring has changed
-            self._take_key(self._owner.sealing_key())
+        key_id, head, aad = self._used
+        if key_id is not self._owner.sealing:  # the keyring has changed
+            key_id, head, aad = self._used = self._with_key(self._owner.sealing_key())
         nonce = random_bytes(_NONCE_BYTES)
-        aad = self._aad + binding_place(kind, correlation, index)
-        cipher = self._ciphers.get(self._key_id) or self._cipher(self._key_id)
-        return self._head + nonce + cipher.encrypt(nonce, plaintext, aad)
+        cipher = self._ciphers.get(key_id) or self._cipher(key_id)
+        bound = aad + binding_place(kind, correlation, index)
+        return head + nonce + cipher.encrypt(nonce, plaintext, bound)
 
     def open(
         self, envelope: bytes, kind: Kind, correlation: int | str = 0, index: int = 0
@@ -115,9 +118,9 @@ class RunKeys:
             DecryptionError: it was altered, was sealed for another place, or its key is not here.
         """
         place = binding_place(kind, correlation, index)
-        head = self._head
+        key_id, head, aad = self._used
         if envelope.startswith(head):  # the common case: sealed here, with the current key
-            return self._open_own(envelope, len(head), self._key_id, self._aad + place)
+            return self._open_own(envelope, len(head), key_id, aad + place)
         form, key_id, start = read_head(envelope)
         bound = envelope[:start] + self._prefix + place
         if form == UNDER_RUN_KEY:
@@ -127,10 +130,9 @@ class RunKeys:
         except (InvalidTag, ValueError) as error:
             raise _refused(kind, correlation) from error
 
-    def _take_key(self, key_id: str) -> None:
-        self._key_id = key_id
-        self._head = envelope_head(UNDER_RUN_KEY, key_id)
-        self._aad = self._head + self._prefix
+    def _with_key(self, key_id: str) -> tuple[str, bytes, bytes]:
+        head = envelope_head(UNDER_RUN_KEY, key_id)
+        return key_id, head, head + self._prefix
 
     def _open_own(self, envelope: bytes, start: int, key_id: str, aad: bytes) -> bytes:
         cipher = self._ciphers.get(key_id) or self._cipher(key_id)

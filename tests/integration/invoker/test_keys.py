@@ -173,14 +173,15 @@ def test_a_key_that_nobody_has_blocks_the_run_and_comes_back_with_its_file(
         sealed = sealed_outside(
             await change(invoker, "rotate", "00000001"), encode_call(("x",), {})
         )
+        await invoker.close()
         copy = file.read_bytes()
-        file.unlink()  # a new one is made
+        file.unlink()
+        machine.restart()  # a new one is made
         async with serve(spec_of(machine)) as (_, _, link):
             blocked = await first_turn(link, 1, sealed)
         file.write_bytes(copy)
         async with serve(spec_of(machine)) as (_, _, link):
             again = await first_turn(link, 1, sealed)
-        await invoker.close()
 
         assert blocked.outcome == "blocked"
         assert blocked.reason.startswith("key_missing: the keyring of app demo has no key")
@@ -261,7 +262,9 @@ def test_frozen_instances_are_new_ones_and_a_thaw_reaches_them(
 
 
 def test_code_of_a_frozen_app_cannot_start_runs(machine: Machine, serve: Any) -> None:
-    starting = GREETING + """
+    starting = (
+        GREETING
+        + """
     import fluvial
 
     async def app(request):
@@ -271,6 +274,7 @@ def test_code_of_a_frozen_app_cannot_start_runs(machine: Machine, serve: Any) ->
             return 409, {"code": error.code}
         return 200, {}
 """
+    )
 
     async def main() -> None:
         invoker = await machine.connect()

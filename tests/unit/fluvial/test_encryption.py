@@ -277,6 +277,19 @@ def test_different_bindings_have_different_encodings(one: Any, other: Any) -> No
     assert (first.encode() == second.encode()) == (first == second)
 
 
+def test_no_two_places_have_one_encoding() -> None:
+    ids: list[int | str] = [*range(130), "", "1", "1#1", "$1:1", "12", "a", "1$1:a"]
+    places = [
+        Binding(app, run, kind, place, index)
+        for app, run in (("a", "run_a"), ("a1", "run_a"), ("a", "1run_a"))
+        for kind in KINDS
+        for place in ids
+        for index in range(25)
+    ]
+
+    assert len({place.encode() for place in places}) == len(places)
+
+
 def test_keys_never_show_their_roots() -> None:
     assert ROOT.decode() not in repr(KEYS)
 

@@ -196,6 +196,26 @@ def test_a_key_that_is_not_what_it_was_is_damage(tmp_path: Path) -> None:
     run(main())
 
 
+def test_a_file_that_goes_away_is_not_replaced_while_its_keys_are_in_memory(
+    tmp_path: Path,
+) -> None:
+    async def main() -> None:
+        keyring = Keyring(tmp_path)
+        before = roots(await loaded(keyring))
+        file = KeyFile(tmp_path, "demo").path
+        copy = file.read_bytes()
+        file.unlink()
+        for operation in (keyring.load, keyring.content, keyring.freeze):
+            with pytest.raises(KeyringError, match="has gone away: put it back"):
+                await operation("demo")
+        assert not file.exists()
+        file.write_bytes(copy)
+
+        assert roots(await loaded(keyring)) == before
+
+    run(main())
+
+
 # The KMS command
 
 
