@@ -29,6 +29,7 @@ from fluvial_invoker.zygotes import UnfitError, Zygotes
 TIER_WARM: Final = "warm"
 TIER_FORK: Final = "fork"
 TIER_SPAWN: Final = "spawn"
+_KEYS_CHANGED: Final = "keys_changed"  # why instances were ended; not their code's doing
 
 _log = logging.getLogger(__name__)
 
@@ -156,7 +157,7 @@ class Fleet:
         """End all instances of an app that exist now, after the grace; return how many."""
         ending = self._of_app(app)
         for instance in ending:
-            instance.terminate(self._grace_seconds)
+            instance.terminate(self._grace_seconds, _KEYS_CHANGED)
         for instance in ending:
             await instance.over.wait()
         return len(ending)

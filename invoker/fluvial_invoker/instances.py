@@ -148,9 +148,10 @@ class Instance(asyncio.Protocol):
             self._send_signal(signal.SIGKILL)
         wipe(roots)
 
-    def terminate(self, grace_seconds: float) -> None:
-        """Ask it to end, and kill it after the grace."""
+    def terminate(self, grace_seconds: float, reason: str | None = None) -> None:
+        """Ask it to end, and kill it after the grace; with `reason`, that is why it has ended."""
         if self.state is not State.ENDED:
+            self._failure = self._failure or reason
             self.state = State.RETIRING
             self._send_signal(signal.SIGTERM)
             self._kill_in(grace_seconds)

@@ -214,7 +214,7 @@ def test_destroying_a_key_ends_its_holders_and_leaves_it_nowhere(
 
             assert (state["keys"][0]["state"], ended) == ("destroyed", 1)
             assert not is_alive(instance)
-            await invoker.death_of(handed.instance)
+            assert await invoker.death_of(handed.instance) == "keys_changed"
         async with serve(spec) as (invoker, handed, link):
             answer = await first_turn(link, 1, sealed)
             request = RevealRequest(
