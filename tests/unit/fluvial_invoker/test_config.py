@@ -11,6 +11,15 @@ def test_defaults() -> None:
 
     assert config == Config(home=Path("/h"), run_dir=Path("/h/run"), listener_fd=7)
     assert config.idle_seconds == 300
+    assert config.kms_command == ()
+
+
+def test_the_kms_command_is_split_as_a_shell_would_and_no_more() -> None:
+    environment = {"FLUVIAL_INVOKER_FD": "7", "FLUVIAL_KMS_COMMAND": "/opt/kms 'a b' $HOME; x"}
+
+    config = Config.from_environment(environment)
+
+    assert config.kms_command == ("/opt/kms", "a b", "$HOME;", "x")
 
 
 @pytest.mark.parametrize(
@@ -21,6 +30,7 @@ def test_defaults() -> None:
         ("FLUVIAL_INVOKER_IDLE", "-1"),
         ("FLUVIAL_INVOKER_IDLE", "nan"),
         ("FLUVIAL_INVOKER_GRACE", "inf"),
+        ("FLUVIAL_KMS_COMMAND", "kms 'unbalanced"),
     ],
 )
 def test_bad_value_names_its_variable(name: str, value: str | None) -> None:

@@ -14,7 +14,7 @@ from fluvial_deploy.up import programs
 from fluvial_deploy.up.home import AlreadyRunningError, Home, HomeError
 from fluvial_deploy.up.listeners import ListenError, listen_tcp, listen_unix, url_of
 from fluvial_deploy.up.programs import Sockets
-from fluvial_deploy.up.settings import Address, UpSettings
+from fluvial_deploy.up.settings import Address, UpSettings, check_kms_command
 
 
 @pytest.fixture
@@ -147,3 +147,27 @@ def test_programs_get_what_they_need_and_no_secrets(
     assert builder.environment["UV_INDEX"] == "https://index.example"
     assert builder.environment["FLUVIAL_DEFAULT_IDLE"] == "3"
     assert "UV_INDEX" not in invoker.environment
+
+
+def test_the_kms_command_is_told_to_the_invoker_alone(home: Home, sockets: Sockets) -> None:
+    settings = UpSettings(home=home.path, store=None, kms_command="/opt/kms --wrap")
+    started = {
+        "gateway": programs.gateway(settings, home, sockets, "redis://store"),
+        "invoker": programs.invoker(settings, home, sockets),
+        "builder": programs.builder(settings, home, sockets),
+    }
+    told = [name for name, program in started.items() if "/opt/kms" in str(program.environment)]
+
+    assert told == ["invoker"]
+    plain = programs.invoker(UpSettings(home=home.path, store=None), home, sockets)
+    assert "FLUVIAL_KMS_COMMAND" not in plain.environment
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("kms 'x", "must be a program"), ("", "must be a program"), ("/no/kms x", "there is no")],
+)
+def test_a_kms_command_that_cannot_run_is_refused(text: str, reason: str) -> None:
+    with pytest.raises(InvalidRequestError, match=f"--kms-command.* {reason}"):
+        check_kms_command(text)
+    assert check_kms_command("sh -c 'exit 1'") == "sh -c 'exit 1'"
