@@ -5,9 +5,11 @@ from __future__ import annotations
 from fluvial.events import Event, EventType
 from fluvial_queue.contract import RunStatus
 from fluvial_queue.drafts import DEADLINE_GRACE_MS, author_of
-from fluvial_queue.messages import Message, MessageKind
+from fluvial_queue.messages import Message, MessageKind, start_body
 from fluvial_queue.pausing import PausableDraft
 from fluvial_queue.views import cancel_deadline_body, step_body, timer_body
+
+_BEFORE_THE_BEGINNING = frozenset({MessageKind.START, MessageKind.WAKE})
 
 
 class InputDraft(PausableDraft):
@@ -20,12 +22,12 @@ class InputDraft(PausableDraft):
                 continue
             if message.kind in (MessageKind.CANCEL, MessageKind.TERMINATE, MessageKind.PAUSE):
                 continue
-            if self._has_not_begun() and message.kind is not MessageKind.START:
+            if self._has_not_begun() and message.kind not in _BEFORE_THE_BEGINNING:
                 continue  # RUN_STARTED is the first event of every log
             if message.kind is MessageKind.TIMER and self.results and message.id in self.view.steps:
                 continue  # a step's deadline: this entry may have changed the step
-            if message.kind is MessageKind.RESUME and self._paused:
-                if self._must_stay_paused():
+            if message.kind is MessageKind.RESUME:
+                if not self._paused or self._must_stay_paused():
                     continue
                 self._resume(message)
             self._handled[message_id] = None
@@ -125,7 +127,11 @@ class InputDraft(PausableDraft):
         return Event(EventType.CHILD_FAILED, self._now_ms, message.id, message.payload, about)
 
     def _wake(self, message: Message) -> None:
-        """Let sleeps end now: the one that the message names, or all; a timeout is no sleep."""
+        """Let sleeps end now: the one that the message names, or all; a timeout is no sleep. A run
+        that waits for its time to begin does so: of two requests for that, the second is moot."""
+        if self._has_not_begun():
+            self._drop_timers.append(start_body(self.view.run_id))
+            self._messages.append(start_body(self.view.run_id))
         for timer_id, timer in self.view.timers.items():
             is_meant = message.id == timer_id or (message.id == 0 and timer.is_sleep)
             if is_meant and timer_id not in self._ended:

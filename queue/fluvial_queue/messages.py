@@ -61,6 +61,11 @@ class Message:
         )
 
 
+def start_body(run_id: str) -> bytes:
+    """Return the body of the message that begins a run."""
+    return Message(MessageKind.START, run_id).encode()
+
+
 def deadline_body(run_id: str) -> bytes:
     """Return the body of the message that cancels a run whose deadline has passed."""
     return Message(MessageKind.CANCEL, run_id, meta={"reason": "deadline"}).encode()

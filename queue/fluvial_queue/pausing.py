@@ -14,13 +14,20 @@ class PausableDraft(OutputDraft):
     """A draft that pauses and resumes."""
 
     def add_pause(self) -> None:
-        """Take in requests to pause; before the run has begun they wait."""
+        """Take in requests to pause; before the run has begun they wait. What asks to resume a run
+        that is not paused is moot: requests count in the order in which they were made."""
         if self._has_not_begun() or self.view.awaits_fork:
             return
         for message_id, message in self._outstanding.inputs.items():
-            if message.kind is MessageKind.PAUSE and message_id not in self._handled:
+            if message_id in self._handled:
+                continue
+            if message.kind is MessageKind.PAUSE:
                 reason = str(message.meta.get("reason") or "requested")
                 self.pause(message_id, reason, author=author_of(message))
+            elif message.kind is MessageKind.RESUME:
+                if self._paused:
+                    return  # this comes first
+                self._handled[message_id] = None
 
     def pause(self, message_id: str, reason: str, *, author: dict[str, str] | None = None) -> None:
         """Stop the run until somebody resumes it; what could be dispatched leaves the queue."""

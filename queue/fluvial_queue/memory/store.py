@@ -42,7 +42,7 @@ from fluvial_queue.contract import (
 from fluvial_queue.cursors import format_cursor, matches, parse_cursor
 from fluvial_queue.memory.singletons import MemoryClaimBoard
 from fluvial_queue.memory.state import Backend, Run, apply_entry, refusal
-from fluvial_queue.messages import Message, MessageKind, deadline_body
+from fluvial_queue.messages import deadline_body, start_body
 from fluvial_queue.singletons import claim_singleton
 from fluvial_queue.stream_contract import (
     DEFAULT_STREAM_BYTES,
@@ -202,7 +202,7 @@ class MemoryStore:
         )
         created.turn = run.turn
         self.backend.runs[run.run_id] = created
-        body = Message(MessageKind.START, run.run_id).encode()
+        body = start_body(run.run_id)
         if run.delay_ms:
             self._set_timer(partition, created, run.delay_ms, body)
         else:

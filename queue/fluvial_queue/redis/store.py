@@ -38,7 +38,7 @@ from fluvial_queue.contract import (
     StoredMessage,
     UnsafeStoreError,
 )
-from fluvial_queue.messages import Message, MessageKind, deadline_body
+from fluvial_queue.messages import deadline_body, start_body
 from fluvial_queue.redis import lua
 from fluvial_queue.redis.address import Address
 from fluvial_queue.redis.bells import Subscription
@@ -171,7 +171,7 @@ class RedisStore:
             self._keys.log(run.run_id),
             self._keys.timers(partition),
         ]
-        body = Message(MessageKind.START, run.run_id).encode()
+        body = start_body(run.run_id)
         arguments: list[Argument] = [
             *(run.run_id, run.app, run.workflow, run.deployment, run.key, run.fingerprint),
             *(meta, run.input, body, self._keys.bell, partition),
