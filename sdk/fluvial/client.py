@@ -17,25 +17,23 @@ from typing import Any, Final, cast
 import httpx
 
 from fluvial.control_api import (
-    ANSWER_SECONDS,
     CONNECT_SECONDS,
     ControlApi,
     check,
+    items,
     path_part,
 )
 from fluvial.control_api import ProblemError as ProblemError  # a part of this module's surface
 from fluvial.errors import UnavailableError
-from fluvial.options import DEFAULT_OPTIONS, StartOptions
 from fluvial.replay_reports import ReplayReport, RunCheck
-from fluvial.stream_entries import DEFAULT_STREAM
-from fluvial.unguarded import monotonic
+from fluvial.run_client import Outcome as Outcome  # likewise
+from fluvial.run_client import RunClient
+from fluvial.run_client import Started as Started
 
 _BUILD_SECONDS: Final = 960.0  # between two lines of a build's log; the gateway gives up before
 _CHECK_SECONDS: Final = 300.0  # between two runs of a replay check: a cold start and a long log
 _KEYS_SECONDS: Final = 120.0  # instances may have to end first, and a key service to answer
-_LONGEST_WAIT_SECONDS: Final = 60.0  # of one request for a result; longer waits ask again
 _MEDIA_TYPE: Final = "application/zstd"
-_ENDED: Final = frozenset({"completed", "failed", "cancelled", "terminated", "continued"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,37 +45,12 @@ class Deployed:
     created: bool  # False: the app was at this deployment already
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
-    """An accepted start."""
-
-    run_id: str
-    outcome: str  # accepted; duplicate: the key was started before; existing: the singleton's run
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """Where a run stands, with its result or error once it has ended."""
-
-    run_id: str
-    status: str
-    result: Any = None
-    error: Any = None
-    withheld: str | None = None
-    unreadable: str | None = None  # why nobody can read the result or the error
-
-    @property
-    def is_final(self) -> bool:
-        """Whether the run has ended."""
-        return self.status in _ENDED
-
-
-class Client:
+class Client(RunClient):
     """Speaks to one control API. Not safe for threads that share it during `close`."""
 
     def __init__(self, url: str, token: str | None = None) -> None:
         """`url` is where the control API listens, such as http://127.0.0.1:8081."""
-        self._api = ControlApi(url, token)
+        super().__init__(ControlApi(url, token))
         self._http, self._talking = self._api.http, self._api.talking
         self._get, self._post = self._api.get, self._api.post
 
@@ -125,7 +98,7 @@ class Client:
 
     def apps(self) -> list[dict[str, Any]]:
         """Return all apps."""
-        return _items(self._get("/v1/apps"), "apps")
+        return items(self._get("/v1/apps"), "apps")
 
     def app(self, name: str) -> dict[str, Any]:
         """Return one app."""
@@ -133,7 +106,7 @@ class Client:
 
     def deployments(self, app: str | None = None) -> list[dict[str, Any]]:
         """Return deployments, newest first."""
-        return _items(self._get("/v1/deployments", app=app), "deployments")
+        return items(self._get("/v1/deployments", app=app), "deployments")
 
     def deployment(self, deployment: str) -> dict[str, Any]:
         """Return one deployment."""
@@ -185,155 +158,11 @@ class Client:
         """Go back to the previous production; return the app."""
         return self._post(f"/v1/apps/{path_part(app)}/rollback", {})
 
-    # Runs
-
-    def start(
-        self,
-        app: str,
-        workflow: str,
-        arguments: Sequence[Any] = (),
-        keywords: Mapping[str, Any] | None = None,
-        *,
-        key: str | None = None,
-        options: StartOptions = DEFAULT_OPTIONS,
-        deployment: str | None = None,
-    ) -> Started:
-        """Start a run; with `key`, equal starts are one run.
-
-        Args:
-            app, workflow, arguments, keywords: what to execute.
-            key: the same key and arguments name the same run.
-            options: as of `fluvial.start`; what is only for child runs does nothing here.
-            deployment: the id of the one on which to start it; default: the app's production.
-
-        Raises:
-            ProblemError: it was refused; `start_conflict` or `singleton_alive` names the other run.
-        """
-        path = f"/v1/apps/{path_part(app)}/workflows/{path_part(workflow)}/runs"
-        headers = {"idempotency-key": key} if key else {}
-        body = {"args": list(arguments), "kwargs": dict(keywords or {}), **options.to_request()}
-        if deployment is not None:
-            body["deployment"] = deployment
-        answer = self._post(path, body, headers)
-        return Started(str(answer["run_id"]), str(answer.get("outcome", "accepted")))
-
-    def runs(
-        self,
-        *,
-        app: str | None = None,
-        workflow: str | None = None,
-        status: str | None = None,
-        cursor: str | None = None,
-        limit: int | None = None,
-    ) -> dict[str, Any]:
-        """Return a page: `runs`, newest first, and the `cursor` of the next page."""
-        return self._get(
-            "/v1/runs", app=app, workflow=workflow, status=status, cursor=cursor, limit=limit
-        )
-
-    def run(self, run_id: str, *, data: bool = False) -> dict[str, Any]:
-        """Return one run, decrypted where `data` is asked for and allowed."""
-        return self._get(f"/v1/runs/{path_part(run_id)}", data=_flag(data))
-
-    def events(
-        self, run_id: str, *, data: bool = False, start: int = 0
-    ) -> Iterator[dict[str, Any]]:
-        """Yield what the event log holds now, from a position on."""
-        path, position = f"/v1/runs/{path_part(run_id)}/events", start
-        while True:
-            found = _items(self._get(path, data=_flag(data), start=position), "events")
-            yield from found
-            if not found:
-                return
-            position += len(found)
-
-    def follow(
-        self, run_id: str, *, data: bool = False, start: int = 0
-    ) -> Iterator[dict[str, Any]]:
-        """Yield events as they happen until the run has ended; reconnects where it must.
-
-        Raises:
-            UnavailableError: the platform stays away.
-        """
-        path = f"/v1/runs/{path_part(run_id)}/events"
-        return self._api.follow(path, start, {"data": "true"} if data else {})
-
-    def streams(self, run_id: str) -> list[dict[str, Any]]:
-        """Return a run's streams in the order in which they were made."""
-        return _items(self._get(f"/v1/runs/{path_part(run_id)}/streams"), "streams")
-
-    def stream(
-        self, run_id: str, name: str = DEFAULT_STREAM, *, start: int = 0
-    ) -> Iterator[dict[str, Any]]:
-        """Yield what a stream holds now: its entries from a position on, or the last -`start`."""
-        path, position = _stream_path(run_id, name), start
-        while True:
-            page = self._get(path, start=position)
-            yield from _items(page, "entries")
-            position = int(page["next"])
-            if position >= int(page["length"]):
-                return
-
-    def follow_stream(
-        self, run_id: str, name: str = DEFAULT_STREAM, *, start: int = 0
-    ) -> Iterator[dict[str, Any]]:
-        """Yield a stream's entries as they are written until it is closed; reconnects where it
-        must.
-
-        Raises:
-            UnavailableError: the platform stays away.
-        """
-        return self._api.follow(_stream_path(run_id, name), start, {})
-
-    def result(self, run_id: str, *, wait_seconds: float = 0.0) -> Outcome:
-        """Return where the run stands, after waiting for its end for up to `wait_seconds`."""
-        deadline = monotonic() + wait_seconds
-        while True:
-            left = max(0.0, min(_LONGEST_WAIT_SECONDS, deadline - monotonic()))
-            answer = self._get(
-                f"/v1/runs/{path_part(run_id)}/result",
-                timeout_seconds=left + ANSWER_SECONDS,
-                wait=round(left),
-            )
-            outcome = Outcome(
-                run_id,
-                str(answer["status"]),
-                answer.get("result"),
-                answer.get("error"),
-                answer.get("withheld"),
-                _reason(answer.get("unreadable")),
-            )
-            if outcome.is_final or monotonic() >= deadline or round(left) == 0:
-                return outcome
-
-    def cancel(self, run_id: str, reason: str = "") -> None:
-        """Ask a run to end after its clean-up code."""
-        self._post(f"/v1/runs/{path_part(run_id)}/cancel", {"reason": reason} if reason else {})
-
-    def terminate(self, run_id: str, reason: str = "") -> None:
-        """End a run at once."""
-        self._post(f"/v1/runs/{path_part(run_id)}/terminate", {"reason": reason} if reason else {})
-
-    def resume(self, run_id: str, *, deployment: str | None = None) -> str:
-        """Let a paused run go on, on `deployment` if named (an id, or "latest" for production).
-
-        Returns the id of the deployment on which it goes on.
-        """
-        body = {} if deployment is None else {"deployment": deployment}
-        return str(self._post(f"/v1/runs/{path_part(run_id)}/resume", body).get("deployment", ""))
-
-    def resume_hook(
-        self, app: str, token: str, payload: Any, *, resume_id: str | None = None
-    ) -> dict[str, Any]:
-        """Deliver a payload to an open hook; equal resume ids are one delivery."""
-        headers = {"x-fluvial-resume-id": resume_id} if resume_id else {}
-        return self._post(f"/v1/hooks/{path_part(app)}/{path_part(token)}", payload, headers)
-
     # Crons
 
     def crons(self, app: str | None = None) -> list[dict[str, Any]]:
         """Return the crons of production deployments, by app and name."""
-        return _items(self._get("/v1/crons", app=app), "crons")
+        return items(self._get("/v1/crons", app=app), "crons")
 
     def cron(self, app: str, cron: str) -> dict[str, Any]:
         """Return one cron with what became of its last ticks."""
@@ -444,22 +273,5 @@ def _report_lines(response: httpx.Response) -> Iterator[RunCheck | ReplayReport]
     raise UnavailableError("the platform went away before the check had ended: check again")
 
 
-def _items(document: dict[str, Any], key: str) -> list[dict[str, Any]]:
-    return cast("list[dict[str, Any]]", document.get(key, []))
-
-
 def _cron(app: str, cron: str) -> str:
     return f"/v1/apps/{path_part(app)}/crons/{path_part(cron)}"
-
-
-def _stream_path(run_id: str, name: str) -> str:
-    return f"/v1/runs/{path_part(run_id)}/streams/{path_part(name)}"
-
-
-def _reason(unreadable: Mapping[str, Any] | None) -> str | None:
-    """Return why the result (or the error) cannot be read; None: it can."""
-    return next((str(why["message"]) for why in (unreadable or {}).values()), None)
-
-
-def _flag(value: bool) -> str | None:
-    return "true" if value else None

@@ -96,6 +96,11 @@ class ControlApi:
             )
             return _document(response)
 
+    def delete(self, path: str) -> None:
+        """Delete something; raises as `get` does."""
+        with self.talking():
+            check(self.http.delete(path))
+
     def follow(
         self, path: str, start: int, parameters: Mapping[str, str]
     ) -> Iterator[dict[str, Any]]:
@@ -174,6 +179,11 @@ def check(response: httpx.Response) -> None:
         problem = None
     fields = cast("dict[str, Any]", problem) if isinstance(problem, dict) else {}
     raise ProblemError(response.status_code, fields)
+
+
+def items(document: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    """Return the list of objects that a document holds under a key."""
+    return cast("list[dict[str, Any]]", document.get(key, []))
 
 
 def path_part(text: str) -> str:

@@ -31,6 +31,17 @@ CALLS: list[tuple[Callable[[Client], Any], str, str, Any]] = [
     (lambda c: c.run("run_1", data=True), "GET", "/v1/runs/run_1?data=true", None),
     (lambda c: c.cancel("run_1", "late"), "POST", "/v1/runs/run_1/cancel", {"reason": "late"}),
     (lambda c: c.terminate("run_1"), "POST", "/v1/runs/run_1/terminate", {}),
+    (lambda c: c.pause("run_1", "look"), "POST", "/v1/runs/run_1/pause", {"reason": "look"}),
+    (lambda c: c.wake("run_1"), "POST", "/v1/runs/run_1/wake", {}),
+    (lambda c: c.wake("run_1", timer=7), "POST", "/v1/runs/run_1/wake", {"timer": 7}),
+    (lambda c: c.retry("run_1"), "POST", "/v1/runs/run_1/retry", {}),
+    (
+        lambda c: c.tag("run_1", {"a": "b", "c": None}),
+        "POST",
+        "/v1/runs/run_1/tag",
+        {"tags": {"a": "b", "c": None}},
+    ),
+    (lambda c: c.delete_run("../run_1"), "DELETE", "/v1/runs/..%2Frun_1", None),
     (lambda c: c.resume("run_1"), "POST", "/v1/runs/run_1/resume", {}),
     (
         lambda c: c.resume("run_1", deployment="latest"),
@@ -71,7 +82,7 @@ class StandIn:
             def _body(self) -> bytes:
                 return self.rfile.read(int(self.headers.get("content-length", 0)))
 
-            do_GET = do_POST = answer  # noqa: N815 - the library's names
+            do_GET = do_POST = do_DELETE = answer  # noqa: N815 - the library's names
 
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
                 pass

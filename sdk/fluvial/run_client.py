@@ -1,0 +1,230 @@
+"""The part of `fluvial.client.Client` that is about runs: begin, find, read and steer them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fluvial.control_api import ANSWER_SECONDS, ControlApi, items, path_part
+from fluvial.options import DEFAULT_OPTIONS, StartOptions
+from fluvial.stream_entries import DEFAULT_STREAM
+from fluvial.unguarded import monotonic
+
+_LONGEST_WAIT_SECONDS: Final = 60.0  # of one request for a result; longer waits ask again
+_ENDED: Final = frozenset({"completed", "failed", "cancelled", "terminated", "continued"})
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """An accepted start."""
+
+    run_id: str
+    outcome: str  # accepted; duplicate: the key was started before; existing: the singleton's run
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Where a run stands, with its result or error once it has ended."""
+
+    run_id: str
+    status: str
+    result: Any = None
+    error: Any = None
+    withheld: str | None = None
+    unreadable: str | None = None  # why nobody can read the result or the error
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the run has ended."""
+        return self.status in _ENDED
+
+
+class RunClient:
+    """Runs, through one control API."""
+
+    def __init__(self, api: ControlApi) -> None:
+        self._api = api
+
+    def start(
+        self,
+        app: str,
+        workflow: str,
+        arguments: Sequence[Any] = (),
+        keywords: Mapping[str, Any] | None = None,
+        *,
+        key: str | None = None,
+        options: StartOptions = DEFAULT_OPTIONS,
+        deployment: str | None = None,
+    ) -> Started:
+        """Start a run; with `key`, equal starts are one run.
+
+        Args:
+            app, workflow, arguments, keywords: what to execute.
+            key: the same key and arguments name the same run.
+            options: as of `fluvial.start`; what is only for child runs does nothing here.
+            deployment: the id of the one on which to start it; default: the app's production.
+
+        Raises:
+            ProblemError: it was refused; `start_conflict` or `singleton_alive` names the other run.
+        """
+        path = f"/v1/apps/{path_part(app)}/workflows/{path_part(workflow)}/runs"
+        headers = {"idempotency-key": key} if key else {}
+        body = {"args": list(arguments), "kwargs": dict(keywords or {}), **options.to_request()}
+        if deployment is not None:
+            body["deployment"] = deployment
+        answer = self._api.post(path, body, headers)
+        return Started(str(answer["run_id"]), str(answer.get("outcome", "accepted")))
+
+    def runs(
+        self,
+        *,
+        app: str | None = None,
+        workflow: str | None = None,
+        status: str | None = None,
+        cursor: str | None = None,
+        limit: int | None = None,
+    ) -> dict[str, Any]:
+        """Return a page: `runs`, newest first, and the `cursor` of the next page."""
+        return self._api.get(
+            "/v1/runs", app=app, workflow=workflow, status=status, cursor=cursor, limit=limit
+        )
+
+    def run(self, run_id: str, *, data: bool = False) -> dict[str, Any]:
+        """Return one run, decrypted where `data` is asked for and allowed."""
+        return self._api.get(_run_path(run_id), data=_flag(data))
+
+    def events(
+        self, run_id: str, *, data: bool = False, start: int = 0
+    ) -> Iterator[dict[str, Any]]:
+        """Yield what the event log holds now, from a position on."""
+        path, position = f"{_run_path(run_id)}/events", start
+        while True:
+            found = items(self._api.get(path, data=_flag(data), start=position), "events")
+            yield from found
+            if not found:
+                return
+            position += len(found)
+
+    def follow(
+        self, run_id: str, *, data: bool = False, start: int = 0
+    ) -> Iterator[dict[str, Any]]:
+        """Yield events as they happen until the run has ended; reconnects where it must.
+
+        Raises:
+            UnavailableError: the platform stays away.
+        """
+        path = f"{_run_path(run_id)}/events"
+        return self._api.follow(path, start, {"data": "true"} if data else {})
+
+    def streams(self, run_id: str) -> list[dict[str, Any]]:
+        """Return a run's streams in the order in which they were made."""
+        return items(self._api.get(f"{_run_path(run_id)}/streams"), "streams")
+
+    def stream(
+        self, run_id: str, name: str = DEFAULT_STREAM, *, start: int = 0
+    ) -> Iterator[dict[str, Any]]:
+        """Yield what a stream holds now: its entries from a position on, or the last -`start`."""
+        path, position = _stream_path(run_id, name), start
+        while True:
+            page = self._api.get(path, start=position)
+            yield from items(page, "entries")
+            position = int(page["next"])
+            if position >= int(page["length"]):
+                return
+
+    def follow_stream(
+        self, run_id: str, name: str = DEFAULT_STREAM, *, start: int = 0
+    ) -> Iterator[dict[str, Any]]:
+        """Yield a stream's entries as they are written until it is closed; reconnects where it
+        must.
+
+        Raises:
+            UnavailableError: the platform stays away.
+        """
+        return self._api.follow(_stream_path(run_id, name), start, {})
+
+    def result(self, run_id: str, *, wait_seconds: float = 0.0) -> Outcome:
+        """Return where the run stands, after waiting for its end for up to `wait_seconds`."""
+        deadline = monotonic() + wait_seconds
+        while True:
+            left = max(0.0, min(_LONGEST_WAIT_SECONDS, deadline - monotonic()))
+            answer = self._api.get(
+                f"{_run_path(run_id)}/result",
+                timeout_seconds=left + ANSWER_SECONDS,
+                wait=round(left),
+            )
+            outcome = Outcome(
+                run_id,
+                str(answer["status"]),
+                answer.get("result"),
+                answer.get("error"),
+                answer.get("withheld"),
+                _reason(answer.get("unreadable")),
+            )
+            if outcome.is_final or monotonic() >= deadline or round(left) == 0:
+                return outcome
+
+    def cancel(self, run_id: str, reason: str = "") -> None:
+        """Ask a run to end after its clean-up code."""
+        self._steer(run_id, "cancel", {"reason": reason} if reason else {})
+
+    def terminate(self, run_id: str, reason: str = "") -> None:
+        """End a run at once."""
+        self._steer(run_id, "terminate", {"reason": reason} if reason else {})
+
+    def pause(self, run_id: str, reason: str = "") -> None:
+        """Start nothing more of a run until it is resumed; what is under way goes on."""
+        self._steer(run_id, "pause", {"reason": reason} if reason else {})
+
+    def resume(self, run_id: str, *, deployment: str | None = None) -> str:
+        """Let a paused run go on, on `deployment` if named (an id, or "latest" for production).
+
+        Returns the id of the deployment on which it goes on.
+        """
+        body = {} if deployment is None else {"deployment": deployment}
+        return str(self._steer(run_id, "resume", body).get("deployment", ""))
+
+    def wake(self, run_id: str, *, timer: int | None = None) -> None:
+        """End a run's sleeps now, or the one timer that is named; a run whose beginning is delayed
+        begins."""
+        self._steer(run_id, "wake", {} if timer is None else {"timer": timer})
+
+    def retry(self, run_id: str) -> None:
+        """Make the attempts of steps now that wait for their time."""
+        self._steer(run_id, "retry", {})
+
+    def tag(self, run_id: str, tags: Mapping[str, str | None]) -> None:
+        """Change a run's tags; None takes one away."""
+        self._steer(run_id, "tag", {"tags": dict(tags)})
+
+    def delete_run(self, run_id: str) -> None:
+        """Delete a run that has ended, and its log, at once and for good."""
+        self._api.delete(_run_path(run_id))
+
+    def resume_hook(
+        self, app: str, token: str, payload: Any, *, resume_id: str | None = None
+    ) -> dict[str, Any]:
+        """Deliver a payload to an open hook; equal resume ids are one delivery."""
+        headers = {"x-fluvial-resume-id": resume_id} if resume_id else {}
+        return self._api.post(f"/v1/hooks/{path_part(app)}/{path_part(token)}", payload, headers)
+
+    def _steer(self, run_id: str, how: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        return self._api.post(f"{_run_path(run_id)}/{how}", dict(body))
+
+
+def _run_path(run_id: str) -> str:
+    return f"/v1/runs/{path_part(run_id)}"
+
+
+def _stream_path(run_id: str, name: str) -> str:
+    return f"{_run_path(run_id)}/streams/{path_part(name)}"
+
+
+def _reason(unreadable: Mapping[str, Any] | None) -> str | None:
+    """Return why the result (or the error) cannot be read; None: it can."""
+    return next((str(why["message"]) for why in (unreadable or {}).values()), None)
+
+
+def _flag(value: bool) -> str | None:
+    return "true" if value else None
