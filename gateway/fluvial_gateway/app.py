@@ -28,6 +28,7 @@ from fluvial_gateway.control.reading_streams import ReadingStreamsOperations
 from fluvial_gateway.control.running import RunningOperations
 from fluvial_gateway.control.scheduling import SchedulingOperations
 from fluvial_gateway.control.starting import StartingOperations
+from fluvial_gateway.control.steering import SteeringOperations
 from fluvial_gateway.control.views import Addresses
 from fluvial_gateway.control_server import ControlServer
 from fluvial_gateway.crons.alarm import LoopAlarm
@@ -168,6 +169,7 @@ class Gateway:
         operations = [
             *deploying.operations(),
             *StartingOperations(runs).operations(),
+            *SteeringOperations(runs).operations(),
             *RunningOperations(runs, hooks).operations(),
             *CheckingOperations(
                 self._catalogue, ReplayChecks(runs, self._router), self._waits

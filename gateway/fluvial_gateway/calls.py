@@ -7,7 +7,6 @@ the caller's own deployment.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -25,15 +24,12 @@ from fluvial_gateway.call_arguments import (
 from fluvial_gateway.hooks import MAX_TOKEN_CHARACTERS, Hooks
 from fluvial_gateway.link_calls import CallAnswer, CallOperation, LinkContext
 from fluvial_gateway.problems import ProblemError
-from fluvial_gateway.runs import MAX_KEY_CHARACTERS, Runs, Steering
+from fluvial_gateway.runs import MAX_KEY_CHARACTERS, Runs
 from fluvial_gateway.start_options import StartOptions
 from fluvial_queue.contract import RunRecord, StartRun
 
-_LOG = logging.getLogger(__name__)
-
 MAX_INPUT_BYTES: Final = 16 * 1024 * 1024  # half of what a store takes for one value
 _MAX_FINGERPRINT_BYTES: Final = 64
-_MAX_REASON_CHARACTERS: Final = 500
 # What one answer may carry; a reader asks again from `next`.
 _MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
 
@@ -52,8 +48,6 @@ class Calls:
             "result": self._result,
             "token": self._token,
             "resume": self._resume,
-            "cancel": self._cancel,
-            "terminate": self._terminate,
         }
         for operations in further:
             self._operations.update(operations)
@@ -161,28 +155,6 @@ class Calls:
         record = await self._record(context, arguments)
         resumed = await self._hooks.resume_sealed(record, token, body, resume_id)
         return {"outcome": resumed.outcome}, b""
-
-    async def _cancel(
-        self, context: LinkContext, arguments: Mapping[str, Any], _: bytes
-    ) -> CallAnswer:
-        return await self._steer(context, arguments, "cancel")
-
-    async def _terminate(
-        self, context: LinkContext, arguments: Mapping[str, Any], _: bytes
-    ) -> CallAnswer:
-        return await self._steer(context, arguments, "terminate")
-
-    async def _steer(
-        self, context: LinkContext, arguments: Mapping[str, Any], how: Steering
-    ) -> CallAnswer:
-        reason = text_of(arguments, "reason", _MAX_REASON_CHARACTERS, default="")
-        record = await self._record(context, arguments)
-        await self._runs.steer(record, how, reason=reason)
-        _LOG.info(
-            "run steered by an instance",
-            extra={"run_id": record.run_id, "how": how, "instance": context.instance},
-        )
-        return {}, b""
 
     async def _record(self, context: LinkContext, arguments: Mapping[str, Any]) -> RunRecord:
         run_id = text_of(arguments, "run_id", MAX_NAME_CHARACTERS)

@@ -38,6 +38,7 @@ from fluvial_gateway.keyrings import (
 )
 from fluvial_gateway.problems import ProblemError, RunClosedError, is_known
 from fluvial_gateway.runs import Runs
+from fluvial_gateway.steering import Steering, Wish
 from fluvial_queue.records import AppRecord
 
 _LOG = logging.getLogger(__name__)
@@ -82,6 +83,7 @@ class KeyKeeping:
         self._aliases = aliases
         self._holder = holder
         self._runs = runs
+        self._steering = Steering(runs)
         self._reader = reader
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -125,7 +127,8 @@ class KeyKeeping:
         keyring = await self._carry_out(app, "thaw")
         resumed = 0
         for record in await paused_by_freeze(self._reader, app):
-            resumed += await self._does(self._runs.resume(record, by=by))
+            wish = Wish(action="resume", by=by)
+            resumed += await self._does(self._steering.carry_out(record, wish))
         return Thawed(keyring=keyring, resumed=resumed)
 
     async def destroy(self, app: str, key_id: str, *, force: bool, dry_run: bool) -> Destruction:
@@ -176,7 +179,8 @@ class KeyKeeping:
         await self._aliases.change(keyring.app, agreeing)
 
     async def _terminate(self, run_id: str) -> None:
-        await self._runs.steer(await self._runs.get(run_id), "terminate", reason=_DESTROYED)
+        wish = Wish(action="terminate", reason=_DESTROYED)
+        await self._steering.carry_out(await self._runs.get(run_id), wish)
 
     @staticmethod
     async def _does(steering: Awaitable[object]) -> bool:

@@ -55,6 +55,7 @@ _KINDS: Final[Mapping[str, _Kind]] = {
     "key_is_current": _Kind(409, "The current key cannot be destroyed"),
     "kms_not_configured": _Kind(409, "No KMS command is configured"),
     "run_closed": _Kind(409, "The run has ended"),
+    "run_open": _Kind(409, "The run has not ended"),
     "run_not_paused": _Kind(409, "The run is not paused"),
     "alias_conflict": _Kind(409, "The alias was moved by somebody else"),
     "nothing_deployed": _Kind(409, "The app has no production deployment"),

@@ -1,15 +1,31 @@
-"""What instances ask of runs beside starting and ending them: their state, and their tags."""
+"""What instances ask of the runs of their app: their state, and to steer them."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
-from fluvial_gateway.call_arguments import MAX_NAME_CHARACTERS, text_of
+from fluvial_gateway.call_arguments import MAX_NAME_CHARACTERS, natural_of, text_of
 from fluvial_gateway.link_calls import CallAnswer, CallOperation, LinkContext
 from fluvial_gateway.runs import Runs
 from fluvial_gateway.start_options import tag_change_of
+from fluvial_gateway.steering import MAX_REASON_CHARACTERS, Action, Steering, Wish
 from fluvial_queue.contract import RunRecord
+
+_LOG = logging.getLogger(__name__)
+
+# What they are called by instances. To resume a *run* is not to resume a *hook*.
+_ACTIONS: Final[Mapping[str, Action]] = {
+    "cancel": "cancel",
+    "terminate": "terminate",
+    "pause": "pause",
+    "resume_run": "resume",
+    "wake": "wake",
+    "retry": "retry",
+    "tag": "tag",
+}
 
 
 class RunCalls:
@@ -17,10 +33,12 @@ class RunCalls:
 
     def __init__(self, runs: Runs) -> None:
         self._runs = runs
+        self._steering = Steering(runs)
 
     def operations(self) -> Mapping[str, CallOperation]:
         """Return the operations by name."""
-        return {"state": self._state, "tag": self._tag}
+        steering = {name: partial(self._steer, action) for name, action in _ACTIONS.items()}
+        return {"state": self._state, **steering}
 
     async def _state(
         self, context: LinkContext, arguments: Mapping[str, Any], _: bytes
@@ -28,11 +46,23 @@ class RunCalls:
         record = await self._record(context, arguments)
         return {"status": record.status.value}, await self._runs.state(record)
 
-    async def _tag(
-        self, context: LinkContext, arguments: Mapping[str, Any], _: bytes
+    async def _steer(
+        self, action: Action, context: LinkContext, arguments: Mapping[str, Any], _: bytes
     ) -> CallAnswer:
         record = await self._record(context, arguments)
-        await self._runs.tag(record, tag_change_of(arguments.get("tags")), by=context.instance)
+        wish = Wish(
+            action=action,
+            by=context.instance,
+            reason=text_of(arguments, "reason", MAX_REASON_CHARACTERS, default=""),
+            deployment=text_of(arguments, "deployment", MAX_NAME_CHARACTERS, default="") or None,
+            timer=natural_of(arguments, "timer"),
+            tags=tag_change_of(arguments.get("tags")) if action == "tag" else {},
+        )
+        await self._steering.carry_out(record, wish)
+        _LOG.info(
+            "run steered by an instance",
+            extra={"run_id": record.run_id, "how": action, "instance": context.instance},
+        )
         return {}, b""
 
     async def _record(self, context: LinkContext, arguments: Mapping[str, Any]) -> RunRecord:

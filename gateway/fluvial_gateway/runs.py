@@ -7,7 +7,7 @@ is resolved here: the same start is sent again, which the store recognises by th
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,11 +29,11 @@ from fluvial_gateway.fingerprints import Fingerprints, are_comparable
 from fluvial_gateway.problems import (
     ProblemError,
     RunClosedError,
-    RunNotPausedError,
     WorkflowNotFoundError,
 )
 from fluvial_gateway.start_options import NO_OPTIONS, StartOptions
 from fluvial_queue.contract import (
+    DeleteOutcome,
     OutcomeUnknownError,
     RunPage,
     RunQuery,
@@ -45,9 +45,7 @@ from fluvial_queue.contract import (
     StartRun,
 )
 from fluvial_queue.messages import Message, MessageKind
-from fluvial_queue.proposals import MAX_TAGS
 from fluvial_queue.records import AppRecord, DeploymentRecord
-from fluvial_queue.views import merged_tags
 
 MAX_KEY_CHARACTERS: Final = 512
 MAX_EVENTS: Final = 1000  # in one answer
@@ -56,7 +54,6 @@ _TRIES: Final = 3
 _MAX_HOPS: Final = 1000  # runs in a row that went on as new ones
 _JSON: Final = b"j"
 _Value = TypeVar("_Value")
-Steering = Literal["cancel", "terminate"]
 LATEST: Final = "latest"  # instead of a deployment's id: where the app's production alias stands
 
 
@@ -77,6 +74,8 @@ class RunStore(Protocol):
         resume_id: str = "",
         urgent: bool = False,
     ) -> SendOutcome: ...
+
+    async def delete_run(self, run_id: str) -> DeleteOutcome: ...
 
     async def claim_singleton(
         self, app: str, key: str, run_id: str, *, replaces: str = ""
@@ -232,7 +231,7 @@ class Runs:
         if claim.holder != run.run_id:
             raise SingletonError(key, claim.holder)  # somebody else has replaced it first
         with suppress(RunClosedError, RunNotFoundError):  # it has ended by itself
-            await self._send(holder, MessageKind.CANCEL, {"reason": "replaced"})
+            await self.send(holder, MessageKind.CANCEL, {"reason": "replaced"}, urgent=True)
         return claim
 
     async def _production(self, app_name: str) -> str:
@@ -259,43 +258,6 @@ class Runs:
 
     async def events(self, run_id: str, *, start: int, limit: int = MAX_EVENTS) -> list[bytes]:
         return await self._store.read_events(run_id, start=start, limit=min(limit, MAX_EVENTS))
-
-    async def steer(self, record: RunRecord, how: Steering, *, reason: str = "") -> None:
-        """Ask a run to cancel or terminate; it happens soon after.
-
-        Raises:
-            RunNotFoundError, RunClosedError
-        """
-        await self._send(record.run_id, MessageKind(how), {"reason": reason} if reason else {})
-
-    async def resume(self, record: RunRecord, *, by: str, deployment: str | None = None) -> str:
-        """Let a paused run go on, on another deployment of its app if one is named (an id, or
-        `latest` for production). Returns the deployment's id; it happens soon after.
-
-        Raises:
-            RunNotFoundError, RunClosedError
-            RunNotPausedError: only a paused run can be moved.
-            ProblemError, WorkflowNotFoundError: it cannot go on there.
-            KeysFrozenError: it cannot go on, because nothing that it does can be sealed.
-        """
-        await self.check_may_seal(record.app)
-        meta = {"by": by}
-        target = record.deployment
-        if deployment is not None:
-            target = meta["deployment"] = await self._destination(record, deployment)
-        await self._send(record.run_id, MessageKind.RESUME, meta)
-        return target
-
-    async def tag(self, record: RunRecord, change: Mapping[str, str | None], *, by: str) -> None:
-        """Change a run's tags, soon after; None takes one away.
-
-        Raises:
-            InvalidRequestError: the run would have too many.
-            RunNotFoundError, RunClosedError
-        """
-        if len(merged_tags(record.tags, change)) > MAX_TAGS:
-            raise InvalidRequestError(f"a run has at most {MAX_TAGS} tags")
-        await self._send(record.run_id, MessageKind.TAG, {"tags": dict(change), "by": by})
 
     async def state(self, record: RunRecord) -> bytes:
         """Return the event with which a run has published its state last; empty: it has not."""
@@ -336,14 +298,6 @@ class Runs:
         event = decode_event(encoded[0])
         return (event, encoded[0]) if event.type in TERMINAL else None
 
-    async def _destination(self, record: RunRecord, named: str) -> str:
-        """Return the id of the deployment on which a run is to go on."""
-        if record.status.is_terminal:
-            raise RunClosedError(record.run_id)
-        if record.status is not RunStatus.PAUSED:
-            raise RunNotPausedError(record.run_id, record.status.value)
-        return await self.deployment_for(record, named)
-
     async def deployment_for(self, record: RunRecord, named: str | None) -> str:
         """Return the id of the deployment that is named for a run: None is its own, `latest` the
         app's production.
@@ -367,22 +321,40 @@ class Runs:
             raise ProblemError("deployment_not_found", f"app {app!r} has no deployment {wanted!r}")
         return deployment
 
-    async def _send(self, run_id: str, kind: MessageKind, meta: dict[str, Any]) -> None:
-        """Send a message to a run, or to the one that goes on in its place."""
-        urgent = kind in (MessageKind.CANCEL, MessageKind.TERMINATE)  # they make room
+    async def send(
+        self,
+        run_id: str,
+        kind: MessageKind,
+        meta: dict[str, Any],
+        *,
+        correlation: int = 0,
+        key: str = "",
+        urgent: bool = False,
+    ) -> str:
+        """Send a message to a run, or to the one that goes on in its place; return which it was.
+
+        `key`: the same message is sent once to each run. `urgent`: as in `Store.send`.
+
+        Raises:
+            RunNotFoundError, RunClosedError
+        """
         for _ in range(_MAX_HOPS):
-            body = Message(kind, run_id, meta=meta).encode()
-            send = partial(self._store.send, run_id, body, urgent=urgent)
+            body = Message(kind, run_id, correlation, meta=meta).encode()
+            send = partial(self._store.send, run_id, body, resume_id=key, urgent=urgent)
             outcome = await definite(send)
             if outcome is SendOutcome.UNKNOWN:
                 raise RunNotFoundError(run_id)
             if outcome is not SendOutcome.CLOSED:
-                return
+                return run_id
             ended = await self._store.read_run(run_id)
             if ended is None or ended.status is not RunStatus.CONTINUED:
                 break
             run_id = continued_run_id(run_id)
         raise RunClosedError(run_id)
+
+    async def delete(self, run_id: str) -> DeleteOutcome:
+        """Remove a run that has ended, and its log, for good."""
+        return await definite(lambda: self._store.delete_run(run_id))
 
     def _run_id(self, app: str, workflow: str, key: str) -> str:
         if key:

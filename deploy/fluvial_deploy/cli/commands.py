@@ -22,6 +22,16 @@ from fluvial_deploy.cli.output import data, data_json
 from fluvial_deploy.cli.replay import replay
 from fluvial_deploy.cli.runs import runs
 from fluvial_deploy.cli.start import start
+from fluvial_deploy.cli.steering import (
+    cancel,
+    delete,
+    pause,
+    resume,
+    retry,
+    tag,
+    terminate,
+    wake,
+)
 from fluvial_deploy.cli.streams import list_streams, show_stream
 from fluvial_deploy.cli.tokens import tokens
 from fluvial_deploy.cli.up import up
@@ -68,6 +78,8 @@ for _command in (
     *(logs, usage, doctor, version),
 ):
     cli.command()(_command)
+for _steer in (cancel, terminate, pause, resume, wake, retry, tag, delete):
+    runs.command()(_steer)
 runs.command("streams")(list_streams)
 runs.command("stream")(show_stream)
 for _group, _name in (

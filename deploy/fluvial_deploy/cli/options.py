@@ -21,7 +21,7 @@ Tags = Annotated[
 ]
 
 
-def tags_of(texts: Iterable[str] | None) -> dict[str, str]:
+def tags_of(texts: Iterable[str] | None, what: str = "--tag") -> dict[str, str]:
     """Return the tags that were given as `NAME=VALUE`.
 
     Raises:
@@ -31,6 +31,6 @@ def tags_of(texts: Iterable[str] | None) -> dict[str, str]:
     for text in texts or ():
         name, separator, value = text.partition("=")
         if not name or not separator:
-            raise InvalidRequestError(f"--tag {text!r}: write it as NAME=VALUE")
+            raise InvalidRequestError(f"{what} {text!r}: write it as NAME=VALUE")
         tags[name] = value
     return tags

@@ -1,9 +1,9 @@
-"""`fluvial runs …`: what runs did, and steering them."""
+"""`fluvial runs ls|show|events|result`: what runs did."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,7 +14,7 @@ from fluvial_deploy.cli.options import Data, Json, Run
 from fluvial_deploy.cli.output import data, data_json, printable, say, show, table
 
 if TYPE_CHECKING:
-    from fluvial.client import Client, Outcome
+    from fluvial.client import Outcome
 
 runs = typer.Typer(help="Runs of workflows.", no_args_is_help=True)
 _PARTS = ("meta", "data", "unreadable")
@@ -90,47 +90,6 @@ def result(
     _tell(outcome, seconds, as_json=as_json)
 
 
-@runs.command("cancel")
-@reported
-def cancel(
-    run: Run,
-    reason: Annotated[str, typer.Option(help="Goes into the log.")] = "",
-    as_json: Json = False,
-) -> None:
-    """End a run after its clean-up code."""
-    _steer(run, "cancelling", lambda client: client.cancel(run, reason), as_json=as_json)
-
-
-@runs.command("terminate")
-@reported
-def terminate(
-    run: Run,
-    reason: Annotated[str, typer.Option(help="Goes into the log.")] = "",
-    as_json: Json = False,
-) -> None:
-    """End a run at once."""
-    _steer(run, "terminating", lambda client: client.terminate(run, reason), as_json=as_json)
-
-
-@runs.command("resume")
-@reported
-def resume(
-    run: Run,
-    deployment: Annotated[
-        str | None,
-        typer.Option(metavar="dpl_…|latest", help="Where it goes on; latest: production."),
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Let a paused run go on, on another deployment if you name one."""
-    with connect() as client:
-        goes_on_at = client.resume(run, deployment=deployment)
-    if as_json:
-        data_json({"run_id": run, "asked": "resuming", "deployment": goes_on_at})
-    else:
-        say(f"resuming {run} on {goes_on_at}")
-
-
 def _without_defaults(run: dict[str, Any]) -> dict[str, Any]:
     """Return what is worth a line for a person; a result may well be null."""
     return {
@@ -138,15 +97,6 @@ def _without_defaults(run: dict[str, Any]) -> dict[str, Any]:
         for name, value in run.items()
         if name in _OF_DATA or (value not in (None, {}) and (name, value) != ("priority", 0))
     }
-
-
-def _steer(run: str, doing: str, steer: Callable[[Client], None], *, as_json: bool) -> None:
-    with connect() as client:
-        steer(client)
-    if as_json:
-        data_json({"run_id": run, "asked": doing})
-    else:
-        say(f"{doing} {run}")
 
 
 def _tell(outcome: Outcome, seconds: float, *, as_json: bool) -> None:

@@ -8,6 +8,7 @@ from fluvial.manifest import APP_NAME
 from fluvial_gateway.control.operations import Parameter
 from fluvial_gateway.control.schemas import integer, text
 from fluvial_gateway.runs import LATEST, MAX_KEY_CHARACTERS
+from fluvial_queue.proposals import MAX_TAG_CHARACTERS
 
 MAX_NAME_CHARACTERS: Final = 512
 
@@ -28,6 +29,8 @@ NAMED_DEPLOYMENT: Final = text(
     pattern=f"{LATEST}|dpl_[0-9a-z]{{24}}",
 )
 DEPLOYMENT_IN_PATH: Final = Parameter("id", "path", DEPLOYMENT_ID, "The deployment's id.")
+TAG_NAME: Final = text(minLength=1, maxLength=MAX_TAG_CHARACTERS)
+TAG_VALUE: Final = text(maxLength=MAX_TAG_CHARACTERS)
 DATA: Final = Parameter(
     "data",
     "query",

@@ -1,4 +1,4 @@
-"""Operations that list and steer runs, and that resume hooks."""
+"""Operations that list runs, and that resume hooks."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from fluvial_gateway.control.parameters import (
     APP,
     APP_IN_PATH,
     MAX_NAME_CHARACTERS,
-    NAMED_DEPLOYMENT,
-    RUN_IN_PATH,
     limit,
 )
 from fluvial_gateway.control.schemas import array, nullable, obj, text
@@ -24,19 +22,14 @@ from fluvial_gateway.control.starting import MAX_INPUT_BYTES
 from fluvial_gateway.control.streaming import compact
 from fluvial_gateway.control.views import RUN, TIME, run_view
 from fluvial_gateway.hooks import MAX_TOKEN_CHARACTERS, Hooks
-from fluvial_gateway.runs import MAX_KEY_CHARACTERS, Runs, Steering
+from fluvial_gateway.runs import MAX_KEY_CHARACTERS, Runs
 from fluvial_queue.contract import RunQuery, RunStatus
 
-MAX_REASON_CHARACTERS: Final = 500
 _RESUME_ID: Final = "x-fluvial-resume-id"
 _MAX_CURSOR_CHARACTERS: Final = 1024
 
 _RESUMED: Final = obj({"run_id": text(), "outcome": text(enum=["accepted", "duplicate"])})
 _PAGE: Final = obj({"runs": array(RUN), "cursor": nullable(text())})
-_REASON: Final = Body(
-    obj({"reason": text("for the event log", maxLength=MAX_REASON_CHARACTERS)}), optional=True
-)
-_RESUME: Final = Body(obj({"deployment": NAMED_DEPLOYMENT}), optional=True)
 
 
 class RunningOperations:
@@ -80,9 +73,6 @@ class RunningOperations:
                 ),
                 replies={200: Reply("A page of runs.", _PAGE)},
             ),
-            self._steering("cancel", "Cancel a run: its clean-up code is executed"),
-            self._steering("terminate", "End a run at once, without clean-up"),
-            self._resuming(),
             Operation(
                 method="POST",
                 path="/v1/hooks/{app}/{token:path}",
@@ -112,53 +102,6 @@ class RunningOperations:
             ),
         ]
 
-    def _steering(self, how: Steering, summary: str) -> Operation:
-        async def handler(call: Call) -> Response:
-            return await self._steer(call, how)
-
-        return Operation(
-            method="POST",
-            path=f"/v1/runs/{{id}}/{how}",
-            name=f"{how}Run",
-            summary=summary,
-            handler=handler,
-            scopes=(Scope.RUNS_WRITE,),
-            parameters=(RUN_IN_PATH,),
-            body=_REASON,
-            replies={202: Reply("It is asked for, and happens soon.", obj({"run_id": text()}))},
-            problems=("run_not_found", "run_closed"),
-        )
-
-    def _resuming(self) -> Operation:
-        return Operation(
-            method="POST",
-            path="/v1/runs/{id}/resume",
-            name="resumeRun",
-            summary="Let a paused run go on, on another deployment if one is named",
-            description=(
-                "With `deployment` the run is moved, which only a paused run can be: it is"
-                " replayed there, and pauses again if the code does not match its log."
-            ),
-            handler=self.resume,
-            scopes=(Scope.RUNS_WRITE,),
-            parameters=(RUN_IN_PATH,),
-            body=_RESUME,
-            replies={
-                202: Reply(
-                    "It is asked for, and happens soon.",
-                    obj({"run_id": text(), "deployment": text()}),
-                )
-            },
-            problems=(
-                "run_not_found",
-                "run_closed",
-                "run_not_paused",
-                "deployment_not_found",
-                "workflow_not_found",
-                "nothing_deployed",
-            ),
-        )
-
     async def list_runs(self, call: Call) -> Response:
         page = await self._runs.page(
             RunQuery(
@@ -181,19 +124,6 @@ class RunningOperations:
         )
         call.note(run_id=resumed.run_id, delivery=resumed.outcome)
         return JSONResponse({"run_id": resumed.run_id, "outcome": resumed.outcome}, 202)
-
-    async def resume(self, call: Call) -> Response:
-        record = await self._runs.get(call.path["id"])
-        by, wanted = call.principal.author, call.body.get("deployment")
-        deployment = await self._runs.resume(record, by=by, deployment=wanted)
-        call.note(app=record.app, from_deployment=record.deployment, to_deployment=deployment)
-        return JSONResponse({"run_id": record.run_id, "deployment": deployment}, 202)
-
-    async def _steer(self, call: Call, how: Steering) -> Response:
-        record = await self._runs.get(call.path["id"])
-        await self._runs.steer(record, how, reason=call.body.get("reason", ""))
-        call.note(app=record.app)
-        return JSONResponse({"run_id": record.run_id}, 202)
 
 
 def _statuses(names: str | None) -> frozenset[RunStatus] | None:

@@ -15,17 +15,17 @@ from fluvial_gateway.control.parameters import (
     APP_IN_PATH,
     IDEMPOTENCY_KEY,
     NAMED_DEPLOYMENT,
+    TAG_NAME,
+    TAG_VALUE,
     WORKFLOW_IN_PATH,
 )
 from fluvial_gateway.control.schemas import Schema, array, integer, mapping, nullable, obj, text
 from fluvial_gateway.control.times import MOMENT, SPAN, moment_ms, span_ms
 from fluvial_gateway.runs import MAX_KEY_CHARACTERS, Arguments, Runs, Started
 from fluvial_gateway.start_options import MAX_SINGLETON_CHARACTERS, ON_CONFLICT, StartOptions
-from fluvial_queue.proposals import MAX_PRIORITY, MAX_TAG_CHARACTERS, MAX_TAGS
+from fluvial_queue.proposals import MAX_PRIORITY, MAX_TAGS
 
 MAX_INPUT_BYTES: Final = 4 * 1024 * 1024  # larger inputs belong into a file that the run reads
-TAG_NAME: Final = text(minLength=1, maxLength=MAX_TAG_CHARACTERS)
-
 STARTED: Final = obj(
     {"run_id": text(), "outcome": text(enum=["accepted", "duplicate", "existing"])}
 )
@@ -34,7 +34,7 @@ OPTIONS: Final[Mapping[str, Schema]] = {
     "delay": SPAN,
     "at": MOMENT,
     "deadline": SPAN,
-    "tags": mapping(text(maxLength=MAX_TAG_CHARACTERS), TAG_NAME, maxProperties=MAX_TAGS),
+    "tags": mapping(TAG_VALUE, TAG_NAME, maxProperties=MAX_TAGS),
     "priority": integer(-MAX_PRIORITY, MAX_PRIORITY),
     "retention": SPAN,
     "singleton": text(minLength=1, maxLength=MAX_SINGLETON_CHARACTERS),

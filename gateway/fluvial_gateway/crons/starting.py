@@ -16,6 +16,7 @@ from fluvial.ids import keyed_run_id, new_run_id
 from fluvial.sealing import Binding
 from fluvial_gateway.problems import ProblemError, RunClosedError
 from fluvial_gateway.runs import Arguments, Runs, Started, sealed_for
+from fluvial_gateway.steering import Steering, Wish
 from fluvial_queue.contract import RunRecord, RunStatus, StartRun
 from fluvial_queue.records import AppRecord
 
@@ -28,6 +29,7 @@ class CronRuns:
 
     def __init__(self, runs: Runs) -> None:
         self._runs = runs
+        self._steering = Steering(runs)
 
     def id_of(self, app: str, spec: CronSpec, tick_ms: int) -> str:
         """Return the id of the run that a tick has or would have."""
@@ -78,7 +80,7 @@ class CronRuns:
         if record is None:
             return
         try:
-            await self._runs.steer(record, "cancel", reason=reason)
+            await self._steering.carry_out(record, Wish(action="cancel", reason=reason))
         except (RunNotFoundError, RunClosedError):
             return  # it has ended by itself
 

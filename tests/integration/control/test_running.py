@@ -1,9 +1,8 @@
-"""Starting, listing and steering runs, and resuming hooks, through the control API."""
+"""Starting and listing runs, and resuming hooks, through the control API."""
 
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -143,122 +142,6 @@ def test_runs_are_filtered(control: Control, query: dict[str, str], count: int) 
         await world.finish(await world.start())
 
         assert len((await world.get("/v1/runs", params=query)).json()["runs"]) == count
-
-    control(scenario)
-
-
-@pytest.mark.parametrize("how", ["cancel", "terminate"])
-def test_steering_sends_a_message(control: Control, how: str) -> None:
-    async def scenario(world: World) -> None:
-        await world.deploy()
-        run_id = await world.start()
-        response = await world.post(f"/v1/runs/{run_id}/{how}", json={"reason": "wrong order"})
-
-        assert response.status_code == 202
-        kinds = {message.kind: message for _, message in await world.messages(run_id)}
-        assert kinds[MessageKind(how)].meta == {"reason": "wrong order"}
-
-    control(scenario)
-
-
-def test_steering_an_ended_run_is_refused(control: Control) -> None:
-    async def scenario(world: World) -> None:
-        await world.deploy()
-        run_id = await world.start()
-        await world.finish(run_id)
-        response = await world.post(f"/v1/runs/{run_id}/cancel")
-
-        assert response.status_code == 409
-        assert response.json()["code"] == "run_closed"
-
-    control(scenario)
-
-
-async def _paused(world: World) -> str:
-    await world.deploy()
-    run_id = await world.start()
-    await world.record(
-        run_id,
-        Event(EventType.RUN_STARTED, 1, 0, b"", {}),
-        Event(EventType.RUN_PAUSED, 2, meta={"reason": "diverged: - recorded"}),
-        status=RunStatus.PAUSED,
-    )
-    return run_id
-
-
-async def _resumed(world: World, run_id: str) -> dict[str, Any]:
-    """Return what the one message asks for that resumes a run."""
-    ((_, message),) = await world.messages(run_id)
-    assert message.kind is MessageKind.RESUME
-    return message.meta
-
-
-def test_resume_lets_a_run_go_on_where_it_is(control: Control) -> None:
-    async def scenario(world: World) -> None:
-        run_id = await _paused(world)
-        response = await world.post(f"/v1/runs/{run_id}/resume")
-
-        assert response.status_code == 202
-        assert response.json()["deployment"] == (await world.runs.get(run_id)).deployment
-        assert await _resumed(world, run_id) == {"by": "test"}
-
-    control(scenario)
-
-
-@pytest.mark.parametrize("named", ["latest", "id"])
-def test_resume_moves_a_paused_run_to_another_deployment(
-    control: Control, named: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    async def scenario(world: World) -> None:
-        run_id = await _paused(world)
-        fixed = (await world.deploy(b"fixed"))["deployment"]["deployment"]
-        caplog.set_level(logging.INFO, "fluvial_gateway.audit")
-        wanted = {"deployment": fixed if named == "id" else "latest"}
-        response = await world.post(f"/v1/runs/{run_id}/resume", json=wanted)
-
-        assert response.json() == {"run_id": run_id, "deployment": fixed}
-        assert await _resumed(world, run_id) == {"by": "test", "deployment": fixed}
-        (audited,) = caplog.records
-        assert audited.__dict__["about"]["to_deployment"] == fixed
-        assert audited.__dict__["token_name"] == "test"
-
-    control(scenario)
-
-
-def test_only_a_paused_run_is_moved(control: Control) -> None:
-    async def scenario(world: World) -> None:
-        await world.deploy()
-        run_id = await world.start()
-        running = await world.post(f"/v1/runs/{run_id}/resume", json={"deployment": "latest"})
-        await world.finish(run_id)
-        ended = await world.post(f"/v1/runs/{run_id}/resume", json={"deployment": "latest"})
-
-        assert (running.status_code, running.json()["code"]) == (409, "run_not_paused")
-        assert (ended.status_code, ended.json()["code"]) == (409, "run_closed")
-
-    control(scenario)
-
-
-def test_a_run_is_moved_only_to_where_its_app_has_its_workflow(control: Control) -> None:
-    async def scenario(world: World) -> None:
-        run_id = await _paused(world)
-        others = (await world.deploy(b"other", name="other"))["deployment"]["deployment"]
-        world.builder.workflows = ("renamed",)
-        without = (await world.deploy(b"without"))["deployment"]["deployment"]
-        wanted = [others, "dpl_" + "0" * 24, without, "latest", "production"]
-        refusals = [
-            await world.post(f"/v1/runs/{run_id}/resume", json={"deployment": each})
-            for each in wanted
-        ]
-
-        assert [refused.json()["code"] for refused in refusals] == [
-            "deployment_not_found",
-            "deployment_not_found",
-            "workflow_not_found",
-            "workflow_not_found",
-            "invalid_request",
-        ]
-        assert await world.messages(run_id) == []
 
     control(scenario)
 

@@ -39,6 +39,7 @@ from fluvial_gateway.control.reading_streams import ReadingStreamsOperations
 from fluvial_gateway.control.running import RunningOperations
 from fluvial_gateway.control.scheduling import SchedulingOperations
 from fluvial_gateway.control.starting import StartingOperations
+from fluvial_gateway.control.steering import SteeringOperations
 from fluvial_gateway.control.views import Addresses
 from fluvial_gateway.crons.service import Crons
 from fluvial_gateway.crons.starting import CronRuns
@@ -394,6 +395,7 @@ class World:
         return [
             *deploying.operations(),
             *StartingOperations(self.runs).operations(),
+            *SteeringOperations(self.runs).operations(),
             *RunningOperations(self.runs, self.hooks).operations(),
             *reading.operations(),
             *reading_streams.operations(),
@@ -448,6 +450,7 @@ class World:
         reason: str | None = None,
         turn: bytes | None = None,
         state_at: int | None = None,
+        effects: tuple[bytes, ...] = (),
     ) -> None:
         """Commit events to a run, as its owner would."""
         partition = partition_of(run_id)
@@ -467,6 +470,7 @@ class World:
             reason=reason,
             turn=turn,
             state_at=state_at,
+            effects=effects,
         )
         reply = await self.store.commit(self._leases[partition], [entry])
         assert reply.answers[0].outcome is CommitOutcome.OK

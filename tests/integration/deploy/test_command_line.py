@@ -109,6 +109,46 @@ def test_a_run_is_ended(flows: Any, how: str, status: str) -> None:
     assert (done.returncode, json.loads(done.stdout)["status"]) == (1, status)
 
 
+def test_a_run_is_paused_tagged_resumed_and_deleted(flows: Any) -> None:
+    run = ("start", "flows", "approval", '"steered"', "--tag", "a=1", "--tag", "b=2")
+    run_id = flows.run(*run).stdout.strip()
+    asked = [
+        flows.run("runs", "pause", run_id, "--reason", "a look at it"),
+        flows.run("runs", "tag", run_id, "c=3", "a=", "--remove", "b"),
+        flows.run("runs", "wake", run_id),
+        flows.run("runs", "retry", run_id, "--json"),
+    ]
+    events = [json.loads(line) for line in _events(flows, run_id)]
+    shown = json.loads(flows.run("runs", "show", run_id, "--json").stdout)
+
+    assert [done.returncode for done in asked] == [0, 0, 0, 0]
+    assert json.loads(asked[3].stdout) == {"run_id": run_id, "asked": "retrying"}
+    paused = next(event for event in events if event["type"] == "run_paused")
+    assert paused["meta"] == {"reason": "a look at it", "by": "first admin"}
+    assert (shown["status"], shown["tags"]) == ("paused", {"a": "", "c": "3"})
+    assert flows.run("runs", "delete", run_id).returncode == 1
+    flows.run("runs", "terminate", run_id)
+    assert flows.run("runs", "result", run_id).returncode == 1
+    assert flows.run("runs", "delete", run_id).stderr == f"deleted {run_id}\n"
+    assert flows.run("runs", "show", run_id).returncode == 3
+
+
+def test_a_run_whose_start_is_delayed_is_woken(flows: Any) -> None:
+    run_id = flows.run("start", "flows", "total", "2", "--delay", "1d").stdout.strip()
+    flows.run("runs", "wake", run_id)
+
+    assert flows.run("runs", "result", run_id).stdout == "3\n"
+
+
+def _events(flows: Any, run_id: str) -> list[str]:
+    """Return the run's events once its tags were changed."""
+    for _ in range(100):
+        found = flows.run("runs", "events", run_id, "--json").stdout
+        if '"tags_changed"' in found:
+            return list(found.splitlines())
+    raise AssertionError(found)
+
+
 def test_a_run_is_started_as_its_options_say(flows: Any) -> None:
     options = ("--delay", "1h", "--tag", "customer=acme", "--tag", "n=1", "--priority", "-5")
     run_id = flows.run("start", "flows", "total", "2", *options, "--singleton", "s").stdout.strip()
@@ -214,6 +254,10 @@ def test_invoke_fails_when_the_app_does(echo: Any) -> None:
         (["start", "echo", "flow", "--tag", "x"], 2, "NAME=VALUE"),
         (["start", "echo", "flow", "--priority", "101"], 2, "priority must be -100 to 100"),
         (["start", "echo", "flow", "--on-conflict", "wait"], 2, "on-conflict"),
+        (["runs", "tag", "run_" + "0" * 26], 2, "say which tags"),
+        (["runs", "tag", "run_" + "0" * 26, "x"], 2, "a tag 'x': write it as NAME=VALUE"),
+        (["runs", "delete", "run_" + "0" * 26], 3, "no run"),
+        (["runs", "wake", "run_" + "0" * 26, "--timer", "0"], 2, "--timer"),
         (["runs", "result", "run_x", "--wait", "soon"], 2, "--wait"),
         (["runs", "ls", "--limit", "0"], 2, ""),
         (["nonesuch"], 2, ""),
