@@ -20,7 +20,8 @@ from fluvial_gateway.owned_tasks import OwnedTasks
 
 logger = logging.getLogger(__name__)
 
-MAX_CALLS: Final = 256
+# Most of them only wait, for the end of a run or more of a stream: some 10 kB each.
+MAX_CALLS: Final = 1000
 MAX_CALL_BODY_BYTES: Final = wire.MAX_BODY_BYTES  # of all calls of a link together
 MAX_UNREAD_BYTES: Final = wire.MAX_BODY_BYTES  # of replies that the instance has not read
 CALL_SECONDS: Final = 90.0  # above the longest `wait_ms` that the operations accept

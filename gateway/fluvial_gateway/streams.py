@@ -11,12 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final, Protocol
 
-from fluvial.errors import (
-    InvalidRequestError,
-    RunNotFoundError,
-    StreamClosedError,
-    StreamFullError,
-)
+from fluvial.errors import RunNotFoundError
 from fluvial.ids import partition_of
 from fluvial.stream_entries import MAX_CHUNKS
 from fluvial_gateway.invocations import Subject
@@ -24,13 +19,13 @@ from fluvial_gateway.runs import definite
 from fluvial_gateway.stream_watches import StreamWatch, StreamWatches
 from fluvial_queue.contract import Bell
 from fluvial_queue.stream_contract import (
-    MAX_STREAMS,
     Append,
     AppendOutcome,
     StreamPage,
     StreamRecord,
     StreamStore,
     StreamWriter,
+    check_answer,
 )
 
 SWEEP_SECONDS: Final = 10.0  # how late a lost doorbell can make a reader
@@ -94,32 +89,9 @@ class Streams:
         answer = await definite(lambda: self._store.append_stream(append))
         size = sum(map(len, chunks))
         self._observer.stream_appended(app, answer.outcome.value, len(chunks), size)
-        match answer.outcome:
-            case AppendOutcome.ACCEPTED:
-                self._watches.changed(subject.run_id)
-            case AppendOutcome.DUPLICATE:
-                pass
-            case AppendOutcome.STALE:
-                raise StreamClosedError(
-                    f"stream {name!r}: this execution of the step is not wanted any more"
-                )
-            case AppendOutcome.CLOSED:
-                raise StreamClosedError(f"stream {name!r} was closed")
-            case AppendOutcome.FULL:
-                raise StreamFullError(
-                    f"stream {name!r}: the streams of {subject.run_id} have no room for {size} "
-                    "bytes more; the store's option stream_bytes is the limit"
-                )
-            case AppendOutcome.TOO_MANY:
-                raise StreamFullError(
-                    f"stream {name!r}: {subject.run_id} has {MAX_STREAMS} streams already"
-                )
-            case AppendOutcome.GAP:
-                raise InvalidRequestError(
-                    f"stream {name!r}: chunk {first} comes before {answer.next_index}"
-                )
-            case AppendOutcome.UNKNOWN:
-                raise RunNotFoundError(subject.run_id)
+        if answer.outcome is AppendOutcome.ACCEPTED:
+            self._watches.changed(subject.run_id)
+        check_answer(append, answer)
 
     async def read(
         self,

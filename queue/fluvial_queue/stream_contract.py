@@ -21,7 +21,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol
 
-from fluvial.errors import InvalidRequestError
+from fluvial.errors import (
+    InvalidRequestError,
+    RunNotFoundError,
+    StreamClosedError,
+    StreamFullError,
+)
 from fluvial.stream_entries import (
     MAX_APPEND_BYTES,
     MAX_CHUNKS,
@@ -152,3 +157,33 @@ def check_page(name: str, limit: int) -> None:
     check_stream_name(name)
     if not 1 <= limit <= MAX_CHUNKS:
         raise InvalidRequestError(f"limit must be 1 to {MAX_CHUNKS}, got {limit}")
+
+
+def check_answer(append: Append, answer: AppendAnswer) -> None:
+    """Tell the writer of a refusal.
+
+    Raises:
+        StreamClosedError, StreamFullError, RunNotFoundError, InvalidRequestError
+    """
+    what = f"stream {append.name!r}"
+    match answer.outcome:
+        case AppendOutcome.ACCEPTED | AppendOutcome.DUPLICATE:
+            return
+        case AppendOutcome.STALE:
+            raise StreamClosedError(f"{what}: this execution of the step is not wanted any more")
+        case AppendOutcome.CLOSED:
+            raise StreamClosedError(f"{what} was closed")
+        case AppendOutcome.FULL:
+            raise StreamFullError(
+                f"{what}: the streams of {append.run_id} have no room for "
+                f"{sum(map(len, append.chunks))} bytes more; the store's option stream_bytes is "
+                "the limit"
+            )
+        case AppendOutcome.TOO_MANY:
+            raise StreamFullError(f"{what}: {append.run_id} has {MAX_STREAMS} streams already")
+        case AppendOutcome.GAP:
+            raise InvalidRequestError(
+                f"{what}: chunk {append.first} comes before {answer.next_index}"
+            )
+        case AppendOutcome.UNKNOWN:
+            raise RunNotFoundError(append.run_id)

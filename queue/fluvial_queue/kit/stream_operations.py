@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fluvial.errors import InvalidRequestError, RunNotFoundError, StreamClosedError
+from fluvial.errors import InvalidRequestError, RunNotFoundError
 from fluvial.invocations import pack_events, unpack_events
 from fluvial_queue.contract import Store
 from fluvial_queue.kit.flights import current_flight
 from fluvial_queue.kit.operations import Drive, Operation, OperationAnswer
-from fluvial_queue.stream_contract import Append, AppendOutcome, StreamPage, StreamWriter
+from fluvial_queue.stream_contract import Append, StreamPage, StreamWriter, check_answer
 
 
 class StreamOperations:
@@ -34,18 +34,15 @@ class StreamOperations:
             raise InvalidRequestError("only a step that a run executes writes to its streams")
         job = flight.job
         writer = StreamWriter(step_id=job.step_id, attempt=job.attempt, message_id=job.message_id)
-        answer = await self._store.append_stream(
-            Append(
-                run_id=job.view.run_id,
-                name=arguments["name"],
-                writer=writer,
-                first=arguments["first"],
-                chunks=tuple(unpack_events(body)),
-                close=arguments.get("close") is True,
-            )
+        append = Append(
+            run_id=job.view.run_id,
+            name=arguments["name"],
+            writer=writer,
+            first=arguments["first"],
+            chunks=tuple(unpack_events(body)),
+            close=arguments.get("close") is True,
         )
-        if answer.outcome not in (AppendOutcome.ACCEPTED, AppendOutcome.DUPLICATE):
-            raise StreamClosedError(f"stream {arguments['name']!r}: {answer.outcome.value}")
+        check_answer(append, await self._store.append_stream(append))
         return {}, b""
 
     async def _read(self, arguments: dict[str, Any], _: bytes) -> OperationAnswer:

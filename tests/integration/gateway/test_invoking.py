@@ -13,6 +13,7 @@ from fluvial import wire
 from fluvial.invocations import Answer, RevealRequest, TurnRequest, Unreadable
 from fluvial.wire import FrameType
 from fluvial_gateway.invocations import Answered, Lost, Outcome, Unavailable
+from fluvial_gateway.link_calls import MAX_CALLS
 from fluvial_gateway.pool_contract import PoolLimits
 from tests.integration.gateway.gateway_peers import (
     DEPLOYMENT,
@@ -504,15 +505,15 @@ def test_calls_are_bounded_and_end_with_their_link() -> None:
     async def main() -> None:
         async with open_world() as world:
             instance = await world.warm()
-            for call in range(1, 258):
+            for call in range(1, MAX_CALLS + 2):
                 instance.link.send(FrameType.CALL, call, 0, "wait", {})
             header, _ = await instance.next(FrameType.REPLY)
             await world.warm_again(instance)
             await instance.die()
             async with asyncio.timeout(PATIENCE_SECONDS):
-                await world.calls.all_cancelled(256)
+                await world.calls.all_cancelled(MAX_CALLS)
 
-            assert header[1:3] == [257, "unavailable"]
+            assert header[1:3] == [MAX_CALLS + 1, "unavailable"]
 
     run(main())
 
