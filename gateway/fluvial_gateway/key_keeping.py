@@ -207,7 +207,7 @@ def _check_may_be_destroyed(keyring: KeyringState, key_id: str) -> None:
 
 
 def _check_unused(key_id: str, users: KeyUsers) -> None:
-    if not users.live and users.is_complete:
+    if not users.live and users.has_all_live:
         return
     named = [user.run_id for user in users.live[:NAMED_RUNS]]
     if users.live:
@@ -215,7 +215,7 @@ def _check_unused(key_id: str, users: KeyUsers) -> None:
         more = ", …" if len(users.live) > _NAMED_IN_A_SENTENCE else ""
         what = f"{len(users.live)} live runs hold values under {key_id}, or may ({some}{more})"
     else:
-        what = f"there are more than {MAX_EXAMINED} runs, too many to look at all of them"
+        what = f"there are more than {MAX_EXAMINED} live runs, too many to look at all of them"
     raise ProblemError(
         "key_in_use",
         f"{what}: let them end, or destroy the key by force",

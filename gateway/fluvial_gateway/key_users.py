@@ -42,7 +42,7 @@ class RunReader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class KeyUser:
-    """A live run that holds values under a key, or may."""
+    """A run that holds values under a key, or may."""
 
     run_id: str
     is_certain: bool
@@ -54,27 +54,20 @@ class KeyUsers:
 
     live: tuple[KeyUser, ...]
     finished: int
-    is_complete: bool  # False: there are too many runs to look at all of them
+    has_all_live: bool  # False: there are too many runs to look at all of them
+    has_all_finished: bool
 
 
 async def users_of(runs: RunReader, keyring: KeyringState, key_id: str) -> KeyUsers:
     """Return the runs of the keyring's app that hold values under a key, or may."""
-    live: list[KeyUser] = []
-    finished = 0
-    is_complete = True
-    for statuses in (_LIVE, _FINISHED):
-        examined = 0
-        async for page in _pages(runs, keyring.app, statuses):
-            starts = await asyncio.gather(*(_start_of(runs, record) for record in page))
-            for record, start in zip(page, starts, strict=True):
-                use = _use(keyring, key_id, start)
-                if use is not None and record.status.is_terminal:
-                    finished += 1
-                elif use is not None:
-                    live.append(KeyUser(record.run_id, use))
-            examined += len(page)
-        is_complete = is_complete and examined < MAX_EXAMINED
-    return KeyUsers(live=tuple(live), finished=finished, is_complete=is_complete)
+    live, has_all_live = await _among(runs, keyring, key_id, _LIVE)
+    finished, has_all_finished = await _among(runs, keyring, key_id, _FINISHED)
+    return KeyUsers(
+        live=tuple(live),
+        finished=len(finished),
+        has_all_live=has_all_live,
+        has_all_finished=has_all_finished,
+    )
 
 
 async def paused_by_freeze(runs: RunReader, app: str) -> list[RunRecord]:
@@ -82,6 +75,22 @@ async def paused_by_freeze(runs: RunReader, app: str) -> list[RunRecord]:
     reason = f"{KeysFrozenError.code}:"
     pages = _pages(runs, app, frozenset({RunStatus.PAUSED}))
     return [record async for page in pages for record in page if record.reason.startswith(reason)]
+
+
+async def _among(
+    runs: RunReader, keyring: KeyringState, key_id: str, statuses: frozenset[RunStatus]
+) -> tuple[list[KeyUser], bool]:
+    """Return the users among runs of some statuses, and whether all of these were looked at."""
+    users: list[KeyUser] = []
+    examined = 0
+    async for page in _pages(runs, keyring.app, statuses):
+        starts = await asyncio.gather(*(_start_of(runs, record) for record in page))
+        for record, start in zip(page, starts, strict=True):
+            is_certain = _use(keyring, key_id, start)
+            if is_certain is not None:
+                users.append(KeyUser(record.run_id, is_certain))
+        examined += len(page)
+    return users, examined < MAX_EXAMINED
 
 
 async def _pages(

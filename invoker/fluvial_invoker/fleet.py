@@ -20,7 +20,8 @@ from fluvial_invoker.app_logs import AppLogs
 from fluvial_invoker.births import Birth
 from fluvial_invoker.instance.certificate import BirthCertificate
 from fluvial_invoker.instances import Instance
-from fluvial_invoker.keyring import Keyring
+from fluvial_invoker.key_files import KeyringError
+from fluvial_invoker.keyring import Keyring, NoKmsError
 from fluvial_invoker.kms import KmsError
 from fluvial_invoker.layers import conflicts
 from fluvial_invoker.processes import Process
@@ -345,7 +346,7 @@ class Fleet:
 
 
 def _refusal(error: BaseException) -> RefusedError:
-    if isinstance(error, KmsError):
+    if isinstance(error, KeyringError | KmsError | NoKmsError):
         return RefusedError(error.code, str(error))
     return RefusedError("start_failed", f"{type(error).__name__}: {error}")
 

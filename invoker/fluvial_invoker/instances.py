@@ -19,6 +19,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any, Final
 
+from fluvial.encryption import KEY_BYTES
 from fluvial.errors import WireError
 from fluvial.manifest import DeploymentSpec
 from fluvial.wire import FrameReader, pack, pack_head
@@ -134,19 +135,9 @@ class Instance(asyncio.Protocol):
 
     def send_keys(self, keys: LoadedKeys) -> None:
         """Tell it the app's keys as they are now, and leave no copy of them."""
-        if self._control is None:
-            return
-        roots = bytearray()
-        for root in keys.roots.values():
-            roots += root.material
-        content = keys.content
-        fields = (content.current, list(keys.roots), keys.destroyed, content.frozen_ms is not None)
-        self._control.write(pack_head(ControlType.KEYS, 0, *fields, body_bytes=len(roots)))
-        self._control.write(roots)
-        if self._control.get_write_buffer_size():
+        if self._control is not None and not write_keys(self._control, keys):
             # It does not read its socket, and the copy that waits there cannot be erased.
             self._send_signal(signal.SIGKILL)
-        wipe(roots)
 
     def terminate(self, grace_seconds: float, reason: str | None = None) -> None:
         """Ask it to end, and kill it after the grace; with `reason`, that is why it has ended."""
@@ -260,6 +251,19 @@ class Instance(asyncio.Protocol):
             text = f"import_failed: {how} before it was ready\n{self._log.tail}"
             return text[:MAX_REASON_CHARACTERS]
         return self._retiring_reason if exit_code == 0 else how
+
+
+def write_keys(control: asyncio.WriteTransport, keys: LoadedKeys) -> bool:
+    """Write a KEYS frame, and overwrite the roots in it; false: not all of it was sent."""
+    roots = bytearray(KEY_BYTES * len(keys.roots))
+    for place, root in enumerate(keys.roots.values()):
+        roots[place * KEY_BYTES : (place + 1) * KEY_BYTES] = root.material
+    content = keys.content
+    fields = (content.current, list(keys.roots), keys.destroyed, content.frozen_ms is not None)
+    control.write(pack_head(ControlType.KEYS, 0, *fields, body_bytes=len(roots)))
+    control.write(roots)
+    wipe(roots)
+    return control.get_write_buffer_size() == 0
 
 
 def _how(exit_code: int | None) -> str:

@@ -230,7 +230,11 @@ class Keyring:
         key_id = secrets.token_hex(_KEY_ID_BYTES)
         root, key = await self._new_key(app, key_id)
         first = KeyFileContent(keys=(key,), current=key_id)
-        made = await asyncio.to_thread(file.change, lambda found: found or first)
+        try:
+            made = await asyncio.to_thread(file.change, lambda found: found or first)
+        except BaseException:
+            root.wipe()
+            raise
         await self._take(app, *made, {key_id: root})
 
     async def _change(

@@ -183,7 +183,7 @@ def _destruction_view(key_id: str, done: Destruction) -> dict[str, Any]:
         "live_runs": named,
         "live_run_count": len(users.live),
         "finished_run_count": users.finished,
-        "is_complete": users.is_complete,
+        "is_complete": users.has_all_live and users.has_all_finished,
         "terminated_runs": done.terminated,
     }
 

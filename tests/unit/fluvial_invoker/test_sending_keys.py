@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import signal
 import subprocess
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,8 @@ from fluvial.manifest import DeploymentSpec, InstanceSettings
 from fluvial.wire import FrameReader
 from fluvial_invoker.app_logs import AppLogs
 from fluvial_invoker.births import Birth
-from fluvial_invoker.instances import Instance
+from fluvial_invoker.instance.certificate import BirthCertificate
+from fluvial_invoker.instances import Instance, write_keys
 from fluvial_invoker.keyring import Keyring
 
 SPEC = DeploymentSpec(
@@ -30,36 +28,31 @@ SPEC = DeploymentSpec(
 )
 
 
-class Recorder(asyncio.Transport):
-    """A control connection that keeps what is written, and may be full."""
+CERTIFICATE = BirthCertificate(
+    instance="ins_1",
+    deployment=SPEC,
+    bundle_path="/b",
+    layer_path="",
+    runtime_path="/r",
+    grace_seconds=1.0,
+)
+MORE_THAN_A_SOCKET_HOLDS = 20_000
 
-    def __init__(self, waiting_bytes: int = 0) -> None:
+
+class Recorder(asyncio.WriteTransport):
+    """A control connection that keeps what is written."""
+
+    def __init__(self) -> None:
         super().__init__()
         self.sent = b""
         self.buffers: list[Any] = []
-        self._waiting_bytes = waiting_bytes
 
     def write(self, data: Any) -> None:
         self.sent += bytes(data)
         self.buffers.append(data)
 
     def get_write_buffer_size(self) -> int:
-        return self._waiting_bytes
-
-
-@contextlib.contextmanager
-def new_instance(folder: Path, control: Recorder) -> Generator[Instance]:
-    birth = Birth.prepare(folder / "ins_1.sock")
-    instance = Instance("ins_1", SPEC, birth, AppLogs(folder), on_wanted=lambda _: None)
-    instance._control = control
-    try:
-        yield instance
-    finally:
-        birth.close_theirs()
-        birth.control.close()
-        os.close(birth.log_reader)
-        if instance._pidfd is not None:
-            os.close(instance._pidfd)
+        return 0
 
 
 def test_keys_are_overwritten_once_they_are_sent(tmp_path: Path) -> None:
@@ -67,8 +60,7 @@ def test_keys_are_overwritten_once_they_are_sent(tmp_path: Path) -> None:
         keyring, control = Keyring(tmp_path / "keyring"), Recorder()
         await keyring.rotate("demo", "00000001")
         keys = keyring.loaded("demo")
-        with new_instance(tmp_path, control) as instance:
-            instance.send_keys(keys)
+        assert write_keys(control, keys)
         ((header, body),) = FrameReader().feed(control.sent)
 
         assert header[2:4] == ["00000001", list(keys.roots)]
@@ -80,14 +72,19 @@ def test_keys_are_overwritten_once_they_are_sent(tmp_path: Path) -> None:
 
 
 def test_an_instance_that_does_not_read_its_keys_is_killed(tmp_path: Path) -> None:
-    async def main(pid: int) -> None:
+    async def main(process: subprocess.Popen[bytes]) -> None:
         keyring = Keyring(tmp_path / "keyring")
         await keyring.load("demo")
-        with new_instance(tmp_path, Recorder(waiting_bytes=1)) as instance:
-            instance.started(pid, "fork", {})
+        birth = Birth.prepare(tmp_path / "ins_1.sock")
+        instance = Instance("ins_1", SPEC, birth, AppLogs(tmp_path), on_wanted=lambda _: None)
+        await instance.open(CERTIFICATE, lambda: keyring.loaded("demo"))
+        instance.started(process.pid, "fork", {})
+        for _ in range(MORE_THAN_A_SOCKET_HOLDS):
             instance.send_keys(keyring.loaded("demo"))
+        birth.close_theirs()
+        await instance.ended(None)
 
     with subprocess.Popen(["sleep", "60"]) as process:
-        asyncio.run(main(process.pid))
+        asyncio.run(main(process))
 
         assert process.wait(10) == -signal.SIGKILL
