@@ -1,8 +1,9 @@
 """Auditing a replay: comparing also the values that it asks for with the recorded ones.
 
-A replay compares names and order, which is what keeps a run whole. That the code now calls a step
-with other arguments, or returns something else, harms no run that goes on; whoever is about to
-move runs may still want to know. An `Auditor` opens what was recorded and tells the differences,
+A replay compares names and order, which is what keeps a run whole. That another deployment's code
+calls a step with other arguments, or returns something else, harms no run that goes on; whoever is
+about to move runs may still want to know. (On its own deployment a run's arguments must be the
+same: see `fluvial.replays`.) An `Auditor` opens what was recorded and tells the differences,
 without the values.
 """
 
@@ -12,9 +13,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from fluvial.checks import MAX_WARNINGS
-from fluvial.codec import decode_bare
+from fluvial.codec import are_equal
 from fluvial.divergence import Witness
-from fluvial.errors import SerializationError
 from fluvial.events import EventType
 from fluvial.journal import Operation, Recorded, describe
 
@@ -48,7 +48,7 @@ class Auditor(Witness):
         sealed = self._sealed.get(operation.id) if operation.is_numbered else None
         if sealed is None or plaintext is None:
             return
-        if not _are_equal(plaintext, operation.unseal(self._keys_of_run, sealed)):
+        if not are_equal(plaintext, operation.unseal(self._keys_of_run, sealed)):
             where = "" if place is None else f" at {place}"
             what = describe(operation.opens, operation.id, operation.opening_meta())
             self._warn(f"{what}{where}: called with other arguments than recorded")
@@ -60,19 +60,9 @@ class Auditor(Witness):
         sealed = self._sealed.get(0)
         if event_type is not EventType.RUN_COMPLETED or sealed is None or plaintext is None:
             return
-        if not _are_equal(plaintext, self._keys_of_run.open(sealed, "result")):
+        if not are_equal(plaintext, self._keys_of_run.open(sealed, "result")):
             self._warn("RUN_COMPLETED: returns something else than recorded")
 
     def _warn(self, text: str) -> None:
         if len(self.warnings) < MAX_WARNINGS:
             self.warnings.append(text)
-
-
-def _are_equal(plaintext: bytes, recorded: bytes) -> bool:
-    """Whether two plaintexts hold equal values, however they were written down."""
-    if plaintext == recorded:
-        return True
-    try:
-        return bool(decode_bare(plaintext)[0] == decode_bare(recorded)[0])
-    except SerializationError:
-        return False

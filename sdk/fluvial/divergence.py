@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from fluvial.errors import NondeterminismError
@@ -67,8 +68,14 @@ class Witness(Journal):
 
     __slots__ = ("_asked_at", "_closed_at", "_here", "_is_missing", "_matched", "difference")
 
-    def __init__(self, keys: RunKeys, recorded: Sequence[Recorded], patches: Sequence[str]) -> None:
-        super().__init__(keys, recorded, patches)
+    def __init__(
+        self,
+        keys: RunKeys,
+        recorded: Sequence[Recorded],
+        patches: Sequence[str],
+        arguments: Mapping[int, bytes] = MappingProxyType({}),
+    ) -> None:
+        super().__init__(keys, recorded, patches, arguments)
         self._matched: deque[str] = deque(maxlen=_MATCHED)
         self._asked_at: dict[Operation, Place | None] = {}
         self._closed_at: dict[int, Place | None] = {}
@@ -94,7 +101,8 @@ class Witness(Journal):
             if self.difference is None:  # it is the same by what `match` compares
                 self._matched.pop()
                 now = describe(operation.opens, operation.id, operation.opening_meta())
-                self._differs(recorded, f"{now} with another token", self._here)
+                what = "another token" if operation.announces else "other arguments"
+                self._differs(recorded, f"{now} with {what}", self._here)
             raise
         self._here = None
 

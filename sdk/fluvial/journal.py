@@ -8,17 +8,19 @@ Invariants:
     inputs were batched into turns.
 2.  Ids count from 1 in the order of asking, over all kinds of operation.
 3.  While replaying, every event must equal the next recorded output (type, id, name, token, delay),
-    patches aside. Then nothing is encoded or encrypted. A difference stops the replay; nothing is
-    proposed.
+    patches aside; and so must a step's arguments, where they are known. Then nothing is encrypted.
+    A difference stops the replay; nothing is proposed.
 4.  A closed journal takes nothing: asking raises GeneratorExit, which ends the `finally` block of
     a discarded coroutine that asks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from fluvial.codec import are_equal
 from fluvial.errors import FluvialError, NondeterminismError
 from fluvial.events import EventType, pack_event
 
@@ -30,6 +32,7 @@ Recorded = tuple[int, int, dict[str, Any]]
 
 MAX_OUTPUTS: Final = 10_000  # per turn; what one answer may hold
 MAX_OUTPUT_BYTES: Final = 48 * 1024 * 1024  # per turn; below a frame's limit
+_NOTHING: Final[Mapping[int, bytes]] = MappingProxyType({})
 _ADVICE: Final = (
     "; a workflow must depend on nothing but its input, its steps' results, its hooks and"
     " fluvial.now/random/uuid4"
@@ -88,6 +91,7 @@ class Journal:
     """What one run has asked for. Not safe for threads; one per live run."""
 
     __slots__ = (
+        "_arguments",
         "_asked",
         "_count",
         "_keys",
@@ -103,9 +107,14 @@ class Journal:
     )
 
     def __init__(
-        self, keys: RunKeys, recorded: Sequence[Recorded] = (), patches: Iterable[str] = ()
+        self,
+        keys: RunKeys,
+        recorded: Sequence[Recorded] = (),
+        patches: Iterable[str] = (),
+        arguments: Mapping[int, bytes] = _NOTHING,
     ) -> None:
         self._keys = keys
+        self._arguments = arguments
         self._recorded = recorded
         self._position = 0
         self._asked: list[tuple[Operation, bool]] = []
@@ -228,6 +237,7 @@ class Journal:
         self.check_complete()
         self.is_replaying = False
         self._recorded = ()
+        self._arguments = _NOTHING
 
     def check_complete(self) -> None:
         """Raises:
@@ -254,6 +264,8 @@ class Journal:
         if self.is_replaying:
             recorded = self.upcoming if operation.announces else None
             self.match(operation.opens, operation.id, meta)
+            if plaintext is not None and operation.id in self._arguments:
+                self._match_arguments(operation, plaintext)
             if recorded is not None:
                 meta = recorded[2]
         elif plaintext is None:
@@ -282,6 +294,14 @@ class Journal:
             raise NondeterminismError(
                 f"the log recorded {describe(*recorded)}, the workflow now asks for"
                 f" {describe(event_type, operation_id, meta)}{_ADVICE}"
+            )
+
+    def _match_arguments(self, operation: Operation, plaintext: bytes) -> None:
+        recorded = operation.unseal(self._keys, self._arguments[operation.id])
+        if not are_equal(plaintext, recorded):
+            what = describe(operation.opens, operation.id, operation.opening_meta())
+            raise NondeterminismError(
+                f"the log recorded {what} with other arguments than the workflow now gives{_ADVICE}"
             )
 
     def match_last(

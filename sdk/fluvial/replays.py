@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 _INPUT_TYPES: Final = frozenset(int(t) for t in INPUTS)
 _PATCHED: Final = int(EventType.PATCHED)
+_STEP_SCHEDULED: Final = int(EventType.STEP_SCHEDULED)
+_RUN_FORKED: Final = int(EventType.RUN_FORKED)
+_MOVES: Final = frozenset({int(EventType.RUN_STARTED), int(EventType.RUN_RESUMED), _RUN_FORKED})
+_COMPARED_STEPS: Final = 64  # whose arguments are opened at either end of a log: that costs time
 _COMPARED_TYPES: Final = frozenset(int(t) for t in OUTPUTS) - {_PATCHED}
 _AUDITED_TYPES: Final = frozenset({int(EventType.STEP_SCHEDULED), int(EventType.RUN_COMPLETED)})
 
@@ -45,7 +49,7 @@ class Replays:
             DecryptionError, WireError: the log cannot be read.
         """
         log = _Log(request.events)
-        journal = Journal(self._run_keys(request), *log.outputs)
+        journal = Journal(self._run_keys(request), *log.outputs, log.arguments())
         execution = self._begin(request, log, journal)
         try:
             feed(execution, log.inputs[: request.consumed])
@@ -76,7 +80,8 @@ class Replays:
         """Replay a log that has diverged once more, to see where; None: it does not show."""
         try:
             log = _Log(request.events)
-            witness = Witness(self._run_keys(request), *log.outputs)
+            arguments = log.arguments() if isinstance(request, TurnRequest) else {}
+            witness = Witness(self._run_keys(request), *log.outputs, arguments)
             with origins_tracked(), suppress(NondeterminismError):
                 self._go_through(request, log, witness)
         except FluvialError:
@@ -158,6 +163,27 @@ class _Log:
         events = self._events
         recorded = [(e[0], e[2], e[4]) for e in events if e[0] in _COMPARED_TYPES]
         return recorded, [str(e[4].get("patch")) for e in events if e[0] == _PATCHED]
+
+    def arguments(self) -> dict[int, bytes]:
+        """The recorded arguments that a replay compares, by the ids of their steps: of those that
+        this very deployment has asked for, as another one's code may well have given others."""
+        steps = [e for e in self._events[self._own_part() :] if e[0] == _STEP_SCHEDULED]
+        if len(steps) > 2 * _COMPARED_STEPS:
+            steps = steps[:_COMPARED_STEPS] + steps[-_COMPARED_STEPS:]
+        return {e[2]: e[3] for e in steps}
+
+    def _own_part(self) -> int:
+        """Return where the events begin that the run has had on this deployment."""
+        invocation = current_invocation()
+        moves = [(at, e) for at, e in enumerate(self._events) if e[0] in _MOVES]
+        for at, event in moves[::-1]:
+            if event[0] == _RUN_FORKED:
+                return at
+            deployment = event[4].get("deployment")
+            if deployment is not None:
+                is_here = invocation is None or deployment == invocation.deployment
+                return at if is_here else len(self._events)
+        return 0
 
     def sealed(self) -> dict[int, bytes]:
         """The recorded arguments of steps by their ids; the run's result by 0."""

@@ -14,12 +14,14 @@ import functools
 import heapq
 import itertools
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import pytest
 
 from fluvial.codec import decode, encode, encode_json
+from fluvial.context import Invocation, activate
 from fluvial.encryption import AppKeys
 from fluvial.error_payloads import decode_error
 from fluvial.events import INPUTS, TERMINAL, Event, EventType, decode_event
@@ -100,6 +102,17 @@ def _is_stable(event: Event, key: str) -> bool:
     return event.type is not EventType.STEP_RETRYING or key not in _UNSTABLE
 
 
+def context_on(deployment: str | None) -> Context:
+    """The context of an invocation on a deployment; None: of no invocation."""
+    context = copy_context()
+    if deployment is not None:
+        invocation = Invocation(
+            id="inv_x", kind="turn", app=APP, deployment=deployment, instance="ins_x"
+        )
+        context.run(activate, invocation, None)
+    return context
+
+
 def make_keys() -> AppKeys:
     return AppKeys(APP, {"k1": bytes(range(32))}, "k1")
 
@@ -117,6 +130,7 @@ class Player:
     not_live: int = 0
     children: dict[str, Any] = field(default_factory=dict[str, Any])  # workflow → result or error
     cut_off: str = ""  # a step whose execution is lost; it must be one that runs at most once
+    run_id: str = RUN
 
     def __post_init__(self) -> None:
         self.live = LiveRuns(registry, self.keys, clock=lambda: 0.0)
@@ -139,7 +153,7 @@ class Player:
         self, workflow: Workflow[..., Any], args: tuple[Any, ...], actions: Sequence[Action]
     ) -> None:
         self._workflow = workflow.name
-        payload = self.keys.seal(Binding(APP, RUN, "input"), encode_call(args, {}))
+        payload = self.keys.seal(Binding(APP, self.run_id, "input"), encode_call(args, {}))
         meta = {"workflow": workflow.name, "deployment": "dpl_x"}
         self._record(Event(EventType.RUN_STARTED, self.now_ms, 0, payload, meta))
         for action in actions:
@@ -174,7 +188,7 @@ class Player:
 
     def _request(self, turn_id: bytes | None, events: list[bytes]) -> TurnRequest:
         return TurnRequest(
-            run_id=RUN,
+            run_id=self.run_id,
             app=APP,
             workflow=self._workflow,
             turn_id=turn_id,
@@ -260,7 +274,7 @@ class Player:
         carry = self.turn_id if self.mode == "carry" and only else None
         answer = await self.live.step(
             StepRequest(
-                run_id=RUN,
+                run_id=self.run_id,
                 app=APP,
                 workflow=self._workflow,
                 step=scheduled.meta["name"],
@@ -308,7 +322,7 @@ class Player:
             del self._hooks[hook]
             self._record(Event(EventType.HOOK_CONFLICT, self.now_ms, hook, meta={"token": token}))
             return
-        binding = Binding(APP, RUN, "hook", token)
+        binding = Binding(APP, self.run_id, "hook", token)
         if action.as_json:
             key_id, public_key = self.keys.public_key()
             payload = seal(public_key, key_id, encode_json(action.value), binding)
@@ -320,7 +334,7 @@ class Player:
     def outcome(self) -> Outcome:
         events = self.events()
         last = events[-1]
-        keys = self.keys.for_run(RUN)
+        keys = self.keys.for_run(self.run_id)
         if last.type is EventType.RUN_COMPLETED:
             return Outcome(events, decode(keys.open(last.payload, "result")), None)
         if last.type is EventType.RUN_FAILED:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from fluvial.encryption import AppKeys
 from fluvial.errors import StepFailedError
+from fluvial.events import INPUTS, Event, EventType
 from fluvial.hooks import Hook
 from fluvial.invocations import MAX_REASON_CHARACTERS, TurnRequest
 from fluvial.registry import registry
 from fluvial.steps import step
 from fluvial.turns import LiveRuns
 from fluvial.workflows import workflow
+from tests.unit.fluvial.conftest import APP, RUN, context_on
 
 if TYPE_CHECKING:
     from tests.unit.fluvial.conftest import Play
@@ -341,3 +343,146 @@ def test_code_that_differs_each_time_is_told_without_a_diff(upgrade: Upgrade) ->
     reason = upgrade(old, new)
 
     assert "the log recorded STEP_SCHEDULED charge_card (operation 1)" in reason
+
+
+# The arguments of steps
+
+
+@step(name="divergence.fetch")
+async def fetch(name: str, options: object = None) -> str:
+    return name
+
+
+class World:
+    """What differs between two processes, in one."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.options: object = None
+
+
+def recorded_and_replayed(
+    play: Play,
+    keys: AppKeys,
+    *,
+    now: Sequence[str],
+    then: Sequence[str] = ("a", "b", "c"),
+    options: tuple[object, object] = (None, None),
+    change: Callable[[list[Event]], list[Event]] | None = None,
+    here: str | None = None,
+) -> str:
+    """Play a workflow in one world and replay it in another; return why it diverged, if it did."""
+    registry.add_step(fetch)
+    world = World()
+
+    @workflow(name="divergence.arguments")
+    async def main() -> list[str]:
+        return [await fetch(name, world.options) for name in world.names]
+
+    world.names, world.options = list(then), options[0]
+    events = play(main).events[:-1]
+    world.names, world.options = list(now), options[1]
+    return context_on(here).run(answer_to, keys, events if change is None else change(events))
+
+
+def answer_to(keys: AppKeys, events: list[Event]) -> str:
+    inputs = sum(event.type in INPUTS for event in events)
+    answer = LiveRuns(registry, keys).turn(
+        TurnRequest(
+            run_id=RUN, app=APP, workflow="divergence.arguments", turn_id=None,
+            consumed=inputs - 1, now_ms=events[-1].at_ms, events=[e.encode() for e in events],
+        )
+    )  # fmt: skip
+    assert (answer.outcome == "ok") == (answer.reason == "")
+    return answer.reason
+
+
+def test_other_arguments_are_told_with_their_line(play: Play, keys: AppKeys) -> None:
+    reason = recorded_and_replayed(play, keys, now=["a", "c", "b"])
+
+    assert "    STEP_SCHEDULED divergence.fetch (operation 1)" in reason
+    assert "- recorded: STEP_SCHEDULED divergence.fetch (operation 2)\n" in reason
+    assert "divergence.fetch (operation 2) with other arguments at " in reason
+    assert f"{HERE}:{line_of(recorded_and_replayed, 'await fetch(')}" in reason
+    assert '"b"' not in reason
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ({"x": 1, "y": 2}, {"y": 2, "x": 1}),
+        ({"one", "two", "three", "four"}, {"four", "three", "two", "one"}),
+        ((1, 2.5), (1, 2.5)),
+    ],
+    ids=["dict", "set", "equal"],
+)
+def test_equal_arguments_raise_no_alarm(
+    play: Play, keys: AppKeys, options: tuple[object, object]
+) -> None:
+    assert recorded_and_replayed(play, keys, now=["a", "b", "c"], options=options) == ""
+
+
+@pytest.mark.parametrize("options", [(1, 2), ({"x": 1}, {"x": 2}), ([1, 2], (1, 2)), (None, 0)])
+def test_unequal_arguments_are_caught(
+    play: Play, keys: AppKeys, options: tuple[object, object]
+) -> None:
+    reason = recorded_and_replayed(play, keys, now=["a", "b", "c"], options=options)
+
+    assert "with other arguments" in reason
+
+
+def test_arguments_may_change_with_the_deployment(play: Play, keys: AppKeys) -> None:
+    changed = ["x", "y", "z"]
+
+    assert recorded_and_replayed(play, keys, now=changed, here="dpl_new") == ""
+    assert "other arguments" in recorded_and_replayed(play, keys, now=changed, here="dpl_x")
+
+
+def resumed_at(place: int, deployment: str | None) -> Callable[[list[Event]], list[Event]]:
+    meta = {"by": "x"} if deployment is None else {"by": "x", "deployment": deployment}
+    event = Event(EventType.RUN_RESUMED, 0, meta=meta)
+    return lambda events: [*events[:place], event, *events[place:]]
+
+
+def test_a_run_that_has_moved_is_compared_from_there_on(play: Play, keys: AppKeys) -> None:
+    """The log: started, scheduled a, completed a, scheduled b, …"""
+    moved = resumed_at(3, "dpl_new")
+
+    def replayed(now: list[str], here: str) -> str:
+        return recorded_and_replayed(play, keys, now=now, change=moved, here=here)
+
+    assert replayed(["x", "b", "c"], "dpl_new") == ""
+    assert "(operation 2) with other arguments" in replayed(["x", "y", "c"], "dpl_new")
+    assert replayed(["x", "y", "z"], "dpl_newest") == ""
+
+
+def test_a_run_that_was_resumed_where_it_was_is_compared(play: Play, keys: AppKeys) -> None:
+    stayed = resumed_at(3, None)
+
+    assert "other arguments" in recorded_and_replayed(
+        play, keys, now=["x", "b", "c"], change=stayed, here="dpl_x"
+    )
+
+
+def test_a_forked_run_is_compared_behind_its_origins_part(play: Play, keys: AppKeys) -> None:
+    def forked(events: list[Event]) -> list[Event]:
+        mark = Event(EventType.RUN_FORKED, 0, meta={"origin": "run_y", "events": 3})
+        return [*events[:3], mark, *events[3:]]
+
+    def replayed(now: list[str]) -> str:
+        return recorded_and_replayed(play, keys, now=now, change=forked, here="dpl_other")
+
+    assert replayed(["x", "b", "c"]) == ""
+    assert "(operation 2) with other arguments" in replayed(["x", "y", "c"])
+
+
+def test_of_a_long_log_both_ends_are_compared(play: Play, keys: AppKeys) -> None:
+    names = [str(number) for number in range(200)]
+
+    def replayed(at: int) -> str:
+        now = [*names[:at], "other", *names[at + 1 :]]
+        return recorded_and_replayed(play, keys, then=names, now=now)
+
+    assert "(operation 64) with other arguments" in replayed(63)
+    assert replayed(100) == ""
+    assert "(operation 137) with other arguments" in replayed(136)
