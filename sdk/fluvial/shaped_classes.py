@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from fluvial.errors import SerializationError
 from fluvial.json_scalars import kind_of
-from fluvial.type_hints import bound_hints_of, hints_of
+from fluvial.type_hints import bare, bound_hints_of, hints_of
 
 if TYPE_CHECKING:
     from fluvial.shapes import Shape
@@ -104,7 +104,11 @@ def _parameters(cls: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
         return _keys_of(cls)
     known: list[str] = []
     required_names: list[str] = []
-    for parameter in inspect.signature(cls).parameters.values():
+    try:
+        parameters = inspect.signature(cls).parameters.values()
+    except (TypeError, ValueError):  # a class that does not tell: it decides by itself
+        return (), ()
+    for parameter in parameters:
         if parameter.kind is parameter.VAR_KEYWORD:
             return (), tuple(required_names)  # it takes any name
         if parameter.kind is not parameter.VAR_POSITIONAL:
@@ -131,10 +135,15 @@ def _shape_fields(
     cls: Any, arguments: tuple[Any, ...], shape_of: ShapeOf, given: Mapping[str, Any], path: str
 ) -> dict[str, Any]:
     hints = _hints(cls, arguments)
-    return {
-        name: shape_of(hints.get(name)).apply(value, True, f"{path}.{name}")
-        for name, value in given.items()
-    }
+    shaped = dict(given)  # in the given order
+    for name in sorted(given, key=lambda name: not _is_literal(hints.get(name))):
+        shaped[name] = shape_of(hints.get(name)).apply(given[name], True, f"{path}.{name}")
+    return shaped
+
+
+def _is_literal(hint: Any) -> bool:
+    """Whether it tells members of a union apart: then it is looked at before what is costly."""
+    return typing.get_origin(bare(hint)) is typing.Literal
 
 
 @functools.lru_cache(maxsize=4096)

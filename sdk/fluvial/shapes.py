@@ -36,8 +36,23 @@ from fluvial.type_hints import alias_of, bare, value_of_alias
 Convert = Callable[[Any, str], Any]
 """(value, path of the value) → the value in the annotated type; raises SerializationError."""
 
+_MAX_ATTEMPTS: Final = 100_000
+_MAX_REASON_CHARACTERS: Final = 300
 _LISTS: Final = (list, tuple, set, frozenset, deque)
 _MAPPINGS: Final = (dict, OrderedDict, defaultdict, Counter)
+
+
+class _Underway(threading.local):
+    """What goes on in this thread."""
+
+    is_shaping = False
+    attempts = 0  # of members of unions, for the value that is being shaped
+
+    def __init__(self) -> None:
+        self.aliases: set[Any] = set()  # that are being compiled
+
+
+_underway = _Underway()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -56,10 +71,15 @@ class Shape:
         convert = self.plain if is_plain else self.stored
         if convert is None:
             return value
+        if _underway.is_shaping:
+            return convert(value, path)
+        _underway.is_shaping, _underway.attempts = True, 0
         try:
             return convert(value, path)
         except RecursionError:
             raise SerializationError(path, TOO_DEEP) from None
+        finally:
+            _underway.is_shaping = False
 
 
 ANY: Final = Shape(None, None)
@@ -76,14 +96,6 @@ def shape_of(annotation: Any) -> Shape:
 @functools.lru_cache(maxsize=4096)
 def _cached_shape(annotation: Any) -> Shape:
     return Shape(_compile(annotation, False), _compile(annotation, True))
-
-
-class _Underway(threading.local):
-    def __init__(self) -> None:
-        self.aliases: set[Any] = set()
-
-
-_underway = _Underway()
 
 
 def _compile(annotation: Any, plain: bool) -> Convert | None:
@@ -128,15 +140,29 @@ def _union(members: tuple[Any, ...], plain: bool) -> Convert | None:
             return value
         reasons: list[str] = []
         for convert in demanding:
+            _count_attempt(path)
             try:
                 return convert(value, path)
             except SerializationError as error:
-                reasons.append(error.reason if error.path == path else str(error))
+                reason = error.reason if error.path == path else str(error)
+                reasons.append(reason[:_MAX_REASON_CHARACTERS])
         if takes_anything:
             return value
         raise SerializationError(path, f"fits no member of the union ({'; '.join(reasons)})")
 
     return convert_union
+
+
+def _count_attempt(path: str) -> None:
+    # Members that hold unions again double the attempts with every level: data from outside could
+    # keep the process busy for ever.
+    _underway.attempts += 1
+    if _underway.attempts > _MAX_ATTEMPTS:
+        raise SerializationError(
+            path,
+            f"takes more than {_MAX_ATTEMPTS} attempts to fit into its unions; give their members a"
+            " Literal that tells them apart",
+        )
 
 
 def _literal(choices: tuple[Any, ...]) -> Convert:

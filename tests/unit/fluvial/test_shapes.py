@@ -418,6 +418,54 @@ def test_the_complaints_of_all_members_of_a_union_are_told() -> None:
         decode(encode_json({"kind": "line"}), Circle | Square)
 
 
+@dataclass
+class Add:
+    left: Sum
+    right: Sum
+    kind: Literal["add"] = "add"
+
+
+@dataclass
+class Subtract:
+    left: Sum
+    right: Sum
+    kind: Literal["subtract"] = "subtract"
+
+
+@dataclass
+class First:
+    next: Untagged
+
+
+@dataclass
+class Second:
+    next: Untagged
+
+
+Sum = Add | Subtract | int
+Untagged = First | Second | int
+
+
+def test_members_that_a_literal_tells_apart_cost_one_attempt_each() -> None:
+    given: Any = 1
+    for _ in range(40):
+        given = {"left": given, "right": 2, "kind": "subtract"}
+    back = decode(encode_json(given), Sum)
+
+    assert (type(back), back.right) == (Subtract, 2)
+
+
+def test_data_that_keeps_unions_busy_is_refused() -> None:
+    given: Any = "nothing that fits"
+    for _ in range(60):
+        given = {"next": given}
+
+    with pytest.raises(SerializationError, match="100000 attempts") as caught:
+        decode(encode_json(given), Untagged)
+    assert len(str(caught.value)) < 2000
+    assert decode(encode_json({"next": 1}), Untagged) == First(1)  # each value has its own
+
+
 def test_json_as_deep_as_it_likes_is_no_crash() -> None:
     for depth in (200, 900):
         deep = "[" * depth + "]" * depth
