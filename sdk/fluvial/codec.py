@@ -28,7 +28,7 @@ from fluvial.extensions import (
     plain_data_of,
     unpack,
 )
-from fluvial.shapes import ANY, Shape, shape_of
+from fluvial.shapes import Shape, shape_of
 
 MAX_VALUE_BYTES: Final = 24 * 1024 * 1024  # below what a frame and the store take, sealed
 COMPRESS_FROM_BYTES: Final = 1024
@@ -72,7 +72,8 @@ def decode(data: bytes, annotation: Any = None, where: str = "value") -> Any:
     """
     shape = annotation if type(annotation) is Shape else shape_of(annotation)
     value, is_plain = decode_bare(data, where)
-    return value if shape is ANY else shape.apply(value, is_plain, where)
+    convert = shape.plain if is_plain else shape.stored
+    return value if convert is None else shape.apply(value, is_plain, where)
 
 
 def decode_bare(data: bytes, where: str = "value") -> tuple[Any, bool]:

@@ -90,7 +90,7 @@ async def map(  # noqa: A001 - as above
     return await window.run(iter(known), len(known))
 
 
-Items = Iterator[T] | AsyncIterator[T]
+_Items = Iterator[T] | AsyncIterator[T]
 
 
 class _Window(Generic[T, R]):
@@ -115,7 +115,7 @@ class _Window(Generic[T, R]):
         self._is_stopping = False
         self._change: asyncio.Future[None] | None = None
 
-    async def run(self, items: Items[T], total: int | None = None) -> list[R | Exception]:
+    async def run(self, items: _Items[T], total: int | None = None) -> list[R | Exception]:
         self._total = total
         error: BaseException | None = None
         try:
@@ -137,7 +137,7 @@ class _Window(Generic[T, R]):
             for index in range(self._count)
         ]
 
-    async def _fill(self, items: Items[T]) -> None:
+    async def _fill(self, items: _Items[T]) -> None:
         """Keep the window full; return when all calls have ended, or too many have failed."""
         is_exhausted = False
         while not self._is_failed():
@@ -151,7 +151,7 @@ class _Window(Generic[T, R]):
             else:
                 return
 
-    async def _next_item(self, items: Items[T]) -> Any:
+    async def _next_item(self, items: _Items[T]) -> Any:
         """Return the next item; _END after the last, and where too many fail meanwhile."""
         if isinstance(items, Iterator):
             return next(items, _END)
