@@ -142,6 +142,7 @@ def test_a_run_whose_start_is_delayed_is_woken(flows: Any) -> None:
 
 def _events(flows: Any, run_id: str) -> list[str]:
     """Return the run's events once its tags were changed."""
+    found = ""
     for _ in range(100):
         found = flows.run("runs", "events", run_id, "--json").stdout
         if '"tags_changed"' in found:

@@ -447,15 +447,18 @@ def test_maps_nest_and_hooks_feed_them(play: Play) -> None:
 
 
 def test_each_item_may_be_a_child_run(play: Play) -> None:
+    def doubled(number: int) -> int:
+        return 2 * number
+
     @workflow(name="map.child")
     async def child(number: int) -> int:
-        return 2 * number
+        return doubled(number)
 
     @workflow
     async def main() -> list[int]:
         return await fluvial.map(functools.partial(fluvial.execute, child), range(5), concurrency=2)
 
-    outcome = play(main, children={"map.child": lambda number: 2 * number})
+    outcome = play(main, children={"map.child": doubled})
 
     assert outcome.result == [0, 2, 4, 6, 8]
     assert outcome.count(EventType.CHILD_SCHEDULED) == 5

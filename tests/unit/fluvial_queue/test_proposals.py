@@ -134,7 +134,7 @@ def test_rules_of_a_step_that_its_owner_could_not_follow_are_refused(
     [{"progress": "text"}, {"progress": bytes(16 * 1024 + 1)}, {"reason": b"x"}, {"reason": ""}],
 )
 def test_what_a_failed_attempt_leaves_is_bounded(meta: dict[str, object]) -> None:
-    good = {"delay_ms": 0, "reason": "error", "progress": bytes(16 * 1024)}
+    good: dict[str, object] = {"delay_ms": 0, "reason": "error", "progress": bytes(16 * 1024)}
 
     assert check_step_end(STEP, _retrying(good)).meta == good
     with pytest.raises(InvalidProposalError):
