@@ -326,14 +326,14 @@ class Ownership:
         return events
 
     async def _claim(self, view: RunView, tokens: Sequence[str], job: Job) -> None:
-        conflicts: list[str] = []
+        conflicts: dict[str, str] = {}
         for token in tokens:
             claim = partial(self._around.store.claim_token, view.app, token, view.run_id)
             holder = await self._until_definite("claim", claim)
             if holder is None:
                 return
             if holder != view.run_id:
-                conflicts.append(token)
+                conflicts[token] = holder
         self.sequencer.claimed(job, conflicts)
 
     async def _carry_out(self, view: RunView, message_id: str, effect: Message) -> None:

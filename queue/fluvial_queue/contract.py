@@ -36,6 +36,7 @@ from enum import StrEnum
 from typing import Any, Literal, Protocol
 
 from fluvial.errors import FluvialError, UnavailableError
+from fluvial_queue.hook_contract import HookStore, OpenHook
 from fluvial_queue.stream_contract import StreamStore
 
 DEFAULT_PARTITIONS = 64
@@ -157,7 +158,7 @@ class CommitEntry:
     messages: tuple[bytes, ...] = ()  # bodies to add, with the lease's epoch
     timers: tuple[tuple[int, bytes], ...] = ()  # (delay in ms from now, body of the message)
     drop_timers: tuple[bytes, ...] = ()  # before `timers` are set
-    open_hooks: tuple[tuple[str, int], ...] = ()  # (token, the hook's id)
+    open_hooks: tuple[tuple[str, OpenHook], ...] = ()  # by token
     close_hooks: tuple[str, ...] = ()  # before `open_hooks` are opened
     status: RunStatus | None = None  # None: unchanged
     turn: bytes | None = None  # an opaque value kept on the run record; None: unchanged
@@ -341,7 +342,7 @@ class Record:
     value: dict[str, Any]
 
 
-class Store(StreamStore, Protocol):
+class Store(HookStore, StreamStore, Protocol):
     """Where event logs, messages, timers, hooks, streams and records live."""
 
     @property
@@ -424,13 +425,6 @@ class Store(StreamStore, Protocol):
         """Remove a run that has ended, with its log, at once and for good."""
         ...
 
-    async def claim_token(self, app: str, token: str, run_id: str) -> str:
-        """Claim a user-chosen hook token; return the id of the run that now holds it.
-
-        The claim succeeds if nobody holds the token, if `run_id` does already, or if the holder is
-        terminal, gone, or has closed that hook (checked, then replaced by compare-and-set)."""
-        ...
-
     async def claim_singleton(
         self, app: str, key: str, run_id: str, *, replaces: str = ""
     ) -> SingletonClaim:
@@ -438,16 +432,10 @@ class Store(StreamStore, Protocol):
         holds the claim then. A claim of the run `replaces` gives way."""
         ...
 
-    async def token_holder(self, app: str, token: str) -> str | None: ...
-
     async def read_run(self, run_id: str) -> RunRecord | None: ...
 
     async def read_events(self, run_id: str, *, start: int = 0, limit: int = 1000) -> list[bytes]:
         """Return up to `limit` events from position `start` of the log."""
-        ...
-
-    async def open_hooks(self, run_id: str) -> dict[str, int]:
-        """Return the run's open hooks: token → the hook's id."""
         ...
 
     async def query_runs(self, query: RunQuery) -> RunPage: ...

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from fluvial.events import INPUTS, Event, EventType
 from fluvial_queue.contract import CommitEntry, RunStatus
 from fluvial_queue.effects import close_child, tell_parent
+from fluvial_queue.hook_contract import OpenHook
 from fluvial_queue.messages import Message
 from fluvial_queue.outstanding import Outstanding
 from fluvial_queue.ready import ReadyResult, ReadyTurn
@@ -48,7 +49,7 @@ class Draft:
         self._messages: list[bytes] = []
         self._timers: list[tuple[int, bytes]] = []
         self._drop_timers: list[bytes] = []
-        self._open_hooks: dict[str, int] = {}
+        self._open_hooks: dict[str, OpenHook] = {}
         self._close_hooks: dict[str, None] = {}
         self._ended: set[int] = set()  # steps, timers and children that this entry ends
         self._effects: list[bytes] = []
@@ -100,6 +101,11 @@ class Draft:
         self._encoded.append(event.encode() if encoded is None else encoded)
         if event.type in INPUTS:
             self._inputs += 1
+
+    @property
+    def _last_position(self) -> int:
+        """Where the log has the event that was added last."""
+        return self.view.length + len(self.events) - 1
 
     def _has_not_begun(self) -> bool:
         return self.view.length == 0 and not self.events

@@ -90,7 +90,7 @@ class InputDraft(PausableDraft):
 
     def _input(self, message: Message) -> Event | None:
         """Return the input event that a message asks for; None if it is moot."""
-        view, meta = self.view, message.meta
+        view = self.view
         if message.kind is MessageKind.START and view.length == 0 and not self.events:
             self._status = RunStatus.RUNNING
             described = {"workflow": view.workflow, "deployment": view.deployment}
@@ -106,13 +106,23 @@ class InputDraft(PausableDraft):
         elif message.kind is MessageKind.CHILD:
             return self._end_of_child(message)
         elif message.kind is MessageKind.HOOK:
-            token = str(meta["token"])
-            hook = self._open_hooks.get(token, view.hooks.get(token))
-            if hook is not None and token not in self._close_hooks:
-                about = {"token": token, "resume": meta.get("resume", "")}
-                received = EventType.HOOK_RECEIVED
-                return Event(received, self._now_ms, hook, message.payload, about)
+            return self._payload(message)
         return None
+
+    def _payload(self, message: Message) -> Event | None:
+        """Record a payload. It was accepted, so that is done also where its hook was closed since:
+        nobody waits for it then, but who asked is told."""
+        token, meta = str(message.meta["token"]), message.meta
+        hook = self._open_hooks.get(token)
+        if hook is None and token not in self._close_hooks:
+            hook = self.view.hooks.get(token)
+        hook_id = message.id if hook is None else hook.id
+        if not hook_id:
+            return None
+        about = {"token": token, "resume": meta.get("resume", "")}
+        if meta.get("ask"):
+            about["ask"] = True
+        return Event(EventType.HOOK_RECEIVED, self._now_ms, hook_id, message.payload, about)
 
     def _end_of_child(self, message: Message) -> Event | None:
         child, meta = self._child(message.id), message.meta

@@ -7,6 +7,7 @@ from fluvial.events import TERMINAL, Event, EventType
 from fluvial_queue.contract import RunStatus
 from fluvial_queue.drafts import DEADLINE_GRACE_MS, Draft
 from fluvial_queue.effects import start_child, start_next
+from fluvial_queue.hook_contract import OpenHook
 from fluvial_queue.ready import ReadyTurn
 from fluvial_queue.views import ChildView, step_body, timer_body
 
@@ -34,8 +35,9 @@ class OutputDraft(Draft):
         self.consumed = consumed
         for event, encoded in zip(turn.events, turn.encoded, strict=True):
             if event.type is EventType.HOOK_OPENED and event.meta["token"] in turn.conflicts:
+                token = event.meta["token"]
                 self._add(event, encoded)
-                meta = {"token": event.meta["token"]}
+                meta = {"token": token, "run": turn.conflicts[token]}
                 self._add(Event(EventType.HOOK_CONFLICT, self._now_ms, event.id, meta=meta))
                 continue
             self._add(event, encoded)
@@ -57,7 +59,7 @@ class OutputDraft(Draft):
             case EventType.TIMER_CANCELLED:
                 self._cancel_timer(event.id)
             case EventType.HOOK_OPENED:
-                self._open_hooks[event.meta["token"]] = event.id
+                self._open_hooks[event.meta["token"]] = OpenHook(event.id, self._last_position)
             case EventType.HOOK_CLOSED:
                 self._close_hook(event.meta["token"])
             case EventType.CHILD_SCHEDULED:
@@ -65,7 +67,7 @@ class OutputDraft(Draft):
             case EventType.CHILD_CANCELLED:
                 self._give_child_up(event.id)
             case EventType.STATE_PUBLISHED:
-                self._state_at = self.view.length + len(self.events) - 1
+                self._state_at = self._last_position
             case EventType.TAGS_SET:
                 self._set_tags(event.meta["tags"])
             case EventType.RUN_CONTINUED:

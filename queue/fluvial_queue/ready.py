@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from fluvial.events import Event
 from fluvial_queue.jobs import Job
@@ -18,7 +18,7 @@ class ReadyTurn:
     encoded: Sequence[bytes]
     turn_id: bytes
     instance: str
-    conflicts: frozenset[str] = frozenset()  # hook tokens that other runs hold
+    conflicts: Mapping[str, str] = field(default_factory=dict[str, str])  # token → its other holder
 
 
 @dataclass(slots=True, eq=False)

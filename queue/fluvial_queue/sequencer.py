@@ -21,7 +21,7 @@ Protocol: DESIGN §5 and the model of the hand-off; the names of the rules are t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from fluvial.events import Event, EventType
@@ -166,13 +166,13 @@ class Sequencer:
             run.outstanding.put_back(job.message_id)
         self._advance(job.view.run_id, run)
 
-    def claimed(self, job: Job, conflicts: Sequence[str]) -> None:
-        """Take in which of the tokens that a turn asked for are held by other runs."""
+    def claimed(self, job: Job, conflicts: Mapping[str, str]) -> None:
+        """Take in which of the tokens that a turn asked for other runs hold, and which runs."""
         run = self._runs.get(job.view.run_id)
         if run is None or run.turn is None or run.turn.job is not job:
             return
         run.claiming = False
-        run.turn.conflicts = frozenset(conflicts)
+        run.turn.conflicts = conflicts
         self._advance(job.view.run_id, run)
 
     def carried_out(self, run_id: str, message_id: str, problem: str) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from fluvial.events import INPUTS, TERMINAL, Event, EventType, decode_event
 from fluvial_queue.contract import RunRecord, RunStatus
+from fluvial_queue.hook_contract import OpenHook
 from fluvial_queue.messages import Message, MessageKind
 from fluvial_queue.step_views import StepView
 
@@ -110,7 +111,7 @@ class RunView:
         self.live_on: str | None = None  # the instance that holds it, as far as is known
         self.steps: dict[int, StepView] = {}
         self.timers: dict[int, TimerView] = {}
-        self.hooks: dict[str, int] = {}
+        self.hooks: dict[str, OpenHook] = {}
         self.children: dict[int, ChildView] = {}
         self.meta = record.meta
         self.tags = dict(record.tags)
@@ -166,7 +167,7 @@ class RunView:
         elif kind in (EventType.TIMER_FIRED, EventType.TIMER_CANCELLED):
             self.timers.pop(event.id, None)
         elif kind is EventType.HOOK_OPENED:
-            self.hooks[event.meta["token"]] = event.id
+            self.hooks[event.meta["token"]] = OpenHook(event.id, self.length - 1)
         elif kind in (EventType.HOOK_CLOSED, EventType.HOOK_CONFLICT):
             self.hooks.pop(event.meta["token"], None)
         elif kind in _OF_CHILDREN:

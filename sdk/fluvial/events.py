@@ -37,8 +37,9 @@ class EventType(IntEnum):
     #                  the owner's has no payload; meta: attempt, reason (interrupted, deadline),
     #                  cause
     TIMER_FIRED = 4
-    HOOK_RECEIVED = 5  # payload; meta: resume (id of the resume)
-    HOOK_CONFLICT = 6  # meta: token
+    HOOK_RECEIVED = 5  # payload; meta: token, resume (id of the resume), ask (True: who sent it
+    #                    waits for HOOK_ANSWERED)
+    HOOK_CONFLICT = 6  # meta: token, run (that holds it)
     CANCEL_REQUESTED = 7  # meta: reason, by
     CHILD_COMPLETED = 8  # payload: the child's result, sealed for the child; meta: run
     CHILD_FAILED = 9  # payload: the child's error, or none; meta: run, status, reason
@@ -50,9 +51,11 @@ class EventType(IntEnum):
     STEP_CANCELLED = 21  # the workflow gave the step up: its invocation is cancelled
     TIMER_SET = 22  # meta: delay_ms
     TIMER_CANCELLED = 23
-    HOOK_OPENED = 24  # meta: token, chosen (True: the user chose it, so it must be claimed)
+    HOOK_OPENED = 24  # payload: its metadata, if any; meta: token, chosen (True: the user chose it,
+    #                   so it must be claimed); if it has them: name, timeout_ms, schema, webhook
     HOOK_CLOSED = 25  # meta: token
-    HOOK_ANSWERED = 26  # payload: the answer; meta: token, resume, ok (False: a refusal)
+    HOOK_ANSWERED = 26  # payload: the answer, or why there is none; id: the hook's; meta: token,
+    #                     resume, ok (False: refused), why (if the runtime did: invalid, closed)
     CHILD_SCHEDULED = 27  # payload: the child's input, sealed for the child; meta: see children
     CHILD_CANCELLED = 28  # the workflow gave the child up: it is cancelled
     STATE_PUBLISHED = 29  # payload: what the run shows of itself; id 0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -156,8 +156,8 @@ def _loss_not_noticed(patch: Patch) -> None:
 def _conflict_ignored(patch: Patch) -> None:
     real = Sequencer.claimed
 
-    def claimed(self: Sequencer, job: Job, conflicts: Iterable[str]) -> None:
-        real(self, job, [])
+    def claimed(self: Sequencer, job: Job, conflicts: Mapping[str, str]) -> None:
+        real(self, job, {})
 
     patch.setattr(Sequencer, "claimed", claimed)
 

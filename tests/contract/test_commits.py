@@ -20,6 +20,7 @@ from fluvial_queue.contract import (
     RunStatus,
     message_order,
 )
+from fluvial_queue.hook_contract import OpenHook
 from fluvial_queue.messages import Message, MessageKind
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def test_commit_applies_everything_at_once(backend: Backend) -> None:
             events=(b"e1", b"e2"),
             messages=(b"m1", b"m2"),
             timers=((60_000, run.timer(1)),),
-            open_hooks=(("token", 7),),
+            open_hooks=(("token", OpenHook(7, 0)),),
             status=RunStatus.RUNNING,
             turn=b"turn-1",
         )
@@ -50,7 +51,7 @@ def test_commit_applies_everything_at_once(backend: Backend) -> None:
             (answer.message_ids[1], run.lease.epoch, b"m2"),
         ]
         assert first not in answer.message_ids
-        assert await store.open_hooks(run.run_id) == {"token": 7}
+        assert await store.open_hooks(run.run_id) == {"token": OpenHook(7, 0)}
         assert await store.depth([run.lease.partition]) == (2, 1)
         record = await run.record()
         assert (record.status, record.turn, record.events) == (RunStatus.RUNNING, b"turn-1", 2)

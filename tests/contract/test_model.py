@@ -31,6 +31,8 @@ from fluvial_queue.contract import (
     StartRun,
     message_order,
 )
+from fluvial_queue.hook_contract import CLOSED as CLOSED_HOOK
+from fluvial_queue.hook_contract import OpenHook
 from fluvial_queue.messages import Message, MessageKind
 from fluvial_queue.redis.embedded import EmbeddedValkey
 
@@ -60,7 +62,7 @@ class ModelRun:
     reason: str = ""
     state_at: int | None = None
     timers: dict[bytes, int] = field(default_factory=dict[bytes, int])  # body → hours left
-    hooks: dict[str, int | None] = field(default_factory=dict[str, int | None])
+    hooks: dict[str, OpenHook | None] = field(default_factory=dict[str, OpenHook | None])
     resumes: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
 
     @property
@@ -118,7 +120,7 @@ def changes(draw: st.DrawFn) -> dict[str, Any]:
         "messages": tuple(b"m%d" % i for i in range(draw(few))),
         "timers": draw(st.lists(st.tuples(st.integers(0, 1), st.integers(1, 3)), max_size=2)),
         "drop_timers": draw(st.lists(st.integers(1, 3), max_size=1)),
-        "open_hooks": tuple((token, draw(st.integers(1, 9))) for token in draw(_tokens)),
+        "open_hooks": tuple((token, draw(_open_hook)) for token in draw(_tokens)),
         "close_hooks": tuple(draw(_tokens)),
         "status": draw(_status),
         "turn": draw(st.sampled_from([None, None, b"t1", b"t2"])),
@@ -131,6 +133,7 @@ def changes(draw: st.DrawFn) -> dict[str, Any]:
 
 
 _tokens = st.lists(st.sampled_from(TOKENS), max_size=1)
+_open_hook = st.builds(OpenHook, st.integers(1, 9), st.integers(0, 9))
 _status = st.sampled_from(
     [*[None] * 6, RunStatus.RUNNING, RunStatus.RUNNING, RunStatus.PAUSED, RunStatus.COMPLETED]
 )
@@ -362,6 +365,9 @@ class StoreMachine(RuleBasedStateMachine):
             assert self.wait(self.store.read_events(run_id)) == run.log
             hooks = {token: hook for token, hook in run.hooks.items() if hook is not None}
             assert self.wait(self.store.open_hooks(run_id)) == hooks
+            for token in TOKENS:
+                found = self.wait(self.store.find_hook(run_id, token))
+                assert found == ((run.hooks[token] or CLOSED_HOOK) if token in run.hooks else None)
 
     @invariant()
     def stored_messages_are_the_outstanding_work(self) -> None:

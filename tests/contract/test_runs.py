@@ -18,6 +18,7 @@ from fluvial_queue.contract import (
     SendOutcome,
     StartOutcome,
 )
+from fluvial_queue.hook_contract import OpenHook
 from fluvial_queue.messages import Message, MessageKind, decode_message
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def test_end_of_a_run_removes_everything_that_it_owns(backend: Backend, status: 
             events=(b"e",),
             messages=(b"1", b"2", b"3"),
             timers=((0, run.timer(1)), (0, run.timer(2)), (60_000, run.timer(3))),
-            open_hooks=(("a", 1), ("b", 2)),
+            open_hooks=(("a", OpenHook(1, 0)), ("b", OpenHook(2, 0))),
             status=RunStatus.RUNNING,
         )
         await store.send(run.run_id, b"payload", token="a", resume_id="r")
@@ -174,7 +175,7 @@ def test_end_of_a_run_removes_everything_that_it_owns(backend: Backend, status: 
 def test_nothing_follows_the_end(backend: Backend) -> None:
     async def main(store: Store) -> None:
         run = await backend.owned_run(store)
-        answer = await run.commit(messages=(b"1", b"2"), open_hooks=(("token", 1),))
+        answer = await run.commit(messages=(b"1", b"2"), open_hooks=(("token", OpenHook(1, 0)),))
         late = answer.message_ids[1]
         await run.commit(events=(b"end",), status=RunStatus.TERMINATED)
 

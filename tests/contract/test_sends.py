@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from fluvial.ids import new_run_id
 from fluvial_queue import Store
 from fluvial_queue.contract import RunStatus, SendOutcome
+from fluvial_queue.hook_contract import OpenHook
 
 if TYPE_CHECKING:
     from tests.contract.conftest import Backend, OwnedRun
@@ -19,7 +20,7 @@ UNKNOWN, CLOSED = SendOutcome.UNKNOWN, SendOutcome.CLOSED
 async def hooked_run(backend: Backend, store: Store, token: str, **changes: object) -> OwnedRun:
     """A run with an open hook and one outstanding message."""
     run = await backend.owned_run(store, **changes)
-    await run.commit(events=(b"e",), messages=(b"m",), open_hooks=((token, 1),))
+    await run.commit(events=(b"e",), messages=(b"m",), open_hooks=((token, OpenHook(1, 0)),))
     return run
 
 
@@ -51,7 +52,7 @@ def test_payload_is_accepted_only_while_its_hook_is_open(backend: Backend) -> No
     async def main(store: Store) -> None:
         run = await backend.owned_run(store)
         assert await store.send(run.run_id, b"early", token="t") is UNKNOWN
-        await run.commit(messages=(b"m",), open_hooks=(("t", 1),))
+        await run.commit(messages=(b"m",), open_hooks=(("t", OpenHook(1, 0)),))
         assert await store.send(run.run_id, b"p", token="t") is ACCEPTED
         assert await store.send(run.run_id, b"p", token="other") is UNKNOWN
         await run.commit(messages=(b"m",), close_hooks=("t",))
@@ -66,7 +67,7 @@ def test_payload_is_accepted_only_while_its_hook_is_open(backend: Backend) -> No
 def test_resume_id_is_accepted_once_per_token(backend: Backend) -> None:
     async def main(store: Store) -> None:
         run = await hooked_run(backend, store, "t")
-        await run.commit(messages=(b"m",), open_hooks=(("u", 2),))
+        await run.commit(messages=(b"m",), open_hooks=(("u", OpenHook(2, 0)),))
         send = store.send
         assert await send(run.run_id, b"p", token="t", resume_id="r") is ACCEPTED
         assert await send(run.run_id, b"p", token="t", resume_id="r") is DUPLICATE
@@ -99,10 +100,26 @@ def test_racing_resumes_of_one_id_are_accepted_once(backend: Backend) -> None:
 def test_entry_that_closes_and_opens_a_token_leaves_it_open(backend: Backend) -> None:
     async def main(store: Store) -> None:
         run = await hooked_run(backend, store, "t")
-        await run.commit(messages=(b"m",), close_hooks=("t",), open_hooks=(("t", 9),))
+        await run.commit(messages=(b"m",), close_hooks=("t",), open_hooks=(("t", OpenHook(9, 0)),))
 
-        assert await store.open_hooks(run.run_id) == {"t": 9}
+        assert await store.open_hooks(run.run_id) == {"t": OpenHook(9, 0)}
         assert await store.send(run.run_id, b"p", token="t") is ACCEPTED
+
+    backend.run(main)
+
+
+def test_a_hook_is_found_by_its_token_with_its_place_in_the_log(backend: Backend) -> None:
+    async def main(store: Store) -> None:
+        run = await backend.owned_run(store)
+        await run.commit(messages=(b"m",), open_hooks=(("t", OpenHook(3, 12)),))
+
+        assert await store.find_hook(run.run_id, "t") == OpenHook(3, 12)
+        assert await store.find_hook(run.run_id, "other") is None
+        await run.commit(messages=(b"m",), close_hooks=("t",))
+        assert await store.find_hook(run.run_id, "t") == "closed"
+        await run.commit(status=RunStatus.COMPLETED, events=(b"e",))
+        assert await store.find_hook(run.run_id, "t") is None
+        assert await store.find_hook(new_run_id(backend.partitions), "t") is None
 
     backend.run(main)
 
@@ -157,7 +174,7 @@ def test_claim_is_void_once_its_hook_is_closed_but_not_before_it_is_open(
         claim = store.claim_token
         await claim("shop", "t", one.run_id)
         assert await claim("shop", "t", two.run_id) == one.run_id
-        await one.commit(messages=(b"m",), open_hooks=(("t", 1),))
+        await one.commit(messages=(b"m",), open_hooks=(("t", OpenHook(1, 0)),))
         assert await claim("shop", "t", two.run_id) == one.run_id
         await one.commit(messages=(b"m",), close_hooks=("t",))
 

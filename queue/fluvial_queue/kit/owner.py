@@ -220,9 +220,8 @@ class Owner:
     async def settle_claim(self, claim: Claiming) -> None:
         """Claim tokens; those that another run holds are conflicts."""
         app, run_id = claim.view.app, claim.view.run_id
-        holders = [await self._around.store.claim_token(app, t, run_id) for t in claim.tokens]
-        lost = [t for t, holder in zip(claim.tokens, holders, strict=True) if holder != run_id]
-        self.sequencer.claimed(claim.job, lost)
+        holders = {t: await self._around.store.claim_token(app, t, run_id) for t in claim.tokens}
+        self.sequencer.claimed(claim.job, {t: h for t, h in holders.items() if h != run_id})
 
     async def carry(self, work: Carrying) -> None:
         """Do what an effect asks for in another run."""

@@ -21,6 +21,7 @@ from fluvial_queue.contract import (
     StoredMessage,
     message_order,
 )
+from fluvial_queue.hook_contract import OpenHook
 from fluvial_queue.memory.streams import RunStreams
 from fluvial_queue.stream_contract import DEFAULT_STREAM_BYTES
 
@@ -46,9 +47,15 @@ class Run:
     messages: set[str] = field(default_factory=set[str])
     effects: set[str] = field(default_factory=set[str])  # messages that outlive the run's end
     timers: set[bytes] = field(default_factory=set[bytes])
-    hooks: dict[str, int | None] = field(default_factory=dict[str, int | None])  # None: closed
+    hooks: dict[str, OpenHook | None] = field(
+        default_factory=dict[str, OpenHook | None]
+    )  # None: closed
     resumes: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
     streams: RunStreams = field(default_factory=RunStreams)
+
+    def has_closed(self, token: str) -> bool:
+        """Return whether a hook with this token was open, and is no more."""
+        return token in self.hooks and self.hooks[token] is None
 
     def record(self) -> RunRecord:
         """Return what a caller may see."""
@@ -161,7 +168,7 @@ class Backend:
     def is_void(self, run_id: str, token: str) -> bool:
         """Return whether a claim of a token by a run stands for nothing any more."""
         run = self.run(run_id)
-        return run is None or run.status.is_terminal or run.hooks.get(token, 0) is None
+        return run is None or run.status.is_terminal or run.has_closed(token)
 
 
 def refusal(run: Run | None, entry: CommitEntry) -> CommitAnswer | None:

@@ -40,6 +40,7 @@ from fluvial_queue.contract import (
     message_order,
 )
 from fluvial_queue.cursors import format_cursor, matches, parse_cursor
+from fluvial_queue.hook_contract import CLOSED, FoundHook, OpenHook
 from fluvial_queue.memory.singletons import MemoryClaimBoard
 from fluvial_queue.memory.state import Backend, Run, apply_entry, refusal
 from fluvial_queue.messages import deadline_body, start_body
@@ -259,7 +260,7 @@ class MemoryStore:
     async def claim_token(self, app: str, token: str, run_id: str) -> str:
         check_run_id(run_id, self.partitions)
         run = self.backend.run(run_id)
-        if run is not None and run.hooks.get(token, 0) is None:
+        if run is not None and run.has_closed(token):
             del run.hooks[token]  # it is about to be opened again
         holder = self.backend.claims.get((app, token))
         if holder is not None and holder != run_id and not self.backend.is_void(holder, token):
@@ -289,11 +290,18 @@ class MemoryStore:
         run = self.backend.run(run_id)
         return [] if run is None else run.log[start : start + limit]
 
-    async def open_hooks(self, run_id: str) -> dict[str, int]:
+    async def open_hooks(self, run_id: str) -> dict[str, OpenHook]:
         check_run_id(run_id, self.partitions)
         run = self.backend.run(run_id)
         hooks = {} if run is None else run.hooks
-        return {token: hook_id for token, hook_id in hooks.items() if hook_id is not None}
+        return {token: hook for token, hook in hooks.items() if hook is not None}
+
+    async def find_hook(self, run_id: str, token: str) -> FoundHook:
+        check_run_id(run_id, self.partitions)
+        run = self.backend.run(run_id)
+        if run is None or token not in run.hooks:
+            return None
+        return run.hooks[token] or CLOSED
 
     async def query_runs(self, query: RunQuery) -> RunPage:
         if query.limit < 1:

@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgpack
 
 from fluvial_queue.contract import CommitAnswer, CommitEntry, CommitOutcome
+from fluvial_queue.redis.hooks import written
 from fluvial_queue.redis.keys import Keys
 from fluvial_queue.redis.lua import Argument
 
@@ -85,7 +86,7 @@ def _pack(entry: CommitEntry, is_wide: bool) -> bytes:
             [part for timer in entry.timers for part in timer] if entry.timers else (),
             entry.drop_timers,
             entry.close_hooks,
-            [part for hook in entry.open_hooks for part in hook] if entry.open_hooks else (),
+            _open_hooks(entry) if entry.open_hooks else (),
             "" if entry.status is None else entry.status.value,
             False if entry.turn is None else entry.turn,
             entry.effects,
@@ -93,6 +94,11 @@ def _pack(entry: CommitEntry, is_wide: bool) -> bytes:
         ),
         use_bin_type=False,  # the server's unpacker does not know the later spec's bin type
     )
+
+
+def _open_hooks(entry: CommitEntry) -> list[str]:
+    """Return the hooks to open, as token and value in turn."""
+    return [part for token, hook in entry.open_hooks for part in (token, written(hook))]
 
 
 def _changes_record(entry: CommitEntry) -> bool:

@@ -38,6 +38,7 @@ from fluvial_queue.contract import (
     StoredMessage,
     UnsafeStoreError,
 )
+from fluvial_queue.hook_contract import FoundHook, OpenHook
 from fluvial_queue.messages import deadline_body, start_body
 from fluvial_queue.redis import lua
 from fluvial_queue.redis.address import Address
@@ -45,6 +46,7 @@ from fluvial_queue.redis.bells import Subscription
 from fluvial_queue.redis.claims import Claims
 from fluvial_queue.redis.dialing import Command
 from fluvial_queue.redis.documents import Documents
+from fluvial_queue.redis.hooks import Hooks
 from fluvial_queue.redis.index import RunIndex
 from fluvial_queue.redis.keys import Keys
 from fluvial_queue.redis.link import Link
@@ -92,6 +94,7 @@ class RedisStore:
         parts = self._link, self._scripts, self._keys, partitions
         self._index = RunIndex(*parts)
         self._claims = Claims(*parts)
+        self._hooks = Hooks(self._link, self._keys)
         self._singletons = Singletons(*parts)
         self._sweep = Sweep(self._index, self._claims, self._singletons)
 
@@ -239,11 +242,13 @@ class RedisStore:
         events: list[bytes] = await self._link.call(command, writes=False)
         return events
 
-    async def open_hooks(self, run_id: str) -> dict[str, int]:
+    async def open_hooks(self, run_id: str) -> dict[str, OpenHook]:
         check_run_id(run_id, self._partitions)
-        reply = await self._link.call(("HGETALL", self._keys.hooks(run_id)), writes=False)
-        hooks = zip(reply[::2], reply[1::2], strict=True)
-        return {token.decode(): int(hook_id) for token, hook_id in hooks if hook_id}
+        return await self._hooks.all_of(run_id)
+
+    async def find_hook(self, run_id: str, token: str) -> FoundHook:
+        check_run_id(run_id, self._partitions)
+        return await self._hooks.find(run_id, token)
 
     async def query_runs(self, query: RunQuery) -> RunPage:
         return await self._index.query(query)

@@ -80,6 +80,7 @@ from fluvial_queue.contract import (
     StartRun,
     StoreError,
 )
+from fluvial_queue.hook_contract import OpenHook
 from fluvial_queue.memory import MemoryStore
 from fluvial_queue.messages import Message, decode_message
 from fluvial_queue.records import DeploymentFunctions
@@ -465,7 +466,7 @@ class World:
             handled=tuple(message_id for message_id, _ in await self.messages(run_id)),
             base=found.events,
             events=tuple(event.encode() for event in events),
-            open_hooks=tuple((token, number) for number, token in enumerate(hooks, 1)),
+            open_hooks=tuple((t, OpenHook(n, found.events)) for n, t in enumerate(hooks, 1)),
             status=status,
             reason=reason,
             turn=turn,

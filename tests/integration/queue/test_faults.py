@@ -25,6 +25,7 @@ from fluvial_queue.contract import (
     StartRun,
     StoreUnavailableError,
 )
+from fluvial_queue.hook_contract import OpenHook
 from fluvial_queue.messages import Message, MessageKind
 
 if TYPE_CHECKING:
@@ -316,7 +317,7 @@ def test_ended_run_keeps_only_its_record_and_its_log_and_both_expire(lab: Lab) -
         store = await lab.opened(open_store(f"{server.url}&partitions=1"))
         lease = await lab.lease(store, 0)
         entry = await lab.first_entry(store, lease, new_run_id(1))
-        opened = replace(entry, messages=(b"m",), open_hooks=(("t", 1),))
+        opened = replace(entry, messages=(b"m",), open_hooks=(("t", OpenHook(1, 0)),))
         (answer,) = (await store.commit(lease, [opened])).answers
         await store.send(entry.run_id, b"p", token="t", resume_id="r")
         pattern = f"*{entry.run_id}"

@@ -169,7 +169,7 @@ class Owner:
         """Claim what was asked for first."""
         view, tokens, job = self.claims.pop(0)
         holders = {t: await self.store.claim_token(view.app, t, view.run_id) for t in tokens}
-        self.sequencer.claimed(job, [t for t, h in holders.items() if h != view.run_id])
+        self.sequencer.claimed(job, {t: h for t, h in holders.items() if h != view.run_id})
 
 
 def attempt_of(job: Job) -> tuple[str, int, int]:
