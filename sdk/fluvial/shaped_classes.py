@@ -85,7 +85,7 @@ def _object(cls: Any, value: Any, path: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise SerializationError(path, f"must be a {cls.__qualname__}, got {kind_of(value)}")
     given = cast("dict[str, Any]", value)
-    known, required = _parameters(cls)
+    known, required = parameters_of(cls)
     unknown = [name for name in given if name not in known]
     if unknown and known:
         raise SerializationError(
@@ -98,7 +98,7 @@ def _object(cls: Any, value: Any, path: str) -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=4096)
-def _parameters(cls: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def parameters_of(cls: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The names that a class takes, and those it needs."""
     if typing.is_typeddict(cls):
         return _keys_of(cls)
@@ -134,7 +134,7 @@ def _keys_of(cls: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
 def _shape_fields(
     cls: Any, arguments: tuple[Any, ...], shape_of: ShapeOf, given: Mapping[str, Any], path: str
 ) -> dict[str, Any]:
-    hints = _hints(cls, arguments)
+    hints = hints_of_fields(cls, arguments)
     shaped = dict(given)  # in the given order
     for name in sorted(given, key=lambda name: not _is_literal(hints.get(name))):
         shaped[name] = shape_of(hints.get(name)).apply(given[name], True, f"{path}.{name}")
@@ -147,7 +147,8 @@ def _is_literal(hint: Any) -> bool:
 
 
 @functools.lru_cache(maxsize=4096)
-def _hints(cls: Any, arguments: tuple[Any, ...]) -> dict[str, Any]:
+def hints_of_fields(cls: Any, arguments: tuple[Any, ...]) -> dict[str, Any]:
+    """The annotations of a class's fields, those of `Box[int]` for arguments `(int,)`."""
     return bound_hints_of(cls, arguments)
 
 
