@@ -41,6 +41,8 @@ from fluvial_gateway.data_plane import DataPlane
 from fluvial_gateway.deployments import Deployments
 from fluvial_gateway.dispatcher import Dispatcher
 from fluvial_gateway.fingerprints import Fingerprints, load_key
+from fluvial_gateway.hook_answers import HookAnswers
+from fluvial_gateway.hook_calls import HookCalls
 from fluvial_gateway.hooks import Hooks
 from fluvial_gateway.hosts import HostTable
 from fluvial_gateway.invoker_client import InvokerClient
@@ -56,6 +58,7 @@ from fluvial_gateway.runs import Runs
 from fluvial_gateway.scrape import Scrape
 from fluvial_gateway.stream_calls import StreamCalls
 from fluvial_gateway.streams import Streams
+from fluvial_gateway.talking import Talking
 from fluvial_gateway.uploads import Uploads
 from fluvial_gateway.waits import LongWaits
 from fluvial_queue import open_store
@@ -112,13 +115,14 @@ class Gateway:
         fingerprints = Fingerprints(files.fingerprint_key)
         runs = Runs(store, self._catalogue, signals, fingerprints)
         hooks = Hooks(store, self._catalogue, runs)
+        talking, hook_answers = Talking(runs, hooks), HookAnswers(runs)
         streams = Streams(store, self._metrics, partitions=store.partitions)
         self._router = Router(
             spec=self._spec,
             invoker=self._invoker,
             calls=Calls(
                 runs,
-                hooks,
+                HookCalls(runs, hooks, talking, hook_answers).operations(),
                 StreamCalls(streams, runs).operations(),
                 RunCalls(runs).operations(),
             ),

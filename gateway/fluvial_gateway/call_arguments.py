@@ -11,6 +11,7 @@ from fluvial_gateway.problems import ProblemError
 # Below the deadline that the link sets on every call (`link_calls.CALL_SECONDS`).
 MAX_WAIT_MS: Final = 60_000
 MAX_NAME_CHARACTERS: Final = 512
+MAX_INPUT_BYTES: Final = 16 * 1024 * 1024  # half of what a store takes for one value
 
 
 def text_of(

@@ -14,6 +14,7 @@ from fluvial.errors import InvalidRequestError, SingletonError
 from fluvial.ids import keyed_run_id, partition_of
 from fluvial.invocations import pack_events
 from fluvial_gateway.call_arguments import (
+    MAX_INPUT_BYTES,
     MAX_NAME_CHARACTERS,
     bytes_of,
     check_size,
@@ -21,14 +22,12 @@ from fluvial_gateway.call_arguments import (
     text_of,
     wait_seconds_of,
 )
-from fluvial_gateway.hooks import MAX_TOKEN_CHARACTERS, Hooks
 from fluvial_gateway.link_calls import CallAnswer, CallOperation, LinkContext
 from fluvial_gateway.problems import ProblemError
 from fluvial_gateway.runs import MAX_KEY_CHARACTERS, Runs
 from fluvial_gateway.start_options import StartOptions
 from fluvial_queue.contract import RunRecord, StartRun
 
-MAX_INPUT_BYTES: Final = 16 * 1024 * 1024  # half of what a store takes for one value
 _MAX_FINGERPRINT_BYTES: Final = 64
 # What one answer may carry; a reader asks again from `next`.
 _MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
@@ -37,17 +36,14 @@ _MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
 class Calls:
     """Carries out the calls of all links; a `CallHandler`."""
 
-    def __init__(self, runs: Runs, hooks: Hooks, *further: Mapping[str, CallOperation]) -> None:
+    def __init__(self, runs: Runs, *further: Mapping[str, CallOperation]) -> None:
         """`further`: operations that other parts carry out."""
         self._runs = runs
-        self._hooks = hooks
         self._operations: dict[str, CallOperation] = {
             "start": self._start,
             "run": self._run,
             "events": self._events,
             "result": self._result,
-            "token": self._token,
-            "resume": self._resume,
         }
         for operations in further:
             self._operations.update(operations)
@@ -138,23 +134,6 @@ class Calls:
         record = await self._runs.wait_for_end(record, wait_seconds_of(arguments))
         ended = await self._runs.last_event(record)
         return {"status": record.status.value}, b"" if ended is None else ended[1]
-
-    async def _token(
-        self, context: LinkContext, arguments: Mapping[str, Any], _: bytes
-    ) -> CallAnswer:
-        token = text_of(arguments, "token", MAX_TOKEN_CHARACTERS)
-        record = await self._hooks.find(context.app, token)
-        return {"run_id": record.run_id}, b""
-
-    async def _resume(
-        self, context: LinkContext, arguments: Mapping[str, Any], body: bytes
-    ) -> CallAnswer:
-        token = text_of(arguments, "token", MAX_TOKEN_CHARACTERS)
-        resume_id = text_of(arguments, "resume_id", MAX_KEY_CHARACTERS)
-        check_size("the payload", body, MAX_INPUT_BYTES)
-        record = await self._record(context, arguments)
-        resumed = await self._hooks.resume_sealed(record, token, body, resume_id)
-        return {"outcome": resumed.outcome}, b""
 
     async def _record(self, context: LinkContext, arguments: Mapping[str, Any]) -> RunRecord:
         run_id = text_of(arguments, "run_id", MAX_NAME_CHARACTERS)

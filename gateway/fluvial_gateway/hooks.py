@@ -1,23 +1,32 @@
-"""Resuming hooks from outside: which run has a token, and the hand-over of a payload to it."""
+"""Resuming hooks from outside: which run has a token, and the hand-over of a payload to it.
+
+A payload is accepted by the store in the moment in which its hook is open, and then it is in the
+run's log, once, unless the run ends first. What comes as JSON is held against the schema that the
+hook's opening has written down; what an instance has sealed, only the run can look at.
+"""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal, Protocol
 
-from fluvial.errors import HookNotFoundError, RunNotFoundError
+from fluvial.errors import HookNotFoundError, RunClosedError, RunNotFoundError
+from fluvial.events import Event, decode_event
+from fluvial.hook_tokens import run_of_token
+from fluvial.schema_checks import mismatch
 from fluvial.sealing import Binding
 from fluvial_gateway.catalogue import Catalogue
-from fluvial_gateway.problems import RunClosedError
-from fluvial_gateway.runs import Runs, RunStore, definite, sealed_for
+from fluvial_gateway.problems import ProblemError
+from fluvial_gateway.runs import Runs, RunStore, definite, json_plaintext, sealed_for
 from fluvial_queue.contract import RunRecord, SendOutcome
-from fluvial_queue.messages import Message, MessageKind
+from fluvial_queue.hook_contract import OpenHook
+from fluvial_queue.hook_sends import HookSender, Payload, send_payload
 
 MAX_TOKEN_CHARACTERS: Final = 512
-# A token that the SDK generated carries the id of its run, so it needs no index.
-_GENERATED: Final = re.compile(r"hook_([0-9a-hjkmnp-tv-z]{26})_[\w-]{1,128}")
-_JSON: Final = b"j"
+
+
+class HookRunStore(RunStore, HookSender, Protocol):
+    """The part of a store that hooks need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +35,13 @@ class Resumed:
 
     run_id: str
     outcome: Literal["accepted", "duplicate"]
+    position: int  # in the run's log, behind which everything about this payload stands
 
 
 class Hooks:
     """The open hooks of all apps' runs."""
 
-    def __init__(self, store: RunStore, catalogue: Catalogue, runs: Runs) -> None:
+    def __init__(self, store: HookRunStore, catalogue: Catalogue, runs: Runs) -> None:
         self._store = store
         self._catalogue = catalogue
         self._runs = runs
@@ -42,12 +52,7 @@ class Hooks:
         Raises:
             HookNotFoundError
         """
-        generated = _GENERATED.fullmatch(token)
-        run_id = (
-            f"run_{generated.group(1)}"
-            if generated is not None
-            else await self._store.token_holder(app, token)
-        )
+        run_id = run_of_token(token) or await self._store.token_holder(app, token)
         if run_id is None:
             raise HookNotFoundError(token)
         try:
@@ -55,19 +60,24 @@ class Hooks:
         except RunNotFoundError as error:
             raise HookNotFoundError(token) from error
 
-    async def resume_json(
-        self, app_name: str, token: str, payload: bytes, resume_id: str
-    ) -> Resumed:
-        """Deliver a JSON text to the hook.
+    async def open_hook(self, run_id: str, token: str) -> OpenHook | None:
+        """Return a run's hook, if it is open."""
+        found = await self._store.find_hook(run_id, token)
+        return found if isinstance(found, OpenHook) else None
+
+    async def opening(self, run_id: str, hook: OpenHook) -> Event | None:
+        """Return the event with which a hook was opened; None: the run is gone."""
+        encoded = await self._runs.events(run_id, start=hook.position, limit=1)
+        return decode_event(encoded[0]) if encoded else None
+
+    async def resume_json(self, app: str, token: str, value: Any, resume_id: str) -> Resumed:
+        """Deliver a JSON value to the hook of that token.
 
         Raises:
             ProblemError, HookNotFoundError, RunClosedError, KeysFrozenError
         """
-        app = await self._catalogue.app(app_name)
-        record = await self.find(app_name, token)
-        binding = Binding(app_name, record.run_id, "hook", token)
-        sealed = sealed_for(app, _JSON + payload, binding)
-        return await self.resume_sealed(record, token, sealed, resume_id)
+        await self._catalogue.app(app)
+        return await self.deliver_json(await self.find(app, token), token, value, resume_id)
 
     async def resume_sealed(
         self, record: RunRecord, token: str, payload: bytes, resume_id: str
@@ -77,21 +87,64 @@ class Hooks:
         Raises:
             HookNotFoundError, RunClosedError
         """
-        meta = {"token": token, "resume": resume_id}
-        body = Message(MessageKind.HOOK, record.run_id, meta=meta, payload=payload).encode()
-        outcome = await definite(
-            lambda: self._store.send(record.run_id, body, token=token, resume_id=resume_id)
-        )
-        match outcome:
-            case SendOutcome.ACCEPTED:
-                return Resumed(record.run_id, "accepted")
-            case SendOutcome.DUPLICATE:
-                return Resumed(record.run_id, "duplicate")
-            case SendOutcome.UNKNOWN:
-                raise HookNotFoundError(token)
-            case SendOutcome.CLOSED:
-                raise await self._closed(record.run_id, token)
+        hook = await self.open_hook(record.run_id, token)
+        return await self.deliver(record, token, hook, payload, resume_id)
 
-    async def _closed(self, run_id: str, token: str) -> HookNotFoundError | RunClosedError:
+    async def deliver_json(
+        self, record: RunRecord, token: str, value: Any, resume_id: str, *, asks: bool = False
+    ) -> Resumed:
+        """Deliver a JSON value to a hook of a run.
+
+        Raises:
+            ProblemError, HookNotFoundError, RunClosedError, KeysFrozenError
+        """
+        app = await self._catalogue.app(record.app)
+        hook = await self.open_hook(record.run_id, token)
+        if hook is not None:
+            check_fits(await self.opening(record.run_id, hook), value)
+        binding = Binding(record.app, record.run_id, "hook", token)
+        sealed = sealed_for(app, json_plaintext(value), binding)
+        return await self.deliver(record, token, hook, sealed, resume_id, asks=asks)
+
+    async def deliver(
+        self,
+        record: RunRecord,
+        token: str,
+        hook: OpenHook | None,
+        payload: bytes,
+        resume_id: str,
+        *,
+        asks: bool = False,
+    ) -> Resumed:
+        """Deliver a sealed payload; `hook` is what `open_hook` has found just now, if it did.
+
+        Raises:
+            HookNotFoundError: it is not open.
+            RunClosedError: the run has ended.
+        """
+        sending = Payload(
+            run_id=record.run_id, token=token, resume_id=resume_id, sealed=payload, asks=asks
+        )
+        outcome = await definite(lambda: send_payload(self._store, sending, found=hook))
+        if outcome is SendOutcome.ACCEPTED:
+            return Resumed(record.run_id, "accepted", record.events)
+        if outcome is SendOutcome.DUPLICATE:
+            return Resumed(record.run_id, "duplicate", 0)
+        raise await self._not_open(record.run_id, token)
+
+    async def _not_open(self, run_id: str, token: str) -> HookNotFoundError | RunClosedError:
         record = await self._runs.get(run_id)
         return RunClosedError(run_id) if record.status.is_terminal else HookNotFoundError(token)
+
+
+def check_fits(opening: Event | None, value: Any) -> None:
+    """Refuse a JSON value that the hook does not take, as far as its opening tells.
+
+    Raises:
+        ProblemError
+    """
+    if opening is None:
+        return
+    wrong = mismatch(value, opening.meta.get("schema"))
+    if wrong is not None:
+        raise ProblemError("payload_invalid", str(wrong), extra={"path": wrong.path})

@@ -19,7 +19,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Final
 
-from fluvial.errors import RunNotFoundError
+from fluvial.errors import RunClosedError, RunNotFoundError
 from fluvial_gateway.aliases import Aliases
 from fluvial_gateway.catalogue import Catalogue
 from fluvial_gateway.invoker_client import RefusedError
@@ -36,7 +36,7 @@ from fluvial_gateway.keyrings import (
     KeyringState,
     with_keyring,
 )
-from fluvial_gateway.problems import ProblemError, RunClosedError, is_known
+from fluvial_gateway.problems import ProblemError, is_known
 from fluvial_gateway.runs import Runs
 from fluvial_gateway.steering import Steering, Wish
 from fluvial_queue.records import AppRecord

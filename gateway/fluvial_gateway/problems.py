@@ -56,6 +56,9 @@ _KINDS: Final[Mapping[str, _Kind]] = {
     "kms_not_configured": _Kind(409, "No KMS command is configured"),
     "run_closed": _Kind(409, "The run has ended"),
     "run_open": _Kind(409, "The run has not ended"),
+    "ask_refused": _Kind(409, "The run refused what it was asked"),
+    "ask_unanswered": _Kind(409, "The run will not answer"),
+    "ask_timeout": _Kind(504, "The run has not answered in time"),
     "run_not_paused": _Kind(409, "The run is not paused"),
     "alias_conflict": _Kind(409, "The alias was moved by somebody else"),
     "nothing_deployed": _Kind(409, "The app has no production deployment"),
@@ -71,6 +74,7 @@ _KINDS: Final[Mapping[str, _Kind]] = {
     "import_failed": _Kind(422, "The bundle could not be imported"),
     "dependencies_failed": _Kind(422, "The bundle's dependencies could not be installed"),
     "singleton_alive": _Kind(409, "A run with this singleton is alive"),
+    "payload_invalid": _Kind(422, "The payload does not fit the hook"),
     "not_serializable": _Kind(422, "A value cannot be stored"),
     "unknown_host": _Kind(421, "The request was meant for another server"),
     "too_many_waits": _Kind(429, "Too many requests are waiting", retry=True),
@@ -120,15 +124,6 @@ class WorkflowNotFoundError(FluvialError, LookupError):
         names = ", ".join(known) or "none"
         super().__init__(f"{deployment} has no workflow {workflow!r}; its workflows: {names}")
         self.known = known
-
-
-class RunClosedError(FluvialError):
-    """The run has ended, so nothing can be sent to it."""
-
-    code = "run_closed"
-
-    def __init__(self, run_id: str) -> None:
-        super().__init__(f"{run_id} has ended: a terminal state is final")
 
 
 class RunNotPausedError(FluvialError):

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, Protocol, TypeVar
 from fluvial.errors import (
     InvalidRequestError,
     KeysFrozenError,
+    RunClosedError,
     RunNotFoundError,
     SingletonError,
     StartConflictError,
@@ -26,11 +27,7 @@ from fluvial.ids import continued_run_id, keyed_run_id, new_run_id, partition_of
 from fluvial.sealing import Binding, seal
 from fluvial_gateway.catalogue import Catalogue
 from fluvial_gateway.fingerprints import Fingerprints, are_comparable
-from fluvial_gateway.problems import (
-    ProblemError,
-    RunClosedError,
-    WorkflowNotFoundError,
-)
+from fluvial_gateway.problems import ProblemError, WorkflowNotFoundError
 from fluvial_gateway.start_options import NO_OPTIONS, StartOptions
 from fluvial_queue.contract import (
     DeleteOutcome,
@@ -44,6 +41,7 @@ from fluvial_queue.contract import (
     StartOutcome,
     StartRun,
 )
+from fluvial_queue.hook_contract import OpenHook
 from fluvial_queue.messages import Message, MessageKind
 from fluvial_queue.records import AppRecord, DeploymentRecord
 
@@ -71,6 +69,7 @@ class RunStore(Protocol):
         body: bytes,
         *,
         token: str | None = None,
+        hook: OpenHook | None = None,
         resume_id: str = "",
         urgent: bool = False,
     ) -> SendOutcome: ...
@@ -126,8 +125,9 @@ class Arguments:
     kwargs: dict[str, Any]
 
     def plaintext(self) -> bytes:
-        value = {"args": self.args, "kwargs": self.kwargs} if self.kwargs else self.args
-        return _JSON + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+        return json_plaintext(
+            {"args": self.args, "kwargs": self.kwargs} if self.kwargs else self.args
+        )
 
 
 class Runs:
@@ -372,6 +372,12 @@ class Runs:
             existing.fingerprint, run.fingerprint
         ):
             raise StartConflictError(run.key, run.run_id)
+
+
+def json_plaintext(value: Any) -> bytes:
+    """Return a JSON value as what is sealed; what cannot be UTF-8 is replaced."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _JSON + text.encode("utf-8", "replace")
 
 
 def check_may_seal(app: AppRecord) -> None:

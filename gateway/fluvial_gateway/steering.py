@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from fluvial.errors import InvalidRequestError, RunNotFoundError
-from fluvial_gateway.problems import ProblemError, RunClosedError, RunNotPausedError
+from fluvial.errors import InvalidRequestError, RunClosedError, RunNotFoundError
+from fluvial_gateway.problems import ProblemError, RunNotPausedError
 from fluvial_gateway.runs import Runs
 from fluvial_queue.contract import DeleteOutcome, RunRecord, RunStatus
 from fluvial_queue.messages import MessageKind

@@ -413,11 +413,13 @@ class Store(HookStore, StreamStore, Protocol):
         body: bytes,
         *,
         token: str | None = None,
+        hook: OpenHook | None = None,
         resume_id: str = "",
         urgent: bool = False,
     ) -> SendOutcome:
         """Add a message to a run; with `token` only if that hook is open, once per `resume_id`.
 
+        `hook`: only if that is the one which is open under the token; another: CLOSED.
         `urgent`: also where the store has no room for new work, as it helps to make room."""
         ...
 

@@ -37,3 +37,7 @@ class HookStore(Protocol):
     async def find_hook(self, run_id: str, token: str) -> FoundHook:
         """Return how the run's hook with this token stands."""
         ...
+
+    async def has_resumed(self, run_id: str, token: str, resume_id: str) -> bool:
+        """Whether a payload with this id was accepted; known until the run ends."""
+        ...

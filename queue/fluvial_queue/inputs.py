@@ -109,20 +109,14 @@ class InputDraft(PausableDraft):
             return self._payload(message)
         return None
 
-    def _payload(self, message: Message) -> Event | None:
+    def _payload(self, message: Message) -> Event:
         """Record a payload. It was accepted, so that is done also where its hook was closed since:
         nobody waits for it then, but who asked is told."""
-        token, meta = str(message.meta["token"]), message.meta
-        hook = self._open_hooks.get(token)
-        if hook is None and token not in self._close_hooks:
-            hook = self.view.hooks.get(token)
-        hook_id = message.id if hook is None else hook.id
-        if not hook_id:
-            return None
-        about = {"token": token, "resume": meta.get("resume", "")}
+        meta = message.meta
+        about = {"token": meta["token"], "resume": meta.get("resume", "")}
         if meta.get("ask"):
             about["ask"] = True
-        return Event(EventType.HOOK_RECEIVED, self._now_ms, hook_id, message.payload, about)
+        return Event(EventType.HOOK_RECEIVED, self._now_ms, message.id, message.payload, about)
 
     def _end_of_child(self, message: Message) -> Event | None:
         child, meta = self._child(message.id), message.meta

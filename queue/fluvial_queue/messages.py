@@ -29,8 +29,8 @@ class MessageKind(StrEnum):
     TURN = "turn"  # advance the workflow; added by the owner's commits
     STEP = "step"  # execute one attempt; added by the owner's commits, or by a retry's timer
     TIMER = "timer"  # append TIMER_FIRED; added by a due timer
-    HOOK = "hook"  # append HOOK_RECEIVED; added by `send`; id: the hook's when it was found; meta:
-    #                token, resume, ask (True: somebody waits for an answer)
+    HOOK = "hook"  # append HOOK_RECEIVED; added by `send`; id: the hook's; meta: token, resume,
+    #                ask (True: somebody waits for an answer)
     CANCEL = "cancel"  # append CANCEL_REQUESTED; added by `send`; meta: reason
     TERMINATE = (
         "terminate"  # end the run at once; by `send`, or by a cancel's deadline; meta: reason

@@ -22,6 +22,7 @@ from fluvial_queue.views import OPENS, RunView, merged_tags
 MAX_DELAY_MS = 100 * 365 * 24 * 3600 * 1000  # a hundred years
 MAX_NAME_CHARACTERS = 256
 MAX_TOKEN_CHARACTERS = 512
+MAX_RESUME_CHARACTERS = 512
 MAX_TAGS = 64  # as many as Vercel's attributes
 MAX_TAG_CHARACTERS = 256
 MAX_PRIORITY = 100
@@ -33,6 +34,7 @@ _BINARY = frozenset({0xC4, 0xC5, 0xC6})  # msgpack's bin 8, 16 and 32
 _OF_THE_RUN = frozenset(
     {*TERMINAL, EventType.STATE_PUBLISHED, EventType.TAGS_SET, EventType.PATCHED}
 )  # they belong to no operation
+_OF_HOOKS = frozenset({EventType.HOOK_OPENED, EventType.HOOK_CLOSED, EventType.HOOK_ANSWERED})
 _STEP_ENDS = frozenset({EventType.STEP_COMPLETED, EventType.STEP_FAILED, EventType.STEP_RETRYING})
 
 
@@ -135,8 +137,10 @@ def _check_meta(view: RunView, event: Event) -> None:
         _check_text(event, "patch", MAX_NAME_CHARACTERS)
         if event.id or event.payload:
             raise InvalidProposalError("PATCHED with an id or a payload")
-    elif event.type in (EventType.HOOK_OPENED, EventType.HOOK_CLOSED):
+    elif event.type in _OF_HOOKS:
         _check_text(event, "token", MAX_TOKEN_CHARACTERS)
+        if event.type is EventType.HOOK_ANSWERED:
+            _check_text(event, "resume", MAX_RESUME_CHARACTERS)
     elif event.type is EventType.CHILD_SCHEDULED:
         _check_child(view, event)
     elif event.type is EventType.TAGS_SET:

@@ -7,10 +7,13 @@ from fluvial.continuing import continue_as_new
 from fluvial.crons import Cron, Tick
 from fluvial.determinism import now, random, uuid4
 from fluvial.errors import (
+    AskRefusedError,
+    AskUnansweredError,
     CronError,
     DecryptionError,
     FatalError,
     FluvialError,
+    HookClosedError,
     HookConflictError,
     HookNotFoundError,
     InvalidRequestError,
@@ -22,6 +25,7 @@ from fluvial.errors import (
     RemoteError,
     RetryableError,
     RunCancelledError,
+    RunClosedError,
     RunFailedError,
     RunNotFoundError,
     RunTerminatedError,
@@ -38,6 +42,7 @@ from fluvial.errors import (
 )
 from fluvial.group_errors import CompensationFailedError, MapFailedError
 from fluvial.heartbeats import heartbeat
+from fluvial.hook_requests import Request
 from fluvial.hooks import Hook
 from fluvial.idempotency import idempotent, next_idempotency_key
 from fluvial.mapping import map  # noqa: A004 - its name everywhere
@@ -56,6 +61,8 @@ from fluvial.streams import blocking_stream, stream
 from fluvial.workflows import Workflow, workflow
 
 __all__ = [
+    "AskRefusedError",
+    "AskUnansweredError",
     "Backoff",
     "BlockingStreamWriter",
     "ChildRun",
@@ -66,6 +73,7 @@ __all__ = [
     "FatalError",
     "FluvialError",
     "Hook",
+    "HookClosedError",
     "HookConflictError",
     "HookNotFoundError",
     "InvalidRequestError",
@@ -78,9 +86,11 @@ __all__ = [
     "NotInInvocationError",
     "NotInWorkflowError",
     "RemoteError",
+    "Request",
     "RetryableError",
     "Run",
     "RunCancelledError",
+    "RunClosedError",
     "RunEvent",
     "RunFailedError",
     "RunNotFoundError",

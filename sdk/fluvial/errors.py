@@ -21,8 +21,11 @@ FluvialError
 │   ├── RunCancelledError
 │   └── RunTerminatedError
 ├── RunNotFoundError        (also LookupError)
+├── RunClosedError          the run has ended, so nothing can be sent to it
 ├── HookNotFoundError       (also LookupError)
 ├── HookConflictError       another run holds the hook's token
+├── AskRefusedError         seen by whoever asked a run: it refused
+├── AskUnansweredError      seen by whoever asked a run: it will not answer
 ├── StreamClosedError       a stream takes no more: it was closed, or its run or step has ended
 ├── StreamFullError         a run's streams hold as much as they may
 ├── StartConflictError      the same key was started with another input
@@ -33,6 +36,7 @@ FluvialError
 │   └── BundleTooLargeError a bundle is above a limit
 ├── WireError               a frame broke the protocol (also ValueError)
 ├── InvalidRequestError     a caller's argument is wrong (also ValueError)
+│   ├── HookClosedError     a hook was waited for that is closed
 │   └── CronError           a cron's declaration is wrong
 ├── AccessDeniedError       a token is missing or lacks a scope (also PermissionError)
 ├── UnavailableError        the platform cannot answer now: try again (also ConnectionError)
@@ -266,26 +270,62 @@ class RunNotFoundError(FluvialError, LookupError):
         self.run_id = run_id
 
 
+class RunClosedError(FluvialError):
+    """The run has ended, so nothing can be sent to it."""
+
+    code = "run_closed"
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"{run_id} has ended: a terminal state is final")
+        self.run_id = run_id
+
+
 class HookNotFoundError(FluvialError, LookupError):
-    """No open hook has this token."""
+    """No open hook has this token, or the run `run_id` has none of this name."""
 
     code = "hook_not_found"
 
-    def __init__(self, token: str) -> None:
-        super().__init__(
-            f"no open hook has the token {token!r}: it is not open yet, was closed, or never was"
-        )
+    def __init__(self, token: str, run_id: str = "") -> None:
+        which = f"{run_id} has no open hook {token!r}" if run_id else _no_open_hook(token)
+        super().__init__(f"{which}: it is not open yet, was closed, or never was")
         self.token = token
+
+
+def _no_open_hook(token: str) -> str:
+    return f"no open hook has the token {token!r}"
 
 
 class HookConflictError(FluvialError):
-    """Another run holds the hook's token."""
+    """Another run holds the hook's token; `run_id` says which, where that is known."""
 
     code = "hook_conflict"
 
-    def __init__(self, token: str) -> None:
-        super().__init__(f"the hook token {token!r} is held by another run or hook")
+    def __init__(self, token: str, run_id: str = "") -> None:
+        super().__init__(f"the hook token {token!r} is held by {run_id or 'another run or hook'}")
         self.token = token
+        self.run_id = run_id
+
+
+class AskRefusedError(FluvialError):
+    """A run refused what it was asked: its workflow did, or what was sent does not fit."""
+
+    code = "ask_refused"
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"the run's hook {name!r} refused: {reason}")
+        self.name = name
+        self.reason = reason
+
+
+class AskUnansweredError(FluvialError):
+    """A run was asked and will not answer: it has ended, or has closed the hook."""
+
+    code = "ask_unanswered"
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(f"the run's hook {name!r} will not answer: {why}")
+        self.name = name
+        self.why = why
 
 
 class StreamClosedError(FluvialError):
@@ -362,6 +402,16 @@ class InvalidRequestError(FluvialError, ValueError):
     """A caller's argument is wrong."""
 
     code = "invalid_request"
+
+
+class HookClosedError(InvalidRequestError):
+    """A hook was waited for that its workflow has closed."""
+
+    code = "hook_closed"
+
+    def __init__(self, token: str) -> None:
+        super().__init__(f"the hook {token!r} is closed: nothing comes any more")
+        self.token = token
 
 
 class CronError(InvalidRequestError):

@@ -23,7 +23,7 @@ from fluvial.errors import (
     StepInterruptedError,
 )
 from fluvial.events import EventType
-from fluvial.hooks import HookOperation
+from fluvial.hook_operations import HookOperation, refuse_late
 from fluvial.ids import continued_run_id
 from fluvial.journal import Journal, Operation, TurnTooLargeError
 from fluvial.loop import TimerOperation, new_loop
@@ -44,6 +44,7 @@ _RECENT: Final = 0.9  # how much of the payloads seen before is assumed to be he
 _RUN_STARTED: Final = int(EventType.RUN_STARTED)  # plain numbers: these are hot
 _CANCEL_REQUESTED: Final = int(EventType.CANCEL_REQUESTED)
 _STEP_COMPLETED: Final = int(EventType.STEP_COMPLETED)
+_HOOK_RECEIVED: Final = int(EventType.HOOK_RECEIVED)
 
 Input = tuple[int, int, int, bytes, dict[str, Any]]
 """An input as `unpack_event` gives it: type, at_ms, id, payload, meta."""
@@ -109,9 +110,12 @@ class Execution:
                 self._task.cancel()
         else:
             operation = self.journal.find(operation_id)
-            if operation is None:
+            if operation is not None:
+                self._deliver(operation, given, plaintext)
+            elif event_type == _HOOK_RECEIVED:
+                refuse_late(self.journal, operation_id, given[4])
+            else:
                 return  # given up, or answered already: a late result changes nothing
-            self._deliver(operation, given, plaintext)
         self._go_on()
 
     def close(self) -> None:
@@ -151,12 +155,13 @@ class Execution:
             self.loop.fire(operation, early=bool(given[4].get("early")))
             return
         elif isinstance(operation, HookOperation):
-            if event_type == EventType.HOOK_RECEIVED:
-                operation.receive(self._keys.open(given[3], "hook", operation.token))
+            if event_type == _HOOK_RECEIVED:
+                plaintext = self._keys.open(given[3], "hook", operation.token)
+                operation.receive(plaintext, given[4])
                 return
             if event_type == EventType.HOOK_CONFLICT:
                 self.journal.finish(operation)
-                operation.refuse()
+                operation.lose(given[4])
                 return
         elif isinstance(operation, ChildOperation):
             self.journal.finish(operation)

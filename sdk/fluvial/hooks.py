@@ -1,118 +1,76 @@
-"""Hooks: durable waits for something outside (an approval, a callback)."""
+"""Hooks: durable waits for something outside (an approval, a callback, a message to a live run)."""
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
+import functools
 from collections.abc import AsyncIterator, Generator
 from enum import Enum
 from types import TracebackType
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Any, Generic, Self, TypeVar, cast
 
 from fluvial.classes import is_model
-from fluvial.codec import decode
+from fluvial.codec import decode, encode
+from fluvial.durations import Duration, to_seconds
 from fluvial.errors import (
+    HookClosedError,
     HookConflictError,
     InvalidRequestError,
-    NondeterminismError,
     NotInWorkflowError,
     SerializationError,
 )
-from fluvial.events import EventType
-from fluvial.journal import Operation
+from fluvial.hook_operations import HookOperation, HookTerms
+from fluvial.hook_requests import Requests
+from fluvial.hook_tokens import check_chosen, named_token
+from fluvial.json_schemas import payload_schema
 from fluvial.loop import WorkflowLoop, current_loop
-from fluvial.scope import MADE_TOKEN
-from fluvial.shapes import Shape, shape_of
+from fluvial.shapes import shape_of
 
 T = TypeVar("T")
 
-MAX_TOKEN_BYTES: Final = 256
-
-
-class HookOperation(Operation):
-    """An open hook of a workflow."""
-
-    __slots__ = ("chosen", "conflict", "known", "payloads", "shape", "token", "wanted")
-    opens = EventType.HOOK_OPENED
-    closes = EventType.HOOK_CLOSED
-    announces = True
-
-    def __init__(self, loop: WorkflowLoop, token: str, chosen: bool, wanted: Any) -> None:
-        super().__init__()
-        self.known: asyncio.Future[None] = asyncio.Future(loop=loop)
-        self.token = token
-        self.chosen = chosen
-        self.wanted = wanted
-        self.shape: Shape = shape_of(wanted)
-        self.conflict = False
-        # asyncio's queue: a payload is never lost when the task that waits for it is cancelled.
-        self.payloads: asyncio.Queue[Any] = asyncio.Queue()
-
-    def opening_meta(self) -> dict[str, Any]:
-        return {"token": self.token, "chosen": self.chosen}
-
-    def closing_meta(self) -> dict[str, Any]:
-        return {"token": self.token}
-
-    def announced(self, meta: dict[str, Any]) -> None:
-        """The log's token is the hook's: a forked run goes on with those of its origin."""
-        if self.chosen and meta["token"] != self.token:
-            raise NondeterminismError(
-                f"the log recorded another token for the hook of operation {self.id}: a chosen"
-                " token must depend on nothing but the workflow's input and results"
-            )
-        self.token = str(meta["token"])
-        self.known.set_result(None)
-
-    def receive(self, plaintext: bytes) -> None:
-        """Hand a payload to whoever waits, in the order of the log."""
-        try:
-            payload = decode(plaintext, self.shape, "payload")
-            self._check(payload)
-        except SerializationError as error:
-            self.payloads.put_nowait(_Refused(error))
-        else:
-            self.payloads.put_nowait(payload)
-
-    def refuse(self) -> None:
-        """Another run holds the token: every wait fails."""
-        self.conflict = True
-        self.payloads.put_nowait(_Refused(HookConflictError(self.token)))
-
-    def _check(self, payload: Any) -> None:
-        if not isinstance(self.wanted, type) or isinstance(payload, self.wanted):
-            return
-        wanted = cast("type[Any]", self.wanted)
-        if dataclasses.is_dataclass(wanted) or is_model(wanted) or issubclass(wanted, Enum):
-            raise SerializationError("payload", f"must be a {wanted.__qualname__}")
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Refused:
-    """Stands in the queue for an error."""
-
-    error: Exception
+_SOON_SECONDS = 0.001  # when a hook that is opened now is known to be open
 
 
 class Hook(Generic[T]):
     """A durable wait for payloads from outside. Await it once, or iterate over it.
 
-        async with Hook(Approval, token=f"order:{order_id}") as approval:
+        async with Hook(Approval, token=f"order:{order_id}", timeout="2 d") as approval:
             answer = await approval
 
-    With a chosen `token`, whoever knows it can resume the hook by name; it must be free within the
-    app. Without one, a token that cannot be guessed is made; read it from `token` once the hook
-    is open and hand it out in a step.
+    Args:
+        payload_type: what payloads are; None: anything.
+        token: by which anybody in the app resumes the hook; it must be free. Without `token` and
+            `name` one is made that cannot be guessed: read it from `token` once the hook is open,
+            and hand it out in a step.
+        name: by which the run's hook is known to `Run.send` and `Run.ask`.
+        metadata: a value for people who look at the hook; encrypted.
+        timeout: after so long the hook closes, and whoever waits gets a TimeoutError. What came
+            before can still be taken.
     """
 
-    def __init__(self, payload_type: type[T] | None = None, *, token: str | None = None) -> None:
-        if token is not None and not 1 <= len(token.encode()) <= MAX_TOKEN_BYTES:
-            raise InvalidRequestError(f"a hook token must have 1 to {MAX_TOKEN_BYTES} bytes")
-        if token is not None and token.startswith(MADE_TOKEN):
-            raise InvalidRequestError(f"a chosen hook token must not begin with {MADE_TOKEN!r}")
+    def __init__(
+        self,
+        payload_type: type[T] | None = None,
+        *,
+        token: str | None = None,
+        name: str | None = None,
+        metadata: Any = None,
+        timeout: Duration | None = None,
+    ) -> None:
+        if token is not None:
+            check_chosen(token)
+        if name is not None:
+            named_token("", name)
+            if token is not None:
+                raise InvalidRequestError("a hook has a token or a name, not both")
+        seconds = None if timeout is None else to_seconds(timeout, "timeout")
+        if seconds == 0:
+            raise InvalidRequestError("a hook's timeout is longer than nothing")
         self._payload_type = payload_type
         self._token = token
-        self._loop: WorkflowLoop | None = None
+        self._name = name
+        self._metadata = None if metadata is None else encode({"metadata": metadata}, "metadata")
+        self._timeout_seconds = seconds
         self._operation: HookOperation | None = None
 
     @property
@@ -124,26 +82,69 @@ class Hook(Generic[T]):
             raise InvalidRequestError("the hook has no token before it is open (`async with`)")
         return self._token
 
-    async def __aenter__(self) -> Hook[T]:
+    async def open(self) -> Self:
+        """Open the hook; whoever does not use `async with` has to close it.
+
+        Raises:
+            NotInWorkflowError: no workflow is running here.
+            HookConflictError: this run has a hook with the token open.
+        """
         loop = current_loop()
         if loop is None:
             raise NotInWorkflowError("a Hook works in workflows only")
         if self._operation is not None:
             raise InvalidRequestError("a Hook opens once; make another one")
-        chosen = self._token is not None
-        token = self._token if self._token is not None else loop.scope.next_token()
+        token = self._token_in(loop)
         if token in loop.scope.open_tokens:
             raise HookConflictError(token)
         loop.scope.open_tokens.add(token)
-        self._loop = loop
-        self._operation = operation = HookOperation(loop, token, chosen, self._payload_type)
+        self._operation = operation = HookOperation(loop, token, self._terms())
         loop.journal.ask(operation)
         try:
             await operation.known
         except BaseException:
-            self._close()
+            self.close()
             raise
+        if self._timeout_seconds is not None:
+            operation.timer = loop.call_later(self._timeout_seconds, self._expire)
         return self
+
+    def close(self) -> None:
+        """Take nothing more; what has come and was not taken is dropped. Once is enough."""
+        operation = self._operation
+        if operation is not None:
+            self._withdraw(operation)
+            operation.end(HookClosedError(operation.token))
+            operation.drop()
+
+    async def conflict(self) -> str | None:
+        """Return the id of the run that holds the token, if another one does; nothing is raised.
+
+        Raises:
+            InvalidRequestError: the hook is not open.
+        """
+        operation = self._opened()
+        if not operation.is_ours and operation.ending is None:
+            # A conflict stands in the log right behind the opening: before a timer can have fired.
+            loop = operation.loop
+            passed = loop.create_future()
+            timer = loop.call_later(_SOON_SECONDS, passed.set_result, None)
+            try:
+                await passed
+            finally:
+                timer.cancel()
+            operation.is_ours = operation.holder is None
+        return operation.holder
+
+    def requests(self) -> Requests[T]:
+        """Return an iterator over the payloads with which each can be answered.
+
+        What does not fit the payload's type never gets here: who asked with it is refused.
+        """
+        return Requests(self._opened())
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
 
     async def __aexit__(
         self,
@@ -151,12 +152,7 @@ class Hook(Generic[T]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._close()
-
-    def _close(self) -> None:
-        if self._loop is not None and self._operation is not None:
-            self._loop.scope.open_tokens.discard(self._operation.token)
-            self._loop.journal.withdraw(self._operation)
+        self.close()
 
     def __await__(self) -> Generator[Any, Any, T]:
         return self._once().__await__()
@@ -165,7 +161,10 @@ class Hook(Generic[T]):
         return self
 
     async def __anext__(self) -> T:
-        return await self._next()
+        try:
+            return await self._next()
+        except HookClosedError:
+            raise StopAsyncIteration from None
 
     async def _once(self) -> T:
         if self._operation is not None:
@@ -174,13 +173,55 @@ class Hook(Generic[T]):
             return await self._next()
 
     async def _next(self) -> T:
-        operation = self._operation
-        if operation is None or not (operation.is_open or operation.conflict):
-            raise InvalidRequestError("the hook is not open")
-        item = await operation.payloads.get()
-        if not isinstance(item, _Refused):
-            payload: T = item
-            return payload
-        if operation.conflict:
-            operation.payloads.put_nowait(item)  # for whoever waits next
-        raise item.error
+        delivery = await self._opened().take()
+        if delivery.error is not None:
+            raise delivery.error
+        delivery.acknowledge()
+        payload: T = delivery.value
+        return payload
+
+    def _opened(self) -> HookOperation:
+        if self._operation is None:
+            raise InvalidRequestError("the hook is not open (`async with`)")
+        return self._operation
+
+    def _token_in(self, loop: WorkflowLoop) -> str:
+        if self._token is not None:
+            return self._token
+        if self._name is not None:
+            return named_token(loop.scope.run_id, self._name)
+        return loop.scope.next_token()
+
+    def _terms(self) -> HookTerms:
+        return HookTerms(
+            read=functools.partial(_read, self._payload_type),
+            schema=functools.partial(payload_schema, self._payload_type),
+            name=self._name or "",
+            is_chosen=self._token is not None,
+            timeout_ms=round((self._timeout_seconds or 0) * 1000),
+            metadata=self._metadata,
+        )
+
+    def _expire(self) -> None:
+        operation, seconds = self._opened(), self._timeout_seconds
+        self._withdraw(operation)
+        operation.end(TimeoutError(f"nothing came to the hook within {seconds:g} seconds"))
+
+    @staticmethod
+    def _withdraw(operation: HookOperation) -> None:
+        operation.loop.scope.open_tokens.discard(operation.token)
+        operation.loop.journal.withdraw(operation)
+
+
+def _read(wanted: Any, plaintext: bytes) -> Any:
+    """Return a payload in the type that the hook takes.
+
+    Raises:
+        SerializationError: it is something else.
+    """
+    payload = decode(plaintext, shape_of(wanted), "payload")
+    if isinstance(wanted, type) and not isinstance(payload, wanted):
+        named = cast("type[Any]", wanted)
+        if dataclasses.is_dataclass(named) or is_model(named) or issubclass(named, Enum):
+            raise SerializationError("payload", f"must be a {named.__qualname__}")
+    return payload

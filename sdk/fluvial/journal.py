@@ -49,7 +49,7 @@ class Operation:
     """Something durable that a workflow asked for; subclasses say how it is written down.
 
     `is_numbered`: it gets an id, and stays open until its end. Without, it is said and done: an
-    event of the run itself.
+    event of the run itself, or, if it has an id from the start, of the operation of that id.
     `announces`: `announced` is called once its event is written down or has been compared.
     """
 
@@ -317,7 +317,8 @@ class Journal:
 _COMPARED: Final[dict[int, tuple[str, ...]]] = {
     EventType.STEP_SCHEDULED: ("name",),
     EventType.TIMER_SET: ("delay_ms",),
-    EventType.HOOK_OPENED: ("chosen",),  # a made token is taken from the log: see `hooks`
+    EventType.HOOK_OPENED: ("chosen", "name"),  # a made token is taken from the log: see `hooks`
+    EventType.HOOK_ANSWERED: ("resume", "ok"),
     EventType.CHILD_SCHEDULED: ("workflow",),
     EventType.TAGS_SET: ("tags",),
 }

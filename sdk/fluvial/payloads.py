@@ -12,6 +12,7 @@ from fluvial.codec import decode, decode_bare
 from fluvial.error_payloads import describe_error
 from fluvial.errors import DecryptionError, SerializationError
 from fluvial.events import Event, EventType
+from fluvial.hook_operations import answer_id
 from fluvial.invocations import Revealed, Unreadable
 from fluvial.stream_entries import place_of_chunk
 
@@ -28,6 +29,8 @@ _KINDS: dict[EventType, Kind] = {
     EventType.RUN_COMPLETED: "result",
     EventType.RUN_FAILED: "error",
     EventType.HOOK_RECEIVED: "hook",
+    EventType.HOOK_OPENED: "hook_metadata",
+    EventType.HOOK_ANSWERED: "hook_answer",
     EventType.STATE_PUBLISHED: "state",
     EventType.CHILD_SCHEDULED: "input",
     EventType.CHILD_COMPLETED: "result",
@@ -95,6 +98,8 @@ class PayloadReader:
             return SealedPlace(kind, place, int(event.meta["index"]))
         if kind == "state":
             return SealedPlace(kind, 0, int(event.meta.get("number", 0)))
+        if kind == "hook_answer":
+            return SealedPlace(kind, answer_id(event.id, str(event.meta.get("resume", ""))))
         index = int(event.meta.get("attempt", 1)) if kind == "step_error" else 0
         return SealedPlace(kind, event.id, index)
 
@@ -106,7 +111,7 @@ class PayloadReader:
             SerializationError: what it holds cannot be decoded.
         """
         plaintext = self.open(event)
-        return None if plaintext is None else decode(plaintext)
+        return None if plaintext is None else _shown(event, decode(plaintext))
 
 
 def render(reader: PayloadReader, events: Iterable[Event]) -> Iterator[Revealed]:
@@ -115,16 +120,22 @@ def render(reader: PayloadReader, events: Iterable[Event]) -> Iterator[Revealed]
     A chunk's text is a JSON object that says which of these it is (see `_chunk_text`).
     """
     for event in events:
-        text = _chunk_text if event.type is EventType.STREAM_CHUNK else _text
         try:
             plaintext = reader.open(event)
-            yield None if plaintext is None else text(plaintext)
+            yield None if plaintext is None else _text(event, plaintext)
         except (DecryptionError, SerializationError) as error:
             yield Unreadable(error.code, str(error))
 
 
-def _text(plaintext: bytes) -> str:
-    value, _ = decode_bare(plaintext)
+def _shown(event: Event, value: Any) -> Any:
+    """Return what is shown of a payload: of a hook's, not what only the platform needs."""
+    return value.get("metadata") if event.type is EventType.HOOK_OPENED else value
+
+
+def _text(event: Event, plaintext: bytes) -> str:
+    if event.type is EventType.STREAM_CHUNK:
+        return _chunk_text(plaintext)
+    value = _shown(event, decode_bare(plaintext)[0])
     if isinstance(value, BaseException):
         notes: list[str] = getattr(value, "__notes__", [])
         return "\n".join([describe_error(value), *notes])

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from fluvial.events import INPUTS, OUTPUTS, Event, EventType, decode_event
+from fluvial.hook_tokens import token_in_fork
 from fluvial.invocations import Answer, pack_events, unpack_events
-from fluvial.payloads import PayloadReader
+from fluvial.payloads import PayloadReader, SealedPlace
 from fluvial.sealing import read_head
 
 if TYPE_CHECKING:
@@ -22,6 +23,15 @@ if TYPE_CHECKING:
 
 RESEAL: Final = "reseal"  # the kind of invocation
 _TAKEN: Final = INPUTS | OUTPUTS
+_OF_HOOKS: Final = frozenset(
+    {
+        EventType.HOOK_OPENED,
+        EventType.HOOK_RECEIVED,
+        EventType.HOOK_CONFLICT,
+        EventType.HOOK_ANSWERED,
+        EventType.HOOK_CLOSED,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,15 +79,26 @@ def reseal(request: ResealRequest, keys: AppKeys) -> Answer:
     resealed: list[bytes] = []
     for event in map(decode_event, request.events):
         place = reader.place_of(event)
-        sealed = event
+        sealed = replace(event, meta=_meta_in_fork(event, request.target))
         if place is not None and place.run_id is None:
-            plaintext = reader.open(event) or b""
-            payload = target.seal(plaintext, place.kind, place.correlation, place.index)
-            sealed = replace(event, payload=payload)
+            plaintext, correlation = reader.open(event) or b"", _in_fork(place, request.target)
+            payload = target.seal(plaintext, place.kind, correlation, place.index)
+            sealed = replace(sealed, payload=payload)
         if event.type is EventType.RUN_STARTED:
             sealed = replace(sealed, meta={**sealed.meta, "seed": _seed(request.run_id, event)})
         resealed.append(sealed.encode())
     return Answer(outcome="ok", events=resealed)
+
+
+def _meta_in_fork(event: Event, target: str) -> dict[str, Any]:
+    token = event.meta.get("token") if event.type in _OF_HOOKS else None
+    return event.meta if token is None else {**event.meta, "token": token_in_fork(token, target)}
+
+
+def _in_fork(place: SealedPlace, target: str) -> int | str:
+    if place.kind == "hook":
+        return token_in_fork(str(place.correlation), target)
+    return place.correlation
 
 
 def _seed(run_id: str, started: Event) -> dict[str, str]:

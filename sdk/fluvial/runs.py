@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
 
 from fluvial.codec import decode, encode
 from fluvial.context import platform
+from fluvial.durations import Duration
 from fluvial.error_payloads import decode_error, describe_error
 from fluvial.errors import (
     InvalidRequestError,
@@ -21,16 +22,17 @@ from fluvial.errors import (
     RunTerminatedError,
 )
 from fluvial.events import Event, EventType, decode_event
+from fluvial.hook_tokens import run_of_token
 from fluvial.ids import continued_run_id, keyed_run_id
 from fluvial.invocations import unpack_events
 from fluvial.options import check_tags
 from fluvial.payloads import PayloadReader
 from fluvial.ports import Platform
-from fluvial.scope import run_of_token
 from fluvial.shapes import ANY, Shape, shape_of
 from fluvial.signatures import decode_result
 from fluvial.stream_entries import DEFAULT_STREAM
 from fluvial.stream_reading import StreamInfo, StreamReader, list_streams
+from fluvial.talking import DEFAULT_TIMEOUT, DEFAULT_WAIT, Message
 from fluvial.unguarded import monotonic, random_bytes
 from fluvial.workflows import Workflow
 
@@ -151,6 +153,82 @@ class Run(Generic[R]):
         number = int(event.meta.get("number", 0))
         plaintext = served_by.keys.for_run(self.last_id).open(event.payload, "state", 0, number)
         return decode(plaintext, shape_of(wanted), "state")
+
+    async def send(
+        self,
+        name: str,
+        value: Any = None,
+        *,
+        resume_id: str | None = None,
+        wait: Duration = DEFAULT_WAIT,
+    ) -> bool:
+        """Hand `value` to the run's hook of that name; return whether it was new.
+
+        Args:
+            name: that of `Hook(…, name=…)` in the workflow.
+            value: what the hook takes.
+            resume_id: sending again with the same id is the same sending.
+            wait: how long to wait for the hook to open.
+
+        Raises:
+            HookNotFoundError: it has not opened.
+            RunNotFoundError, RunClosedError: there is no such run, or it has ended.
+            SerializationError: the value cannot be stored; the path names what cannot.
+        """
+        said = Message(self._serving("send"), self, name, value, resume_id)
+        return await said.deliver(wait, asks=False)
+
+    @overload
+    async def ask(
+        self,
+        name: str,
+        value: Any = ...,
+        *,
+        wanted: None = ...,
+        timeout: Duration = ...,  # noqa: ASYNC109 - part of the API
+        resume_id: str | None = ...,
+        wait: Duration = ...,
+    ) -> Any: ...
+    @overload
+    async def ask(
+        self,
+        name: str,
+        value: Any = ...,
+        *,
+        wanted: type[T],
+        timeout: Duration = ...,  # noqa: ASYNC109 - part of the API
+        resume_id: str | None = ...,
+        wait: Duration = ...,
+    ) -> T: ...
+    async def ask(
+        self,
+        name: str,
+        value: Any = None,
+        *,
+        wanted: Any = None,
+        timeout: Duration = DEFAULT_TIMEOUT,  # noqa: ASYNC109 - part of the API
+        resume_id: str | None = None,
+        wait: Duration = DEFAULT_WAIT,
+    ) -> Any:
+        """Hand `value` to the run's hook of that name and return what the workflow answers.
+
+        Args:
+            name: that of `Hook(…, name=…)` in the workflow.
+            value: what the hook takes.
+            wanted: the type of the answer; default: as it was stored.
+            timeout: how long to wait for the answer, once the run has the value.
+            resume_id: asking again with the same id is the same question: it has one answer.
+            wait: how long to wait for the hook to open.
+
+        Raises:
+            AskRefusedError: the workflow refuses, or the value is not what the hook takes.
+            AskUnansweredError: the run ends, or closes the hook, without an answer.
+            TimeoutError: there is no answer yet; the run has the value, and may still answer.
+            HookNotFoundError, RunNotFoundError, RunClosedError, SerializationError: as `send`.
+        """
+        asked = Message(self._serving("ask"), self, name, value, resume_id)
+        await asked.deliver(wait, asks=True)
+        return await asked.answer(timeout, shape_of(wanted))
 
     async def set_tags(self, tags: Mapping[str, str | None]) -> None:
         """Set tags of the run; None takes one away.

@@ -9,17 +9,14 @@ There are two sources of chance, both seeded by the run's secret:
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
-import re
 from collections.abc import Callable
 from random import Random
 from typing import Final
 
-MADE_TOKEN: Final = "hook_"  # hook_<26 characters of the run id>_<24 secret characters>
-_MADE = re.compile(r"hook_([0-9a-z]{26})_[a-z2-7]{24}")
-_TOKEN_BYTES: Final = 15  # 120 bits: cannot be guessed; 24 characters
+from fluvial.hook_tokens import SECRET_BYTES, secret_token
+
 _COUNTER_BYTES: Final = 8
 
 
@@ -89,14 +86,7 @@ class RunScope:
         """A token for the next hook: it carries the run id and cannot be guessed."""
         self._hooks += 1
         digest = self._derive(b"hook%d %b" % (self._hooks, self.run_id.encode()))
-        secret = base64.b32encode(digest[:_TOKEN_BYTES]).decode().lower()
-        return f"{MADE_TOKEN}{self.run_id.removeprefix('run_')}_{secret}"
+        return secret_token(self.run_id, digest[:SECRET_BYTES])
 
     def _derive(self, purpose: bytes) -> bytes:
         return hmac.digest(self._secret(), purpose, hashlib.sha256)
-
-
-def run_of_token(token: str) -> str | None:
-    """Return the run id that a made token carries; None for a token chosen by a user."""
-    match = _MADE.fullmatch(token)
-    return f"run_{match.group(1)}" if match is not None else None

@@ -31,6 +31,8 @@ Kind = Literal[
     "result",
     "error",
     "hook",
+    "hook_metadata",
+    "hook_answer",
     "state",
     "chunk",
     "progress",
@@ -47,8 +49,9 @@ _VERSION: Final = 1
 class Binding:
     """Where a sealed value belongs.
 
-    `id` is the step's id, a hook's token, or a chunk's place (`fluvial.stream_entries`); `index` is
-    a step error's attempt, or which of its attempt's chunks a chunk is.
+    `id` is the step's id, a hook's token, a chunk's place (`fluvial.stream_entries`), or which
+    payload of a hook is answered (`fluvial.hook_operations`); `index` is a step error's attempt, or
+    which of its attempt's chunks a chunk is.
     """
 
     app: str

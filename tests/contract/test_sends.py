@@ -64,6 +64,21 @@ def test_payload_is_accepted_only_while_its_hook_is_open(backend: Backend) -> No
     backend.run(main)
 
 
+def test_a_payload_for_one_opening_is_not_for_the_next(backend: Backend) -> None:
+    async def main(store: Store) -> None:
+        run = await hooked_run(backend, store, "t")
+        first, second = OpenHook(1, 0), OpenHook(2, 5)
+        assert await store.send(run.run_id, b"p", token="t", hook=first) is ACCEPTED
+        assert await store.send(run.run_id, b"p", token="t", hook=second) is CLOSED
+        await run.commit(messages=(b"m",), close_hooks=("t",), open_hooks=(("t", second),))
+
+        assert await store.send(run.run_id, b"p", token="t", hook=first) is CLOSED
+        assert await store.send(run.run_id, b"p", token="t", hook=second) is ACCEPTED
+        assert await store.send(run.run_id, b"p", token="u", hook=second) is UNKNOWN
+
+    backend.run(main)
+
+
 def test_resume_id_is_accepted_once_per_token(backend: Backend) -> None:
     async def main(store: Store) -> None:
         run = await hooked_run(backend, store, "t")
@@ -77,6 +92,9 @@ def test_resume_id_is_accepted_once_per_token(backend: Backend) -> None:
         assert await send(run.run_id, b"p", token="t") is ACCEPTED
 
         await run.commit(close_hooks=("t",), messages=(b"m",))
+        assert await store.has_resumed(run.run_id, "t", "r")
+        assert not await store.has_resumed(run.run_id, "t", "new")
+        assert not await store.has_resumed(run.run_id, "u", "s")
         assert await send(run.run_id, b"p", token="t", resume_id="r") is DUPLICATE
         assert await send(run.run_id, b"p", token="t", resume_id="new") is CLOSED
 

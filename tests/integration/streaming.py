@@ -11,12 +11,15 @@ from fluvial.runs import Run
 from fluvial_gateway.calls import Calls
 from fluvial_gateway.catalogue import Catalogue
 from fluvial_gateway.fingerprints import Fingerprints
+from fluvial_gateway.hook_answers import HookAnswers
+from fluvial_gateway.hook_calls import HookCalls
 from fluvial_gateway.hooks import Hooks
 from fluvial_gateway.invocations import Subject
 from fluvial_gateway.link_calls import LinkContext
 from fluvial_gateway.runs import Runs
 from fluvial_gateway.stream_calls import StreamCalls
 from fluvial_gateway.streams import Streams
+from fluvial_gateway.talking import Talking
 from fluvial_invoker.instance.platform import error_for
 from fluvial_queue.contract import Store
 from tests.integration.in_process import APP, Application
@@ -71,7 +74,11 @@ class Streaming(Application):
         catalogue = Catalogue(store)
         runs = Runs(store, catalogue, self, Fingerprints(b"k" * 32))
         hooks = Hooks(store, catalogue, runs)
-        self.calls = Calls(runs, hooks, StreamCalls(self.streams, runs).operations())
+        self.calls = Calls(
+            runs,
+            StreamCalls(self.streams, runs).operations(),
+            HookCalls(runs, hooks, Talking(runs, hooks), HookAnswers(runs)).operations(),
+        )
         self.instances.platform = self.platform
 
     async def wait_for_events(self, run_id: str, position: int, seconds: float) -> None:

@@ -15,6 +15,7 @@ from fluvial.ids import child_run_id, continued_run_id, new_run_id
 from fluvial.resealing import ResealRequest, is_taken, reseal
 from fluvial_queue.contract import RunQuery, RunStatus, SendOutcome
 from fluvial_queue.cuts import Cut, cut_at_start, cut_before_failure
+from fluvial_queue.hook_sends import Payload, send_payload
 from fluvial_queue.messages import Message, MessageKind
 from fluvial_queue.views import pack_turn
 from tests.integration.in_process import APP, Application
@@ -335,8 +336,8 @@ def test_a_fork_goes_on_from_the_step_that_failed(
         run_id = await fork(app, origin, cut_before_failure(log))
         await app.wait_for_kind(run_id, EventType.STEP_COMPLETED, 3)
         sealed = app.keys.for_run(run_id).seal(encode("hello"), "hook", "families")
-        body = Message(MessageKind.HOOK, run_id, 0, 0, {"token": "families"}, sealed).encode()
-        assert await app.store.send(run_id, body, token="families") is SendOutcome.ACCEPTED
+        sending = Payload(run_id=run_id, token="families", resume_id="r", sealed=sealed)
+        assert await send_payload(app.store, sending) is SendOutcome.ACCEPTED
 
         chance, ident, *rest = await app.result(run_id)
         assert rest == ["first", "second", "repaired", "hello"]

@@ -15,6 +15,7 @@ from fluvial.registry import Registry
 from fluvial.workflows import Workflow
 from fluvial_queue import open_store
 from fluvial_queue.contract import RunRecord, RunStatus, SendOutcome
+from fluvial_queue.hook_sends import Payload, send_payload
 from fluvial_queue.messages import Message, MessageKind
 from tests.integration.in_process import Application
 
@@ -116,9 +117,8 @@ async def resume(app: Application, run_id: str, deployment: str | None) -> None:
 
 async def send_hook(app: Application, run_id: str) -> None:
     payload = app.keys.for_run(run_id).seal(encode("now"), "hook", TOKEN)
-    meta = {"token": TOKEN, "resume": "r"}
-    body = Message(MessageKind.HOOK, run_id, 0, 0, meta, payload).encode()
-    assert await app.store.send(run_id, body, token=TOKEN) is SendOutcome.ACCEPTED
+    sending = Payload(run_id=run_id, token=TOKEN, resume_id="r", sealed=payload)
+    assert await send_payload(app.store, sending) is SendOutcome.ACCEPTED
 
 
 async def result(app: Application, run_id: str) -> Any:

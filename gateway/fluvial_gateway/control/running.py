@@ -19,7 +19,6 @@ from fluvial_gateway.control.parameters import (
 )
 from fluvial_gateway.control.schemas import array, nullable, obj, text
 from fluvial_gateway.control.starting import MAX_INPUT_BYTES
-from fluvial_gateway.control.streaming import compact
 from fluvial_gateway.control.views import RUN, TIME, run_view
 from fluvial_gateway.hooks import MAX_TOKEN_CHARACTERS, Hooks
 from fluvial_gateway.runs import MAX_KEY_CHARACTERS, Runs
@@ -98,7 +97,7 @@ class RunningOperations:
                 ),
                 body=Body({}, limit_bytes=MAX_INPUT_BYTES),
                 replies={202: Reply("The payload is accepted, or was before.", _RESUMED)},
-                problems=("hook_not_found", "run_closed"),
+                problems=("hook_not_found", "run_closed", "payload_invalid"),
             ),
         ]
 
@@ -119,7 +118,7 @@ class RunningOperations:
         resumed = await self._hooks.resume_json(
             call.path["app"],
             call.path["token"],
-            compact(call.body).encode(),
+            call.body,
             call.headers[_RESUME_ID] or secrets.token_hex(16),
         )
         call.note(run_id=resumed.run_id, delivery=resumed.outcome)

@@ -11,10 +11,10 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from fluvial.crons import CronSpec
-from fluvial.errors import RunNotFoundError
+from fluvial.errors import RunClosedError, RunNotFoundError
 from fluvial.ids import keyed_run_id, new_run_id
 from fluvial.sealing import Binding
-from fluvial_gateway.problems import ProblemError, RunClosedError
+from fluvial_gateway.problems import ProblemError
 from fluvial_gateway.runs import Arguments, Runs, Started, sealed_for
 from fluvial_gateway.steering import Steering, Wish
 from fluvial_queue.contract import RunRecord, RunStatus, StartRun

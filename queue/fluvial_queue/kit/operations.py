@@ -25,6 +25,10 @@ class Drive(Protocol):
 
     def log_length(self, run_id: str) -> int: ...
 
+    def open_hooks(self, run_id: str) -> list[str]:
+        """The tokens of a run's open hooks."""
+        ...
+
     def stream_length(self, run_id: str, name: str) -> int:
         """How many positions a stream has; a run's end counts as one more."""
         ...

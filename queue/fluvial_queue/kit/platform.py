@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fluvial.errors import InvalidRequestError
 from fluvial_queue.contract import Store
 from fluvial_queue.kit.flights import current_flight
+from fluvial_queue.kit.hook_operations import HookOperations
 from fluvial_queue.kit.operations import Drive, Operation
 from fluvial_queue.kit.run_operations import RunOperations
 from fluvial_queue.kit.stream_operations import StreamOperations
@@ -29,6 +30,7 @@ class KitPlatform:
         runs = RunOperations(self.app, registry, store, drive)
         self._operations: dict[str, Operation] = {
             **runs.operations(),
+            **HookOperations(self.app, store, drive).operations(),
             **StreamOperations(store, drive).operations(),
         }
 

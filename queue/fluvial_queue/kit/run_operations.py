@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from fluvial.errors import (
-    HookNotFoundError,
     InvalidRequestError,
+    RunClosedError,
     RunNotFoundError,
     SingletonError,
     StartConflictError,
@@ -16,7 +16,6 @@ from fluvial.errors import (
 from fluvial.events import TERMINAL, decode_event
 from fluvial.ids import continued_run_id
 from fluvial.invocations import pack_events
-from fluvial.scope import run_of_token
 from fluvial_queue.contract import (
     RunRecord,
     RunStatus,
@@ -53,8 +52,6 @@ class RunOperations:
             "result": self._result,
             "events": self._events,
             "state": self._state,
-            "token": self._token,
-            "resume": self._resume,
             "tag": self._tag,
             "cancel": self._cancel,
             "terminate": self._terminate,
@@ -156,24 +153,7 @@ class RunOperations:
         events = await self._store.read_events(record.run_id, start=record.state_at, limit=1)
         return status, events[0]
 
-    async def _token(self, arguments: dict[str, Any], _: bytes) -> OperationAnswer:
-        token = str(arguments["token"])
-        run_id = run_of_token(token) or await self._store.token_holder(self._app, token)
-        if run_id is None:
-            raise HookNotFoundError(token)
-        return {"run_id": run_id}, b""
-
     # ---- steering ----
-
-    async def _resume(self, arguments: dict[str, Any], body: bytes) -> OperationAnswer:
-        token, resume_id = str(arguments["token"]), str(arguments["resume_id"])
-        run_id = str(arguments["run_id"])
-        meta = {"token": token, "resume": resume_id}
-        message = Message(MessageKind.HOOK, run_id, meta=meta, payload=body).encode()
-        outcome = await self._store.send(run_id, message, token=token, resume_id=resume_id)
-        if outcome in (SendOutcome.UNKNOWN, SendOutcome.CLOSED):
-            raise HookNotFoundError(token)
-        return {"outcome": outcome.value}, b""
 
     async def _tag(self, arguments: dict[str, Any], _: bytes) -> OperationAnswer:
         record = await self._record(arguments)
@@ -190,7 +170,7 @@ class RunOperations:
         self, record: RunRecord, kind: MessageKind, meta: dict[str, Any]
     ) -> OperationAnswer:
         if await self._send(record.run_id, kind, meta) is SendOutcome.CLOSED:
-            raise InvalidRequestError(f"{record.run_id} has ended already")
+            raise RunClosedError(record.run_id)
         return {}, b""
 
     async def _send(self, run_id: str, kind: MessageKind, meta: dict[str, Any]) -> SendOutcome:

@@ -224,6 +224,7 @@ class MemoryStore:
         body: bytes,
         *,
         token: str | None = None,
+        hook: OpenHook | None = None,
         resume_id: str = "",
         urgent: bool = False,
     ) -> SendOutcome:
@@ -238,6 +239,8 @@ class MemoryStore:
             return SendOutcome.DUPLICATE
         if token is not None and run.hooks.get(token) is None:
             return SendOutcome.CLOSED if token in run.hooks else SendOutcome.UNKNOWN
+        if token is not None and hook is not None and run.hooks[token] != hook:
+            return SendOutcome.CLOSED
         if resume_id:
             run.resumes.add((token or "", resume_id))
         self._add(partition, run, body)
@@ -302,6 +305,11 @@ class MemoryStore:
         if run is None or token not in run.hooks:
             return None
         return run.hooks[token] or CLOSED
+
+    async def has_resumed(self, run_id: str, token: str, resume_id: str) -> bool:
+        check_run_id(run_id, self.partitions)
+        run = self.backend.run(run_id)
+        return run is not None and (token, resume_id) in run.resumes
 
     async def query_runs(self, query: RunQuery) -> RunPage:
         if query.limit < 1:

@@ -27,6 +27,11 @@ class Hooks:
             return None
         return _read(hook) if hook else CLOSED
 
+    async def has_resumed(self, run_id: str, token: str, resume_id: str) -> bool:
+        """Return whether a payload with this id was accepted."""
+        command = ("SISMEMBER", self._keys.resumes(run_id), f"{token}\0{resume_id}")
+        return bool(await self._link.call(command, writes=False))
+
 
 def written(hook: OpenHook) -> str:
     """Return what stands at an open hook's token."""

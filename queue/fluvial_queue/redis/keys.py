@@ -13,8 +13,8 @@ keys are in one slot, so each script touches exactly one.
     {fv:p017}:run:<run id>      hash    see below; expires `retention` after the run has ended
     {fv:p017}:log:<run id>      list    events, its length is the fence; expires with the run
     {fv:p017}:input:<run id>    string  the sealed input; until RUN_STARTED is in the log
-    {fv:p017}:hooks:<run id>    hash    token → id and log position of the hook, "" once it is closed;
-                                        until the run ends
+    {fv:p017}:hooks:<run id>    hash    token → id and log position of the open hook, "" once that
+                                        is closed; until the run ends
     {fv:p017}:resumes:<run id>  set     token NUL resume id that was accepted; until the run ends
     {fv:p017}:streams:<run id>  hash    see below; expires with the run
     {fv:meta}                   hash    format, partitions; for ever

@@ -46,7 +46,7 @@ from fluvial_queue.redis.bells import Subscription
 from fluvial_queue.redis.claims import Claims
 from fluvial_queue.redis.dialing import Command
 from fluvial_queue.redis.documents import Documents
-from fluvial_queue.redis.hooks import Hooks
+from fluvial_queue.redis.hooks import Hooks, written
 from fluvial_queue.redis.index import RunIndex
 from fluvial_queue.redis.keys import Keys
 from fluvial_queue.redis.link import Link
@@ -191,6 +191,7 @@ class RedisStore:
         body: bytes,
         *,
         token: str | None = None,
+        hook: OpenHook | None = None,
         resume_id: str = "",
         urgent: bool = False,
     ) -> SendOutcome:
@@ -203,7 +204,8 @@ class RedisStore:
             self._keys.messages(partition),
         ]
         arguments: list[Argument] = [
-            *(body, int(token is not None), token or "", resume_id),
+            *(body, int(token is not None), token or "", "" if hook is None else written(hook)),
+            resume_id,
             *(self._keys.bell, partition),
         ]
         script = lua.SEND_URGENT if urgent else lua.SEND
@@ -249,6 +251,10 @@ class RedisStore:
     async def find_hook(self, run_id: str, token: str) -> FoundHook:
         check_run_id(run_id, self._partitions)
         return await self._hooks.find(run_id, token)
+
+    async def has_resumed(self, run_id: str, token: str, resume_id: str) -> bool:
+        check_run_id(run_id, self._partitions)
+        return await self._hooks.has_resumed(run_id, token, resume_id)
 
     async def query_runs(self, query: RunQuery) -> RunPage:
         return await self._index.query(query)

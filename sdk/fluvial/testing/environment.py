@@ -206,6 +206,38 @@ class Environment:
             await self.engine.settle()
             return await resume_hook(token, value, resume_id=resume_id)
 
+    async def send(
+        self, run: Run[Any], name: str, value: Any = None, *, resume_id: str | None = None
+    ) -> bool:
+        """Hand a value to the run's hook of that name, as `Run.send` does.
+
+        The run comes to the hook first; `StuckError` where it does not.
+        """
+        with self.explaining():
+            return await run.send(name, value, resume_id=resume_id)
+
+    async def ask(
+        self,
+        run: Run[Any],
+        name: str,
+        value: Any = None,
+        *,
+        wanted: Any = None,
+        resume_id: str | None = None,
+    ) -> Any:
+        """Hand a value to the run's hook of that name and return the answer, as `Run.ask` does.
+
+        The run comes to the hook first, and then to its answer; `StuckError` where it does not.
+        """
+        with self.explaining():
+            return await run.ask(name, value, wanted=wanted, resume_id=resume_id)
+
+    async def state(self, run: Run[Any], wanted: Any = None) -> Any:
+        """Return what the run has published last, once everything has happened that can now."""
+        with self.explaining():
+            await self.engine.settle()
+            return await run.state(wanted)
+
     # ---- letting things happen ----
 
     async def settle(self) -> None:

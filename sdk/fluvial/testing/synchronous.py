@@ -135,6 +135,28 @@ class SyncEnvironment:
         """Hand a payload to a hook; see `Environment.resume`."""
         return self.wait(self.env.resume(token, value, resume_id=resume_id))
 
+    def send(
+        self, run: SyncRun[Any], name: str, value: Any = None, *, resume_id: str | None = None
+    ) -> bool:
+        """Hand a value to the run's hook of that name; see `Environment.send`."""
+        return self.wait(self.env.send(run.run, name, value, resume_id=resume_id))
+
+    def ask(
+        self,
+        run: SyncRun[Any],
+        name: str,
+        value: Any = None,
+        *,
+        wanted: Any = None,
+        resume_id: str | None = None,
+    ) -> Any:
+        """Ask the run's hook of that name; see `Environment.ask`."""
+        return self.wait(self.env.ask(run.run, name, value, wanted=wanted, resume_id=resume_id))
+
+    def state(self, run: SyncRun[Any], wanted: Any = None) -> Any:
+        """Return what the run has published last; see `Environment.state`."""
+        return self.wait(self.env.state(run.run, wanted))
+
     def settle(self) -> None:
         """Let everything happen that can happen now."""
         self.wait(self.env.settle())

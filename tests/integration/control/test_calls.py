@@ -8,12 +8,18 @@ from typing import Any
 
 import pytest
 
-from fluvial.errors import FluvialError, HookNotFoundError, InvalidRequestError, RunNotFoundError
+from fluvial.errors import (
+    FluvialError,
+    HookNotFoundError,
+    InvalidRequestError,
+    RunClosedError,
+    RunNotFoundError,
+)
 from fluvial.events import Event, EventType, decode_event
 from fluvial.ids import continued_run_id, keyed_run_id, new_run_id
 from fluvial.invocations import unpack_events
 from fluvial_gateway.link_calls import LinkContext
-from fluvial_gateway.problems import RunClosedError, WorkflowNotFoundError
+from fluvial_gateway.problems import WorkflowNotFoundError
 from fluvial_queue.contract import RunStatus, StartRun
 from fluvial_queue.messages import MessageKind
 from tests.integration.control.world import World

@@ -46,6 +46,8 @@ from fluvial_gateway.crons.starting import CronRuns
 from fluvial_gateway.crons.states import CronStates
 from fluvial_gateway.deployments import Deployments
 from fluvial_gateway.fingerprints import Fingerprints
+from fluvial_gateway.hook_answers import HookAnswers
+from fluvial_gateway.hook_calls import HookCalls
 from fluvial_gateway.hooks import Hooks
 from fluvial_gateway.hosts import HostTable
 from fluvial_gateway.invocations import Answered, Outcome, Subject
@@ -63,6 +65,7 @@ from fluvial_gateway.runs import Runs
 from fluvial_gateway.scrape import Scrape
 from fluvial_gateway.stream_calls import StreamCalls
 from fluvial_gateway.streams import Streams
+from fluvial_gateway.talking import Talking
 from fluvial_gateway.uploads import Uploads
 from fluvial_gateway.waiting import Waiters
 from fluvial_gateway.waits import LongWaits
@@ -124,13 +127,16 @@ class FaultyStore(MemoryStore):
         body: bytes,
         *,
         token: str | None = None,
+        hook: OpenHook | None = None,
         resume_id: str = "",
         urgent: bool = False,
     ) -> SendOutcome:
         if self.sending is not None:
             self.sending.set()
             await asyncio.Event().wait()
-        sent = await super().send(run_id, body, token=token, resume_id=resume_id, urgent=urgent)
+        sent = await super().send(
+            run_id, body, token=token, hook=hook, resume_id=resume_id, urgent=urgent
+        )
         return self._answer(sent)
 
     def _fail(self) -> None:
@@ -327,10 +333,12 @@ class World:
         self.metrics = Metrics(version="0.0.0")
         self.runs = Runs(self.store, self.catalogue, self.waiters, Fingerprints(b"k" * 32))
         self.hooks = Hooks(self.store, self.catalogue, self.runs)
+        self.talking = Talking(self.runs, self.hooks)
+        self.hook_answers = HookAnswers(self.runs)
         self.streams = Streams(self.store, self.metrics, partitions=self.store.partitions)
         self.calls = Calls(
             self.runs,
-            self.hooks,
+            HookCalls(self.runs, self.hooks, self.talking, self.hook_answers).operations(),
             RunCalls(self.runs).operations(),
             StreamCalls(self.streams, self.runs).operations(),
         )

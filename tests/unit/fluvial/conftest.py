@@ -26,6 +26,7 @@ from fluvial.encryption import AppKeys
 from fluvial.error_payloads import decode_error
 from fluvial.events import INPUTS, TERMINAL, Event, EventType, decode_event
 from fluvial.invocations import Answer, StepHistory, StepRequest, TurnRequest
+from fluvial.payloads import PayloadReader
 from fluvial.registry import registry
 from fluvial.sealing import Binding, seal
 from fluvial.signatures import encode_call
@@ -36,6 +37,7 @@ Mode = Literal["live", "replay", "carry"]
 MODES: tuple[Mode, ...] = ("live", "replay", "carry")
 APP = "orders"
 RUN = "run_0000000000000000000000000a"
+OTHER_RUN = "run_0000000000000000000000000b"
 START_MS = 1_700_000_000_000
 MAX_ROUNDS = 20_000
 _UNSTABLE = frozenset({"delay_ms", "invocation", "progress"})  # of STEP_RETRYING: drawn at random
@@ -50,6 +52,9 @@ class Resume:
     token: str | None = None  # None: of the hook opened last
     as_json: bool = False
     conflict: bool = False  # not a payload: the store says that another run holds the token
+    ask: bool = False  # who sends it waits for an answer
+    resume: str = "r"
+    late: bool = False  # it was accepted before the hook closed, and is recorded only now
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,15 @@ class Outcome:
             )
             for event in self.events
         ]
+
+    def answers(self) -> dict[str, tuple[bool, str, Any]]:
+        """What was answered to whom: by resume id, (ok, why, value)."""
+        reader = PayloadReader(make_keys().for_run(RUN))
+        return {
+            event.meta["resume"]: (event.meta["ok"], event.meta.get("why", ""), reader.value(event))
+            for event in self.events
+            if event.type is EventType.HOOK_ANSWERED
+        }
 
     def count(self, event_type: EventType) -> int:
         return sum(event.type is event_type for event in self.events)
@@ -142,6 +156,7 @@ class Player:
         self._history: dict[int, StepHistory] = {}
         self._timers: set[int] = set()
         self._hooks: dict[int, str] = {}
+        self._closed_hooks: dict[int, str] = {}
         self._children: dict[int, Event] = {}
         self._turn_due = False
         self.ended = False
@@ -233,6 +248,7 @@ class Player:
                 self._timers.discard(event.id)
             case EventType.HOOK_CLOSED:
                 self._hooks.pop(event.id, None)
+                self._closed_hooks[event.id] = event.meta["token"]
             case _:
                 self.ended = event.type in TERMINAL
 
@@ -314,13 +330,15 @@ class Player:
             for timer in sorted(self._timers):
                 await self._fire(timer, early=True)
             return
-        found = [(i, t) for i, t in self._hooks.items() if action.token in (None, t)]
+        known = self._closed_hooks if action.late else self._hooks
+        found = [(i, t) for i, t in known.items() if action.token in (None, t)]
         if not found:
             return
         hook, token = found[-1]
         if action.conflict:
             del self._hooks[hook]
-            self._record(Event(EventType.HOOK_CONFLICT, self.now_ms, hook, meta={"token": token}))
+            held = {"token": token, "run": OTHER_RUN}
+            self._record(Event(EventType.HOOK_CONFLICT, self.now_ms, hook, meta=held))
             return
         binding = Binding(APP, self.run_id, "hook", token)
         if action.as_json:
@@ -328,7 +346,9 @@ class Player:
             payload = seal(public_key, key_id, encode_json(action.value), binding)
         else:
             payload = self.keys.seal(binding, encode(action.value))
-        meta = {"resume": "r"}
+        meta: dict[str, Any] = {"token": token, "resume": action.resume}
+        if action.ask:
+            meta["ask"] = True
         self._record(Event(EventType.HOOK_RECEIVED, self.now_ms, hook, payload, meta))
 
     def outcome(self) -> Outcome:

@@ -16,6 +16,7 @@ from fluvial.events import Event, EventType, decode_event
 from fluvial.ids import partition_of
 from fluvial.invocations import Answer
 from fluvial_queue.contract import CommitOutcome, RunStatus, SendOutcome, StartRun
+from fluvial_queue.hook_sends import Payload, send_payload
 from fluvial_queue.jobs import Job
 from fluvial_queue.memory import MemoryStore
 from fluvial_queue.messages import Message, MessageKind
@@ -226,10 +227,8 @@ class World:
     async def send_hook(self, run_id: str) -> None:
         """Send the payload that a run's hook waits for, once."""
         if run_id not in self.resumed:
-            meta = {"token": "token", "resume": "r1"}
-            body = Message(MessageKind.HOOK, run_id, 0, 0, meta, b"payload").encode()
-            sent = await self.store.send(run_id, body, token="token", resume_id="r1")
-            if sent is SendOutcome.ACCEPTED:
+            payload = Payload(run_id=run_id, token="token", resume_id="r1", sealed=b"payload")
+            if await send_payload(self.store, payload) is SendOutcome.ACCEPTED:
                 self.resumed.add(run_id)
 
     async def _resume(self) -> None:

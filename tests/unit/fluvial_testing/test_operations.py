@@ -9,7 +9,7 @@ import pytest
 
 import fluvial
 from fluvial import StartOptions
-from fluvial.errors import InvalidRequestError, SingletonError
+from fluvial.errors import InvalidRequestError, RunClosedError, SingletonError
 from fluvial.registry import registry
 from fluvial.stream_reading import StreamReset
 from fluvial.testing import Environment, Mode, SyncEnvironment
@@ -89,7 +89,7 @@ def test_what_cannot_be_asked_is_refused(env: SyncEnvironment) -> None:
 
     run = env.start(patient)
     run.result()
-    with pytest.raises(InvalidRequestError, match="has ended"):
+    with pytest.raises(RunClosedError, match="has ended"):
         run.terminate()
 
     registry.workflows.pop("shop.forgotten")
