@@ -117,6 +117,7 @@ class Gateway:
         hooks = Hooks(store, self._catalogue, runs)
         talking, hook_answers = Talking(runs, hooks), HookAnswers(runs)
         streams = Streams(store, self._metrics, partitions=store.partitions)
+        addresses = Addresses(config.http_url, config.domain)
         self._router = Router(
             spec=self._spec,
             invoker=self._invoker,
@@ -130,6 +131,7 @@ class Gateway:
             http_observer=self._metrics,
             gateway=_name(config),
             partitions=store.partitions,
+            app_url=addresses.of_app,
         )
         self._scheduler, crons = self._crons(runs, signals)
         self._dispatcher = Dispatcher(
@@ -167,7 +169,7 @@ class Gateway:
             deployments=self._deployments,
             aliases=aliases,
             uploads=uploads,
-            addresses=Addresses(config.http_url, config.domain),
+            addresses=addresses,
         )
         revealer = Revealer(self._router)
         operations = [

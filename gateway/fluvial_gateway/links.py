@@ -81,10 +81,11 @@ class Link(asyncio.Protocol):
 
     # What the router asks for
 
-    def hello(self, credential: bytes, gateway: str, partitions: int) -> None:
+    def hello(self, credential: bytes, gateway: str, partitions: int, app_url: str) -> None:
         """Present the credential; other frames may follow at once."""
         version = wire.PROTOCOL_VERSION
-        self.send(wire.pack(FrameType.HELLO, 0, version, credential, gateway, partitions))
+        fields = (version, credential, gateway, partitions, app_url)
+        self.send(wire.pack(FrameType.HELLO, 0, *fields))
 
     def request(
         self, sink: HttpSink, fields: RequestFields, deadline_ms: int, chunk: bytes, more: bool

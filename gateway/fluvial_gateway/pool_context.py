@@ -47,3 +47,4 @@ class PoolContext:
     clock: Callable[[], float]
     gateway: str
     partitions: int
+    app_url: Callable[[str], str]  # where an app answers, for the world outside

@@ -330,7 +330,8 @@ class InstancePool:
             return True
         self._instances[instance.id] = instance
         context.observer.instances_changed(spec.app, "starting", 1)
-        link.hello(acquired.credential, context.gateway, context.partitions)
+        app_url = context.app_url(spec.app)
+        link.hello(acquired.credential, context.gateway, context.partitions, app_url)
         loop.call_later(context.limits.ready_seconds, self._insist_on_ready, instance)
         self._feed()
         return True

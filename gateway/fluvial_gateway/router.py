@@ -44,6 +44,7 @@ class Router:
         http_observer: HttpObserver,
         gateway: str,
         partitions: int,
+        app_url: Callable[[str], str],
         limits: PoolLimits | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -67,6 +68,7 @@ class Router:
             clock=clock,
             gateway=gateway,
             partitions=partitions,
+            app_url=app_url,
         )
         invoker.subscribe(self._notices.tell)
 

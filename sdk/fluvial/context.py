@@ -32,6 +32,7 @@ class Invocation:
     instance: str
     attempt: int = 1
     deadline_seconds: float | None = None  # of time.monotonic(); None: no deadline
+    app_url: str = ""  # where the app's production answers, as the platform knows it; "": nowhere
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

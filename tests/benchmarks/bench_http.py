@@ -197,6 +197,7 @@ def run_gateway(listener: socket.socket, address: str) -> None:
             http_observer=silent,
             gateway="gw_bench",
             partitions=64,
+            app_url=lambda app: f"http://{app}.localhost",
         )
         routes = Routes(production={"bench": DEPLOYMENT}, default_app="bench")
         await DataPlane(router, HostTable(routes), listener=listener).serve()

@@ -99,7 +99,7 @@ class Functions:
                 raise WireError(f"unknown kind of invocation {kind!r}")
         return None
 
-    def platform(self, link: FrameWriter, partitions: int) -> LinkPlatform:
+    def platform(self, link: FrameWriter, partitions: int, app_url: str) -> LinkPlatform:
         """Return the way to the platform over a new link."""
         return LinkPlatform(
             link,
@@ -107,6 +107,7 @@ class Functions:
             deployment=self._deployment,
             instance=self._instance,
             partitions=partitions,
+            app_url=app_url,
         )
 
     def forget(self, run_ids: Sequence[str]) -> None:

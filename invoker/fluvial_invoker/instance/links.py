@@ -271,13 +271,13 @@ class Link(asyncio.Protocol):
     def _hello(self, kind: int, header: list[Any]) -> None:
         if kind != _HELLO:
             raise WireError(f"a link begins with HELLO, not with frame type {kind}")
-        _, _, version, credential, _gateway, partitions, *_ = header
+        _, _, version, credential, _gateway, partitions, app_url, *_ = header
         if version != PROTOCOL_VERSION:
             raise WireError(f"protocol version {version}, this instance speaks {PROTOCOL_VERSION}")
         if not self._links.credentials.redeem(credential):
             raise WireError("HELLO with a credential that is unknown or was used before")
         self._is_welcome = True
-        self.platform = self._functions.platform(self, partitions)
+        self.platform = self._functions.platform(self, partitions, app_url)
         self._admission.touch()
         welcome = (PROTOCOL_VERSION, self._links.instance, self._admission.max_concurrency)
         self._write(pack(FrameType.WELCOME, 0, *welcome))

@@ -44,10 +44,12 @@ class LinkPlatform:
         deployment: str,
         instance: str,
         partitions: int,
+        app_url: str,
     ) -> None:
         self.app = keys.app
         self.keys = keys
         self.partitions = partitions
+        self._app_url = app_url
         self._deployment = deployment
         self._instance = instance
         self._link = link
@@ -67,6 +69,7 @@ class LinkPlatform:
             instance=self._instance,
             attempt=attempt,
             deadline_seconds=deadline or None,
+            app_url=self._app_url,
         )
 
     def new_run_id(self) -> str:

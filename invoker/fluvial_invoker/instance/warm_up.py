@@ -71,7 +71,7 @@ async def _serve_once(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _request() -> bytes:
-    hello = pack(FrameType.HELLO, 0, PROTOCOL_VERSION, _CREDENTIAL, "zygote", 1)
+    hello = pack(FrameType.HELLO, 0, PROTOCOL_VERSION, _CREDENTIAL, "zygote", 1, "")
     headers = [[b"host", b"localhost"]]
     fields = ("inv_", "GET", b"/", headers, None, "http", "1.1", 1000, False)
     return hello + pack(FrameType.REQUEST, 1, *fields)

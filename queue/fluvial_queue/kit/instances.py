@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fluvial.threads import Threads
 
 DEPLOYMENT: Final = "dpl_kit"
+APP_URL: Final = "http://test.localhost"
 
 
 class Instances(Protocol):
@@ -95,6 +96,7 @@ class LiveInstances:
             deployment=DEPLOYMENT,
             instance=instance_name(number),
             attempt=attempt,
+            app_url=APP_URL,
         )
 
 

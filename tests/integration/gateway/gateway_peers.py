@@ -460,6 +460,7 @@ async def open_world(
             http_observer=recorder,
             gateway="gw_test",
             partitions=64,
+            app_url=lambda app: f"http://{app}.localhost",
             limits=pool_limits or PoolLimits(resolution_seconds=0.01),
             clock=clock,
         )

@@ -23,6 +23,7 @@ from fluvial.manifest import DeploymentSpec, InstanceSettings
 from fluvial.wire import PROTOCOL_VERSION, FrameReader, FrameType, pack
 
 SECONDS = 30.0
+APP_URL = "https://shop.example.com"
 
 
 @dataclass
@@ -121,7 +122,8 @@ class InstanceLink(Peer):
     _last = 0
 
     def hello(self, credential: bytes, *, partitions: int = 64) -> None:
-        self.send(FrameType.HELLO, 0, PROTOCOL_VERSION, credential, "gateway-1", partitions)
+        said = (PROTOCOL_VERSION, credential, "gateway-1", partitions, APP_URL)
+        self.send(FrameType.HELLO, 0, *said)
 
     def request(
         self,

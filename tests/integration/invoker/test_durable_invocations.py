@@ -18,6 +18,7 @@ from fluvial.sealing import Binding
 from fluvial.signatures import encode_call
 from fluvial.wire import FrameType
 from fluvial_invoker.key_files import KeyFile
+from tests.integration.invoker.conftest import APP_URL
 
 ORDERS = """
     import asyncio, threading, time
@@ -50,7 +51,8 @@ ORDERS = """
             run = await start(order, 21, key="k")
         except fluvial.FluvialError as error:
             return 409, {"code": error.code, "text": str(error)}
-        return {"run": run.id, "me": fluvial.context().id}
+        here = fluvial.context()
+        return {"run": run.id, "me": here.id, "url": here.app_url}
 """
 
 
@@ -199,7 +201,11 @@ def test_handler_calls_the_platform(machine: Any, serve: Any) -> None:
 
             assert (invocation, operation, arguments["workflow"]) == (number, "start", "order")
             assert platform.keys.open(binding, call.body) == encode_call((21,), {})
-            assert json.loads(reply.body) == {"run": run_id, "me": f"inv_{number:024d}"}
+            assert json.loads(reply.body) == {
+                "run": run_id,
+                "me": f"inv_{number:024d}",
+                "url": APP_URL,
+            }
 
             number = link.request()
             call = await link.next(kind=FrameType.CALL)
