@@ -21,6 +21,7 @@ from fluvial_gateway.config import Config
 from fluvial_gateway.control.application import control_app
 from fluvial_gateway.control.checking import CheckingOperations
 from fluvial_gateway.control.deploying import DeployingOperations
+from fluvial_gateway.control.hooks import HookOperations
 from fluvial_gateway.control.keys import KeysOperations
 from fluvial_gateway.control.operating import About, PlatformOperations
 from fluvial_gateway.control.reading_runs import ReadingRunsOperations
@@ -29,6 +30,7 @@ from fluvial_gateway.control.running import RunningOperations
 from fluvial_gateway.control.scheduling import SchedulingOperations
 from fluvial_gateway.control.starting import StartingOperations
 from fluvial_gateway.control.steering import SteeringOperations
+from fluvial_gateway.control.talking import TalkingOperations
 from fluvial_gateway.control.views import Addresses
 from fluvial_gateway.control_server import ControlServer
 from fluvial_gateway.crons.alarm import LoopAlarm
@@ -91,6 +93,9 @@ class _DispatcherSignals:
 
     async def wait_for_end(self, run_id: str, seconds: float) -> None:
         await self.dispatcher.wait_for_end(run_id, seconds)
+
+    async def wait_for_start(self, run_id: str, seconds: float) -> None:
+        await self.dispatcher.wait_for_start(run_id, seconds)
 
 
 class Gateway:
@@ -176,7 +181,9 @@ class Gateway:
             *deploying.operations(),
             *StartingOperations(runs).operations(),
             *SteeringOperations(runs).operations(),
-            *RunningOperations(runs, hooks).operations(),
+            *RunningOperations(runs).operations(),
+            *HookOperations(runs, hooks, revealer).operations(),
+            *TalkingOperations(runs, talking, hook_answers, revealer, self._waits).operations(),
             *CheckingOperations(
                 self._catalogue, ReplayChecks(runs, self._router), self._waits
             ).operations(),

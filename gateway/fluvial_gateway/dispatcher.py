@@ -137,6 +137,10 @@ class Dispatcher:
         """Return when the run has ended or is gone, or the time is up."""
         await self._waiters.wait_for_end(run_id, seconds)
 
+    async def wait_for_start(self, run_id: str, seconds: float) -> None:
+        """Return when there is such a run, which has begun if it is new, or the time is up."""
+        await self._waiters.wait_for_start(run_id, seconds)
+
     # ---- Surroundings of a partition ----
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:

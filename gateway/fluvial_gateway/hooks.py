@@ -30,6 +30,15 @@ class HookRunStore(RunStore, HookSender, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Opened:
+    """An open hook, and the event that says what it was opened with."""
+
+    id: int
+    token: str
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
 class Resumed:
     """The answer to a resume."""
 
@@ -64,6 +73,29 @@ class Hooks:
         """Return a run's hook, if it is open."""
         found = await self._store.find_hook(run_id, token)
         return found if isinstance(found, OpenHook) else None
+
+    async def token_of(self, run_id: str, hook_id: int) -> str:
+        """Return the token of a run's open hook.
+
+        Raises:
+            HookNotFoundError: no hook of that id is open.
+        """
+        hooks = await self._store.open_hooks(run_id)
+        for token, hook in hooks.items():
+            if hook.id == hook_id:
+                return token
+        raise HookNotFoundError(str(hook_id), run_id)
+
+    async def opened(self, run_id: str, *, start: int = 0, limit: int) -> list[Opened]:
+        """Return open hooks of a run with ids from `start` on, by their ids, at most `limit`."""
+        hooks = await self._store.open_hooks(run_id)
+        by_id = sorted((hook, token) for token, hook in hooks.items() if hook.id >= start)
+        found: list[Opened] = []
+        for hook, token in by_id[:limit]:
+            event = await self.opening(run_id, hook)
+            if event is not None:
+                found.append(Opened(hook.id, token, event))
+        return found
 
     async def opening(self, run_id: str, hook: OpenHook) -> Event | None:
         """Return the event with which a hook was opened; None: the run is gone."""

@@ -96,7 +96,7 @@ class RunStore(Protocol):
 class RunSignals(Protocol):
     """Tells when something happened to a run; the dispatcher does.
 
-    Both return when it happened, at once if it has happened already, and in any case after
+    All return when it happened, at once if it has happened already, and in any case after
     `seconds`. Which of these it was is for the caller to look up: a signal is a hint.
     """
 
@@ -106,6 +106,10 @@ class RunSignals(Protocol):
 
     async def wait_for_end(self, run_id: str, seconds: float) -> None:
         """Wait until the run is terminal."""
+        ...
+
+    async def wait_for_start(self, run_id: str, seconds: float) -> None:
+        """Wait until there is such a run."""
         ...
 
 
@@ -287,6 +291,16 @@ class Runs:
             return record
         await self._signals.wait_for_events(run_id, position, seconds)
         return await self.get(run_id)
+
+    async def following(self, record: RunRecord, seconds: float) -> RunRecord | None:
+        """Return the run that goes on in the place of a continued one, waiting up to `seconds` for
+        it to begin; None: it has not, or none does."""
+        if record.status is not RunStatus.CONTINUED:
+            return None
+        run_id = continued_run_id(record.run_id)
+        if await self._store.read_run(run_id) is None and seconds > 0:
+            await self._signals.wait_for_start(run_id, seconds)
+        return await self._store.read_run(run_id)
 
     async def last_event(self, record: RunRecord) -> tuple[Event, bytes] | None:
         """Return the event that ended a terminal run; None while it goes on."""

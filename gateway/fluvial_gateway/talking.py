@@ -1,7 +1,7 @@
 """Talking to live runs by the names of their hooks.
 
 Who talks to a run that is on its way to the hook may wait for it to open: woken by what the run
-does, for a bounded time.
+does, for a bounded time. What is said to a run that has gone on as a new one is for the new one.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from fluvial.errors import HookNotFoundError, RunClosedError
 from fluvial.hook_tokens import named_token
@@ -17,11 +17,15 @@ from fluvial_gateway.hooks import Hooks, Resumed
 from fluvial_gateway.runs import Runs
 from fluvial_queue.contract import RunRecord, RunStatus
 
+_MAX_HOPS: Final = 1000  # runs in a row that went on as new ones
+
 
 @dataclass(frozen=True, slots=True)
 class Said:
     """What became of something that was said to a run."""
 
+    run_id: str
+    token: str
     outcome: Literal["accepted", "duplicate", "not_open", "continued"]
     position: int = 0  # in the run's log, behind which an answer would stand
 
@@ -45,6 +49,8 @@ class Talking:
     ) -> Said:
         """Deliver what an instance has sealed, waiting up to `seconds` for the hook to open.
 
+        "continued": it is to be sealed anew, for the run that goes on in the place of this one.
+
         Raises:
             InvalidRequestError: it is no name.
             RunClosedError: the run has ended.
@@ -55,47 +61,86 @@ class Talking:
             hook = await self._hooks.open_hook(at.run_id, token)
             return await self._hooks.deliver(at, token, hook, payload, resume_id, asks=asks)
 
-        return await self._say(record, deliver, seconds)
+        return await self._say(record, token, deliver, _deadline(seconds))
 
     async def say_json(
         self,
         record: RunRecord,
-        name: str,
+        hook: str,
         value: Any,
         resume_id: str,
         *,
         asks: bool,
         seconds: float,
     ) -> Said:
-        """Deliver a JSON value, likewise.
+        """Deliver a JSON value to a hook with a name, likewise, or to the open one with an id.
 
         Raises:
             InvalidRequestError, RunClosedError, ProblemError, KeysFrozenError
+            HookNotFoundError: no hook of that id is open.
         """
-        token = named_token(record.run_id, name)
+        deadline = _deadline(seconds)
+        for _ in range(_MAX_HOPS):
+            said = await self._say_json(record, hook, value, resume_id, asks, deadline)
+            if said.outcome != "continued":
+                return said
+            record = await self._runs.get(said.run_id)
+        raise RunClosedError(record.run_id)
+
+    async def _say_json(
+        self,
+        record: RunRecord,
+        hook: str,
+        value: Any,
+        resume_id: str,
+        asks: bool,
+        deadline: float,
+    ) -> Said:
+        if hook.isdecimal():
+            token = await self._hooks.token_of(record.run_id, int(hook))
+        else:
+            token = named_token(record.run_id, hook)
 
         async def deliver(at: RunRecord) -> Resumed:
             return await self._hooks.deliver_json(at, token, value, resume_id, asks=asks)
 
-        return await self._say(record, deliver, seconds)
+        return await self._say(record, token, deliver, deadline)
 
     async def _say(
-        self, record: RunRecord, deliver: Callable[[RunRecord], Awaitable[Resumed]], seconds: float
+        self,
+        record: RunRecord,
+        token: str,
+        deliver: Callable[[RunRecord], Awaitable[Resumed]],
+        deadline: float,
     ) -> Said:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + seconds
+        run_id = record.run_id
         while True:
+            left = deadline - _now()
             try:
                 resumed = await deliver(record)
             except RunClosedError:
-                if (await self._runs.get(record.run_id)).status is RunStatus.CONTINUED:
-                    return Said("continued")
-                raise
+                return await self._continued(run_id, token, left)
             except HookNotFoundError:
-                left = deadline - loop.time()
                 if left <= 0:
-                    return Said("not_open")
+                    return Said(run_id, token, "not_open")
                 # The record is older than the look at the hook, so nothing is missed.
-                record = await self._runs.wait_for_events(record.run_id, record.events, left)
+                record = await self._runs.wait_for_events(run_id, record.events, left)
             else:
-                return Said(resumed.outcome, resumed.position)
+                return Said(run_id, token, resumed.outcome, resumed.position)
+
+    async def _continued(self, run_id: str, token: str, left: float) -> Said:
+        record = await self._runs.get(run_id)
+        following = await self._runs.following(record, left)
+        if following is not None:
+            return Said(following.run_id, token, "continued")
+        if record.status is RunStatus.CONTINUED:
+            return Said(run_id, token, "not_open")
+        raise RunClosedError(run_id)
+
+
+def _deadline(seconds: float) -> float:
+    return _now() + seconds
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

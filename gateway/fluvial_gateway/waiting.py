@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
-from fluvial_queue.contract import Store
+from fluvial_queue.contract import RunRecord, Store
 
 SWEEP_SECONDS = 10.0  # how late a lost doorbell can make a waiter
 
@@ -29,19 +30,29 @@ class Waiters:
     async def wait_for_events(self, run_id: str, position: int, seconds: float) -> None:
         """Return when the run's log may be longer than `position`, the run has ended or is gone,
         or the time is up."""
-        await self._wait(run_id, seconds, position)
+        await self._wait(
+            run_id,
+            seconds,
+            lambda run: run is None or run.status.is_terminal or run.events > position,
+        )
 
     async def wait_for_end(self, run_id: str, seconds: float) -> None:
         """Return when the run has ended or is gone, or the time is up."""
-        await self._wait(run_id, seconds, None)
+        await self._wait(run_id, seconds, lambda run: run is None or run.status.is_terminal)
 
-    async def _wait(self, run_id: str, seconds: float, position: int | None) -> None:
+    async def wait_for_start(self, run_id: str, seconds: float) -> None:
+        """Return when there is such a run, which has begun if it is new, or the time is up."""
+        await self._wait(run_id, seconds, lambda run: run is not None)
+
+    async def _wait(
+        self, run_id: str, seconds: float, is_over: Callable[[RunRecord | None], bool]
+    ) -> None:
         event = asyncio.Event()
         waiting = self._waiting.setdefault(run_id, set())
         waiting.add(event)
         try:
             async with asyncio.timeout(seconds):
-                while not await self._has_moved(run_id, position):
+                while not is_over(await self._store.read_run(run_id)):
                     try:
                         await asyncio.wait_for(event.wait(), SWEEP_SECONDS)
                     except TimeoutError:
@@ -53,9 +64,3 @@ class Waiters:
             waiting.discard(event)
             if not waiting and self._waiting.get(run_id) is waiting:
                 del self._waiting[run_id]
-
-    async def _has_moved(self, run_id: str, position: int | None) -> bool:
-        record = await self._store.read_run(run_id)
-        if record is None or record.status.is_terminal:
-            return True
-        return position is not None and record.events > position

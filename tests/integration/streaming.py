@@ -87,6 +87,9 @@ class Streaming(Application):
     async def wait_for_end(self, run_id: str, seconds: float) -> None:
         await self.dispatcher.wait_for_end(run_id, seconds)
 
+    async def wait_for_start(self, run_id: str, seconds: float) -> None:
+        await self.dispatcher.wait_for_start(run_id, seconds)
+
     def platform(self, subject: Subject | None = None) -> CallingPlatform:
         """What code of the app may ask; without `subject`, as an HTTP handler."""
         return CallingPlatform(self, subject)

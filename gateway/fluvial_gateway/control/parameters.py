@@ -43,6 +43,15 @@ IDEMPOTENCY_KEY: Final = Parameter(
     text(minLength=1, maxLength=MAX_KEY_CHARACTERS),
     "Starts at most one run: the same key names the same run.",
 )
+RESUME_ID: Final = Parameter(
+    "x-fluvial-resume-id",
+    "header",
+    text(minLength=1, maxLength=MAX_KEY_CHARACTERS),
+    "Delivers at most once: a repetition with the same id is a duplicate.",
+)
+CURSOR: Final = Parameter(
+    "cursor", "query", text(minLength=1, maxLength=1024), "From the page before."
+)
 
 
 def limit(default: int, most: int) -> Parameter:

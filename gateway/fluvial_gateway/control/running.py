@@ -1,8 +1,7 @@
-"""Operations that list runs, and that resume hooks."""
+"""The operation that lists runs."""
 
 from __future__ import annotations
 
-import secrets
 from datetime import UTC, datetime
 from typing import Final
 
@@ -10,33 +9,26 @@ from starlette.responses import JSONResponse, Response
 
 from fluvial.errors import InvalidRequestError
 from fluvial_gateway.auth import Scope
-from fluvial_gateway.control.operations import Body, Call, Operation, Parameter, Reply
+from fluvial_gateway.control.operations import Call, Operation, Parameter, Reply
 from fluvial_gateway.control.parameters import (
     APP,
-    APP_IN_PATH,
+    CURSOR,
     MAX_NAME_CHARACTERS,
     limit,
 )
 from fluvial_gateway.control.schemas import array, nullable, obj, text
-from fluvial_gateway.control.starting import MAX_INPUT_BYTES
 from fluvial_gateway.control.views import RUN, TIME, run_view
-from fluvial_gateway.hooks import MAX_TOKEN_CHARACTERS, Hooks
-from fluvial_gateway.runs import MAX_KEY_CHARACTERS, Runs
+from fluvial_gateway.runs import Runs
 from fluvial_queue.contract import RunQuery, RunStatus
 
-_RESUME_ID: Final = "x-fluvial-resume-id"
-_MAX_CURSOR_CHARACTERS: Final = 1024
-
-_RESUMED: Final = obj({"run_id": text(), "outcome": text(enum=["accepted", "duplicate"])})
 _PAGE: Final = obj({"runs": array(RUN), "cursor": nullable(text())})
 
 
 class RunningOperations:
-    """Handlers over runs and hooks."""
+    """Handlers over all runs."""
 
-    def __init__(self, runs: Runs, hooks: Hooks) -> None:
+    def __init__(self, runs: Runs) -> None:
         self._runs = runs
-        self._hooks = hooks
 
     def operations(self) -> list[Operation]:
         return [
@@ -62,42 +54,10 @@ class RunningOperations:
                         f"Only runs in one of these: {', '.join(RunStatus)} (comma-separated).",
                     ),
                     Parameter("since", "query", TIME, "Only runs created at or after this time."),
-                    Parameter(
-                        "cursor",
-                        "query",
-                        text(minLength=1, maxLength=_MAX_CURSOR_CHARACTERS),
-                        "From the page before.",
-                    ),
+                    CURSOR,
                     limit(50, 500),
                 ),
                 replies={200: Reply("A page of runs.", _PAGE)},
-            ),
-            Operation(
-                method="POST",
-                path="/v1/hooks/{app}/{token:path}",
-                name="resumeHook",
-                summary="Deliver a JSON payload to an open hook",
-                handler=self.resume_hook,
-                scopes=(Scope.RUNS_WRITE,),
-                parameters=(
-                    APP_IN_PATH,
-                    Parameter(
-                        "token",
-                        "path",
-                        text(minLength=1, maxLength=MAX_TOKEN_CHARACTERS),
-                        "The hook's token.",
-                        is_secret=True,
-                    ),
-                    Parameter(
-                        _RESUME_ID,
-                        "header",
-                        text(minLength=1, maxLength=MAX_KEY_CHARACTERS),
-                        "Delivers at most once: a repetition with the same id is a duplicate.",
-                    ),
-                ),
-                body=Body({}, limit_bytes=MAX_INPUT_BYTES),
-                replies={202: Reply("The payload is accepted, or was before.", _RESUMED)},
-                problems=("hook_not_found", "run_closed", "payload_invalid"),
             ),
         ]
 
@@ -113,16 +73,6 @@ class RunningOperations:
             )
         )
         return JSONResponse({"runs": [run_view(run) for run in page.runs], "cursor": page.cursor})
-
-    async def resume_hook(self, call: Call) -> Response:
-        resumed = await self._hooks.resume_json(
-            call.path["app"],
-            call.path["token"],
-            call.body,
-            call.headers[_RESUME_ID] or secrets.token_hex(16),
-        )
-        call.note(run_id=resumed.run_id, delivery=resumed.outcome)
-        return JSONResponse({"run_id": resumed.run_id, "outcome": resumed.outcome}, 202)
 
 
 def _statuses(names: str | None) -> frozenset[RunStatus] | None:

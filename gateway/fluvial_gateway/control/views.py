@@ -181,7 +181,7 @@ def event_view(position: int, event: Event) -> dict[str, Any]:
         "type": event.type.name.lower(),
         "at": time_text(event.at_ms),
         "id": event.id,
-        "meta": _plain(_without_progress(event.meta)),
+        "meta": plain(_without_progress(event.meta)),
         "bytes": len(event.payload),
     }
 
@@ -195,15 +195,15 @@ def _without_progress(meta: Mapping[str, object]) -> Mapping[str, object]:
     return {**kept, "progress_bytes": len(progress)}
 
 
-def _plain(value: object) -> Any:
+def plain(value: object) -> Any:
     """Return a msgpack value as JSON has it: bytes as hex, other keys than text as text."""
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, Mapping):
         items = cast("Mapping[object, object]", value)
-        return {str(key): _plain(item) for key, item in items.items()}
+        return {str(key): plain(item) for key, item in items.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in cast("list[object]", value)]
+        return [plain(item) for item in cast("list[object]", value)]
     if value is None or isinstance(value, (str, int, float)):
         return value
     return str(value)

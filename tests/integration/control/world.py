@@ -31,6 +31,7 @@ from fluvial_gateway.catalogue import Catalogue
 from fluvial_gateway.control.application import control_app
 from fluvial_gateway.control.checking import CheckingOperations
 from fluvial_gateway.control.deploying import DeployingOperations
+from fluvial_gateway.control.hooks import HookOperations
 from fluvial_gateway.control.keys import KeysOperations
 from fluvial_gateway.control.operating import About, PlatformOperations
 from fluvial_gateway.control.operations import Operation
@@ -40,6 +41,7 @@ from fluvial_gateway.control.running import RunningOperations
 from fluvial_gateway.control.scheduling import SchedulingOperations
 from fluvial_gateway.control.starting import StartingOperations
 from fluvial_gateway.control.steering import SteeringOperations
+from fluvial_gateway.control.talking import TalkingOperations
 from fluvial_gateway.control.views import Addresses
 from fluvial_gateway.crons.service import Crons
 from fluvial_gateway.crons.starting import CronRuns
@@ -101,6 +103,10 @@ class FaultyStore(MemoryStore):
     failure: StoreError | None = None
     sending: asyncio.Event | None = None  # set once something is sent; then that never ends
 
+    def __init__(self, *, partitions: int) -> None:
+        super().__init__(partitions=partitions)
+        self.sent = asyncio.Event()  # something was sent
+
     async def now_ms(self) -> int:
         self._fail()
         return await super().now_ms()
@@ -137,6 +143,7 @@ class FaultyStore(MemoryStore):
         sent = await super().send(
             run_id, body, token=token, hook=hook, resume_id=resume_id, urgent=urgent
         )
+        self.sent.set()
         return self._answer(sent)
 
     def _fail(self) -> None:
@@ -405,7 +412,15 @@ class World:
             *deploying.operations(),
             *StartingOperations(self.runs).operations(),
             *SteeringOperations(self.runs).operations(),
-            *RunningOperations(self.runs, self.hooks).operations(),
+            *RunningOperations(self.runs).operations(),
+            *HookOperations(self.runs, self.hooks, Revealer(self.invocations)).operations(),
+            *TalkingOperations(
+                self.runs,
+                self.talking,
+                self.hook_answers,
+                Revealer(self.invocations),
+                self.waits,
+            ).operations(),
             *reading.operations(),
             *reading_streams.operations(),
             *CheckingOperations(
