@@ -90,8 +90,8 @@ class ControlApi:
         with self.talking():
             response = self.http.post(
                 path,
-                json=body,
-                headers=dict(headers or {}),
+                content=json.dumps(body, allow_nan=False),  # the library takes None for no body
+                headers={"content-type": "application/json", **(headers or {})},
                 timeout=httpx.Timeout(timeout_seconds, connect=CONNECT_SECONDS),
             )
             return _document(response)

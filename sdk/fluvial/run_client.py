@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -206,8 +207,79 @@ class RunClient:
         self, app: str, token: str, payload: Any, *, resume_id: str | None = None
     ) -> dict[str, Any]:
         """Deliver a payload to an open hook; equal resume ids are one delivery."""
-        headers = {"x-fluvial-resume-id": resume_id} if resume_id else {}
-        return self._api.post(f"/v1/hooks/{path_part(app)}/{path_part(token)}", payload, headers)
+        path = f"/v1/hooks/{path_part(app)}/{path_part(token)}"
+        return self._api.post(path, payload, _resuming(resume_id))
+
+    def open_hooks(self, app: str | None = None) -> Iterator[dict[str, Any]]:
+        """Yield open hooks, those of the newest runs first, each with its `run_id`; of a run with
+        very many, the first ones."""
+        cursor: str | None = None
+        while True:
+            page = self._api.get("/v1/hooks", app=app, cursor=cursor)
+            for run in items(page, "runs"):
+                yield from _hooks_of(run)
+            cursor = page.get("cursor")
+            if cursor is None:
+                return
+
+    def hooks(self, run_id: str, *, data: bool = False) -> Iterator[dict[str, Any]]:
+        """Yield a run's open hooks, with their metadata where `data` is asked for and allowed."""
+        start: int | None = 0
+        while start is not None:
+            page = self._api.get(f"{_run_path(run_id)}/hooks", data=_flag(data), start=start)
+            yield from _hooks_of(page)
+            start = page.get("next")
+
+    def send(
+        self,
+        run_id: str,
+        hook: str,
+        value: Any = None,
+        *,
+        resume_id: str | None = None,
+        wait_seconds: float = 10.0,
+    ) -> dict[str, Any]:
+        """Hand a value to a run's hook, by its name or its id.
+
+        Args:
+            run_id, hook, value: what is handed to whom.
+            resume_id: sending again with the same id is the same sending.
+            wait_seconds: how long to wait for a hook of that name to open.
+        """
+        path = f"{_hook_path(run_id, hook)}?wait={_seconds(wait_seconds)}"
+        timeout = wait_seconds + ANSWER_SECONDS
+        return self._api.post(path, value, _resuming(resume_id), timeout_seconds=timeout)
+
+    def ask(
+        self,
+        run_id: str,
+        hook: str,
+        value: Any = None,
+        *,
+        resume_id: str | None = None,
+        timeout_seconds: float = 30.0,
+        wait_seconds: float = 10.0,
+    ) -> dict[str, Any]:
+        """Hand a value to a run's hook and wait for what the workflow answers.
+
+        Returns a document with the `answer`, or that it is `withheld` or `unreadable`.
+
+        Args:
+            run_id, hook, value: what is asked of whom.
+            resume_id: asking again with the same id is the same question.
+            timeout_seconds: how long to wait for the answer.
+            wait_seconds: how long to wait for a hook of that name to open.
+
+        Raises:
+            ProblemError: `ask_refused`, `ask_unanswered`, `ask_timeout`, or it was not accepted.
+        """
+        waits = f"wait={_seconds(wait_seconds)}&timeout={max(1, _seconds(timeout_seconds))}"
+        return self._api.post(
+            f"{_hook_path(run_id, hook)}/ask?{waits}",
+            value,
+            _resuming(resume_id),
+            timeout_seconds=wait_seconds + timeout_seconds + ANSWER_SECONDS,
+        )
 
     def _steer(self, run_id: str, how: str, body: Mapping[str, Any]) -> dict[str, Any]:
         return self._api.post(f"{_run_path(run_id)}/{how}", dict(body))
@@ -219,6 +291,22 @@ def _run_path(run_id: str) -> str:
 
 def _stream_path(run_id: str, name: str) -> str:
     return f"{_run_path(run_id)}/streams/{path_part(name)}"
+
+
+def _hook_path(run_id: str, hook: str) -> str:
+    return f"{_run_path(run_id)}/hooks/{path_part(hook)}"
+
+
+def _hooks_of(run: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [{"run_id": run["run_id"], **hook} for hook in items(run, "hooks")]
+
+
+def _resuming(resume_id: str | None) -> dict[str, str]:
+    return {"x-fluvial-resume-id": resume_id} if resume_id else {}
+
+
+def _seconds(seconds: float) -> int:
+    return math.ceil(seconds)
 
 
 def _reason(unreadable: Mapping[str, Any] | None) -> str | None:

@@ -33,6 +33,7 @@ from fluvial_deploy.cli.steering import (
     wake,
 )
 from fluvial_deploy.cli.streams import list_streams, show_stream
+from fluvial_deploy.cli.talking import ask, send
 from fluvial_deploy.cli.tokens import tokens
 from fluvial_deploy.cli.up import up
 
@@ -78,7 +79,7 @@ for _command in (
     *(logs, usage, doctor, version),
 ):
     cli.command()(_command)
-for _steer in (cancel, terminate, pause, resume, wake, retry, tag, delete):
+for _steer in (cancel, terminate, pause, resume, wake, retry, tag, delete, send, ask):
     runs.command()(_steer)
 runs.command("streams")(list_streams)
 runs.command("stream")(show_stream)

@@ -55,7 +55,7 @@ _NEXT_STEP: Final = {
     "workflow_not_found": "`fluvial deployments show` lists a deployment's workflows",
     "run_not_found": "`fluvial runs ls` shows runs",
     "cron_not_found": "`fluvial crons ls` shows the crons of production deployments",
-    "hook_not_found": "it may open later: try again",
+    "hook_not_found": "it may open later; `fluvial hooks ls` shows the open ones",
     "key_not_found": "`fluvial keys ls` shows an app's keys",
     "nothing_deployed": "deploy it, or promote a deployment: `fluvial promote`",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 runs = typer.Typer(help="Runs of workflows.", no_args_is_help=True)
 _PARTS = ("meta", "data", "unreadable")
 _OF_DATA = ("input", "result")
+_MAX_HOOKS = 20
 _COLUMNS = ("run_id", "app", "workflow", "status", "created_at", "key")
 
 
@@ -49,7 +51,13 @@ def show_run(run: Run, with_data: Data = False, as_json: Json = False) -> None:
     """Show one run."""
     with connect() as client:
         found = client.run(run, data=with_data)
-    show(found if as_json else _without_defaults(found), as_json=as_json)
+        if not found["finished_at"]:
+            hooks = client.hooks(run, data=with_data)
+            found["hooks"] = list(itertools.islice(hooks, _MAX_HOOKS))
+    if not as_json:
+        hooks_shown = "\n".join(map(_hook_line, found.get("hooks", ())))
+        found = _without_defaults({**found, "hooks": hooks_shown})
+    show(found, as_json=as_json)
 
 
 @runs.command("events")
@@ -90,12 +98,18 @@ def result(
     _tell(outcome, seconds, as_json=as_json)
 
 
+def _hook_line(hook: dict[str, Any]) -> str:
+    metadata = hook.get("metadata")
+    shown = "" if metadata is None else f"  {json.dumps(metadata, ensure_ascii=False)}"
+    return f"{hook['id']}  {hook.get('name') or hook['token']}{shown}"
+
+
 def _without_defaults(run: dict[str, Any]) -> dict[str, Any]:
     """Return what is worth a line for a person; a result may well be null."""
     return {
         name: value
         for name, value in run.items()
-        if name in _OF_DATA or (value not in (None, {}) and (name, value) != ("priority", 0))
+        if name in _OF_DATA or (value not in (None, {}, "") and (name, value) != ("priority", 0))
     }
 
 

@@ -40,6 +40,20 @@ async def broken() -> None:
 async def approval(name: str) -> object:
     async with Hook(token=f"approve:{name}") as hook:
         return await hook
+
+@workflow
+async def game() -> list[int]:
+    taken = []
+    async with Hook(int, name="move", metadata={"board": "7x6"}) as moves:
+        async for request in moves.requests():
+            if request.value in taken:
+                request.refuse(f"{request.value} is taken")
+                continue
+            taken.append(request.value)
+            request.answer(taken)
+            if len(taken) == 2:
+                break
+    return taken
 """
 
 
@@ -98,6 +112,26 @@ def test_a_waiting_run_times_out_is_resumed_and_started_once(flows: Any) -> None
     resumed = flows.run("hooks", "resume", "approve:x", '{"ok": true}', "--app", "flows")
     assert resumed.stdout.strip() == run_id
     assert json.loads(flows.run("runs", "result", run_id).stdout) == {"ok": True}
+
+
+def test_a_run_is_asked_and_told(flows: Any) -> None:
+    run_id = flows.run("start", "flows", "game").stdout.strip()
+    assert flows.run("runs", "ask", run_id, "move", "3").stdout == "[3]\n"
+    refused = flows.run("runs", "ask", run_id, "move", "3")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "3 is taken" in refused.stderr
+    misfit = flows.run("runs", "send", run_id, "move", '"three"')
+    assert (misfit.returncode, misfit.stdout) == (1, "")
+    assert "payload: must be integer, got string" in misfit.stderr
+
+    listed = flows.run("hooks", "ls", "--run", run_id, "--data").stdout.split("\t")
+    assert (listed[0], listed[2], listed[-1]) == (run_id, "move", '{"board": "7x6"}\n')
+    assert f"{run_id}\t1\tmove" in flows.run("hooks", "ls", "--app", "flows").stdout
+    assert '1  move  {"board": "7x6"}' in flows.run("runs", "show", run_id, "--data").stdout
+    resumed = flows.run("hooks", "resume", "--run", run_id, "--hook", "1", "5")
+    assert resumed.stdout.strip() == run_id
+    assert flows.run("runs", "result", run_id).stdout == "[3, 5]\n"
+    assert flows.run("hooks", "ls", "--run", run_id).stdout == ""
 
 
 @pytest.mark.parametrize(("how", "status"), [("cancel", "cancelled"), ("terminate", "terminated")])
@@ -248,6 +282,12 @@ def test_invoke_fails_when_the_app_does(echo: Any) -> None:
         (["start", "nonesuch", "flow"], 3, "fluvial apps ls"),
         (["promote", "nonesuch", "dpl_" + "0" * 24], 3, ""),
         (["hooks", "resume", "token", "1", "--app", "nonesuch"], 3, ""),
+        (["hooks", "resume"], 2, "say which hook"),
+        (["hooks", "resume", "1", "--run", "run_" + "0" * 26], 2, "go together"),
+        (["hooks", "resume", "t", "1", "--run", "r", "--hook", "1"], 2, "no token is given"),
+        (["hooks", "ls", "--data"], 2, "--run RUN"),
+        (["runs", "ask", "run_" + "0" * 26, "move", "nope"], 2, "must be JSON"),
+        (["runs", "send", "run_" + "0" * 26, "move", "--wait", "0"], 3, "no run"),
         (["start", "echo", "flow", "nope"], 2, "must be JSON"),
         (["start", "echo", "flow", "--kwargs", "[1]"], 2, "must be a JSON object"),
         (["start", "echo", "flow", "--at", "2030-01-01"], 2, "--at: '2030-01-01' has no offset"),

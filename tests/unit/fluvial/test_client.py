@@ -50,6 +50,20 @@ CALLS: list[tuple[Callable[[Client], Any], str, str, Any]] = [
         {"deployment": "latest"},
     ),
     (lambda c: c.resume_hook("a", "t/../x", None), "POST", "/v1/hooks/a/t%2F..%2Fx", None),
+    (lambda c: list(c.hooks("run_1")), "GET", "/v1/runs/run_1/hooks?start=0", None),
+    (lambda c: list(c.open_hooks("a")), "GET", "/v1/hooks?app=a", None),
+    (
+        lambda c: c.send("run_1", "move", {"a": 1}, wait_seconds=0.5),
+        "POST",
+        "/v1/runs/run_1/hooks/move?wait=1",
+        {"a": 1},
+    ),
+    (
+        lambda c: c.ask("run_1", "7", 1, timeout_seconds=2),
+        "POST",
+        "/v1/runs/run_1/hooks/7/ask?wait=10&timeout=2",
+        1,
+    ),
     (lambda c: c.crons("a"), "GET", "/v1/crons?app=a", None),
     (lambda c: c.cron("a", "c"), "GET", "/v1/apps/a/crons/c", None),
     (lambda c: c.pause_cron("a", "c"), "POST", "/v1/apps/a/crons/c/pause", {}),
@@ -129,6 +143,13 @@ def test_requests(
     assert asked[:2] == (method, path)
     assert asked[2]["authorization"] == "Bearer secret-token"
     assert (json.loads(asked[3]) if asked[3] else None) == body
+
+
+def test_null_is_a_payload(api: StandIn, client: Client) -> None:
+    api.will(202, {})
+    client.resume_hook("a", "token", None)
+
+    assert api.asked[0][3] == b"null"
 
 
 def test_a_start_carries_its_key(api: StandIn, client: Client) -> None:
