@@ -120,29 +120,25 @@ class RunKeys:
         place = binding_place(kind, correlation, index)
         key_id, head, aad = self._used
         if envelope.startswith(head):  # the common case: sealed here, with the current key
-            return self._open_own(envelope, len(head), key_id, aad + place)
-        form, key_id, start = read_head(envelope)
-        bound = envelope[:start] + self._prefix + place
-        if form == UNDER_RUN_KEY:
-            return self._open_own(envelope, start, key_id, bound)
+            form, start, bound = UNDER_RUN_KEY, len(head), aad + place
+        else:
+            form, key_id, start = read_head(envelope)
+            bound = envelope[:start] + self._prefix + place
         try:
+            if form == UNDER_RUN_KEY:
+                cipher = self._ciphers.get(key_id) or self._cipher(key_id)
+                end = start + _NONCE_BYTES
+                return cipher.decrypt(envelope[start:end], envelope[end:], bound)
             return SUITE.decrypt(envelope[start:], self._owner.private_key(key_id), info=bound)
         except (InvalidTag, ValueError) as error:
-            raise _refused(kind, correlation) from error
+            what = f"{kind} {correlation}" if isinstance(correlation, int) else kind  # no token
+            raise DecryptionError(
+                f"a sealed {what} of run {self._run_id} was altered or belongs elsewhere"
+            ) from error
 
     def _with_key(self, key_id: str) -> tuple[str, bytes, bytes]:
         head = envelope_head(UNDER_RUN_KEY, key_id)
         return key_id, head, head + self._prefix
-
-    def _open_own(self, envelope: bytes, start: int, key_id: str, aad: bytes) -> bytes:
-        cipher = self._ciphers.get(key_id) or self._cipher(key_id)
-        end = start + _NONCE_BYTES
-        try:
-            return cipher.decrypt(envelope[start:end], envelope[end:], aad)
-        except (InvalidTag, ValueError) as error:
-            raise DecryptionError(
-                f"a sealed value of run {self._run_id} was altered or belongs elsewhere"
-            ) from error
 
     def _cipher(self, key_id: str) -> AESGCM:
         key = self._owner.derive(key_id, "run", self._run_id)
@@ -307,7 +303,3 @@ def public_key_of(root: bytes | bytearray | memoryview, app: str) -> bytes:
 
 def _info(purpose: str, app: str, subject: str) -> bytes:
     return purpose.encode() + b"\0" + binding_prefix(app, subject)
-
-
-def _refused(kind: str, correlation: int | str) -> DecryptionError:
-    return DecryptionError(f"a sealed {kind} ({correlation}) was altered or belongs elsewhere")

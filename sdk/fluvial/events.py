@@ -18,6 +18,7 @@ A workflow's clock is the greatest `at_ms` among the inputs that it has consumed
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Final
@@ -101,6 +102,7 @@ TERMINAL: Final = frozenset(
 
 
 _FIELDS: Final = 5
+_NIL: Final = b"\xc0"  # msgpack's None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +120,32 @@ class Event:
         return msgpack.packb((int(self.type), self.at_ms, self.id, self.payload, self.meta))
 
 
-def unpack_event(data: bytes) -> tuple[int, int, int, bytes, dict[str, Any]]:
-    """Return the bare fields (type, at_ms, id, payload, meta) of an encoded event.
+Fields = tuple[int, int, int, bytes, dict[str, Any]]
+"""An event as hot loops have it, without enum and dataclass: type, at_ms, id, payload, meta."""
 
-    For loops over long logs: it does without the enum and the dataclass of `decode_event`.
+
+def unpack_log(encoded: Sequence[bytes]) -> list[Fields]:
+    """Return the fields of a whole log's events: for each a third cheaper than `unpack_event`.
+
+    That every entry holds one event is not checked, only that all hold as many as there are.
+
+    Raises:
+        WireError: they do not.
+    """
+    unpacker = msgpack.Unpacker(use_list=False, max_buffer_size=0)
+    try:
+        unpacker.feed(b"".join(encoded) + _NIL)
+        *events, end = unpacker
+    except Exception as error:
+        raise WireError("not a log of events") from error
+    is_whole = end is None and len(events) == len(encoded)  # else the end is part of an event
+    if not is_whole or any(e.__class__ is not tuple or len(e) != _FIELDS for e in events):
+        raise WireError("not a log of events")
+    return events
+
+
+def unpack_event(data: bytes) -> Fields:
+    """Return the fields of an encoded event.
 
     Raises:
         WireError: `data` is not an event.
@@ -133,7 +157,7 @@ def unpack_event(data: bytes) -> tuple[int, int, int, bytes, dict[str, Any]]:
     # Not `type()`, which narrows to a tuple of unknowns: a cast costs as much as a look-up here.
     if fields.__class__ is not tuple or len(fields) != _FIELDS:
         raise WireError("not an event")
-    event: tuple[int, int, int, bytes, dict[str, Any]] = fields
+    event: Fields = fields
     return event
 
 

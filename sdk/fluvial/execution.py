@@ -22,7 +22,7 @@ from fluvial.errors import (
     StepFailedError,
     StepInterruptedError,
 )
-from fluvial.events import EventType
+from fluvial.events import EventType, Fields
 from fluvial.hook_operations import HookOperation, refuse_late
 from fluvial.ids import continued_run_id
 from fluvial.journal import Journal, Operation, TurnTooLargeError
@@ -46,8 +46,7 @@ _CANCEL_REQUESTED: Final = int(EventType.CANCEL_REQUESTED)
 _STEP_COMPLETED: Final = int(EventType.STEP_COMPLETED)
 _HOOK_RECEIVED: Final = int(EventType.HOOK_RECEIVED)
 
-Input = tuple[int, int, int, bytes, dict[str, Any]]
-"""An input as `unpack_event` gives it: type, at_ms, id, payload, meta."""
+Input = Fields
 
 
 class Execution:

@@ -59,6 +59,7 @@ TOO_DEEP: Final = "is nested too deeply, or contains itself"
 _FREE_DEPTH: Final = 8
 _MAX_PLAIN_DEPTH: Final = 32
 _BUFFER_BYTES: Final = 2048  # grows as needed; the default of 256 KiB costs more than the packing
+_KEPT_BYTES: Final = 64 * 1024  # a packer whose buffer has grown further is not used again
 
 
 class UnsupportedValueError(TypeError):
@@ -75,6 +76,7 @@ class _Nesting(threading.local):
 
 
 _nesting = _Nesting()
+_idle_packers: Final[list[msgpack.Packer]] = []  # making one costs more than most packing does
 _packers: Final[dict[type, tuple[int, PackBody]]] = {}  # found in families as well, once asked for
 _families: Final[list[tuple[Callable[[Any], bool], int, PackBody]]] = []
 _unpackers: Final[dict[int, UnpackBody]] = {}
@@ -113,8 +115,14 @@ def pack(value: object) -> bytes:
     """
     if _nesting.depth > _FREE_DEPTH:
         _check_nesting(value, _MAX_PLAIN_DEPTH)
-    packer = msgpack.Packer(default=_pack_extension, strict_types=True, buf_size=_BUFFER_BYTES)
-    return packer.pack(value)
+    try:
+        packer = _idle_packers.pop()
+    except IndexError:  # all are in use: by extension values around this one, or by other threads
+        packer = msgpack.Packer(default=_pack_extension, strict_types=True, buf_size=_BUFFER_BYTES)
+    data = packer.pack(value)  # one that raises is dropped, with what is left in it
+    if len(data) <= _KEPT_BYTES:
+        _idle_packers.append(packer)
+    return data
 
 
 def unpack(data: bytes | memoryview) -> Any:

@@ -11,7 +11,7 @@ from fluvial.checks import CheckReport, CheckRequest
 from fluvial.context import current_invocation
 from fluvial.divergence import Difference, Witness
 from fluvial.errors import DecryptionError, FluvialError, NondeterminismError, WireError
-from fluvial.events import INPUTS, OUTPUTS, EventType, unpack_event
+from fluvial.events import INPUTS, OUTPUTS, EventType, unpack_log
 from fluvial.execution import Execution, Input
 from fluvial.invocations import TurnRequest
 from fluvial.journal import Journal, Recorded
@@ -153,8 +153,8 @@ class _Log:
         WireError: it holds something else than events.
     """
 
-    def __init__(self, encoded: Iterable[bytes]) -> None:
-        self._events = [unpack_event(event) for event in encoded]
+    def __init__(self, encoded: Sequence[bytes]) -> None:
+        self._events = unpack_log(encoded)
         self.inputs = [event for event in self._events if event[0] in _INPUT_TYPES]
 
     @property

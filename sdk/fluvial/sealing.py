@@ -80,7 +80,7 @@ def binding_prefix(app: str, run_id: str) -> bytes:
 def binding_place(kind: str, correlation: int | str, index: int) -> bytes:
     """The part of a binding's encoding that tells the values of a run apart."""
     if type(correlation) is int:
-        return b"%b#%d#%d" % (kind.encode(), correlation, index)
+        return f"{kind}#{correlation}#{index}".encode()  # hot: faster than formatting bytes
     text = str(correlation).encode()
     return b"%b$%d:%b#%d" % (kind.encode(), len(text), text, index)
 
