@@ -9,14 +9,15 @@ from __future__ import annotations
 import dataclasses
 import runpy
 import sys
+from pathlib import Path
 
 _BARRED = "--barred-gateway"
 
 
 def _refuse(event: str, arguments: tuple[object, ...]) -> None:
     if event in ("open", "os.listdir", "os.scandir") and arguments:
-        path = str(arguments[0])
-        if "keyring" in path:
+        path = Path(str(arguments[0]))
+        if "keyring" in path.parts:
             raise PermissionError(f"the gateway may not read {path}")
 
 
