@@ -9,6 +9,7 @@ from typing import Final, Literal
 
 Doing = Literal["listening", "thinking", "acting", "remembering", "gone"]
 
+INBOX: Final = "inbox"  # the hook that takes a `Question`
 TOKENS: Final = "tokens"  # the stream: a `Message` that was heard or finished, and text meanwhile
 
 

@@ -14,6 +14,7 @@ from typing import Final
 import fluvial
 from briefing import BRIEFING, MEMORY, SUMMARISE
 from conversation import (
+    INBOX,
     TOKENS,
     Ask,
     Decision,
@@ -64,22 +65,20 @@ async def say(text: str) -> Message:
 
 
 @workflow
-async def converse(
-    conversation: str, questions: Sequence[str] = (), memory: str = ""
-) -> list[Message]:
+async def converse(questions: Sequence[str] = (), memory: str = "") -> list[Message]:
     """Talk with somebody until they are silent for a day; return what was said.
 
     `questions` were asked before this run began. `memory` is what an earlier one knew.
     """
     agent = Agent(memory)
     try:
-        async with Hook(Question, token=conversation) as inbox:
+        async with Hook(Question, name=INBOX) as inbox:
             waiting = list(questions)
             while len(agent.messages) < MAX_MESSAGES:
                 await agent.answer(waiting.pop(0) if waiting else await agent.listen(inbox))
             memory = await agent.remember()
             waiting += await _arrived(inbox)
-            continue_as_new(conversation, waiting, memory)
+            continue_as_new(waiting, memory)
     except TimeoutError:
         agent.show("gone")
         return agent.messages
@@ -138,13 +137,12 @@ class Agent:
 
     async def ask(self, call: ToolCall) -> bool:
         """Wait for a person to approve a call; nothing runs meanwhile."""
-        async with Hook(Decision) as hook:
+        async with Hook(Decision, timeout=PATIENCE_SECONDS) as hook:
             ask = Ask(token=hook.token, call=call)
             self._asks.append(ask)
             self.show("acting")
             try:
-                async with asyncio.timeout(PATIENCE_SECONDS):
-                    return (await hook).approved
+                return (await hook).approved
             except TimeoutError:
                 return False
             finally:

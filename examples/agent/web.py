@@ -13,9 +13,14 @@ from fastapi.encoders import jsonable_encoder
 from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel, Field
 
-from conversation import TOKENS, Decision, Message, Question
+from conversation import INBOX, TOKENS, Decision, Message, Question
 from fluvial import Run, StreamReset, Workflow, get_run, resume_hook, start
-from fluvial.errors import HookNotFoundError, RunNotFoundError, StartConflictError
+from fluvial.errors import (
+    HookNotFoundError,
+    RunClosedError,
+    RunNotFoundError,
+    StartConflictError,
+)
 from fluvial.events import EventType
 
 PAGE: Final = Path(__file__).with_name("page.html")
@@ -50,7 +55,7 @@ def make_app(converse: Converse) -> FastAPI:
     async def begin(said: Said) -> dict[str, str]:
         """Begin a conversation; its id is that of what was said first."""
         try:
-            await start(converse, said.id, [said.text], key=said.id)
+            await start(converse, [said.text], key=said.id)
         except StartConflictError as error:
             raise HTTPException(409, f"{said.id} began with something else") from error
         return {"conversation": said.id}
@@ -58,10 +63,11 @@ def make_app(converse: Converse) -> FastAPI:
     @app.post("/conversations/{conversation}/messages", status_code=202)
     async def tell(conversation: str, said: Said) -> None:
         """Say something more, whatever the agent is doing; it hears it next."""
+        run = await find(conversation)
         try:
-            await resume_hook(conversation, Question(text=said.text), resume_id=said.id)
-        except HookNotFoundError as error:
-            raise HTTPException(409, f"{conversation} does not listen now, or is over") from error
+            await run.send(INBOX, Question(text=said.text), resume_id=said.id)
+        except (HookNotFoundError, RunClosedError) as error:
+            raise HTTPException(409, f"{conversation} is over") from error
 
     @app.post("/approvals/{token}", status_code=202)
     async def decide(token: str, decision: Decision) -> None:

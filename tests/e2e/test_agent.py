@@ -21,6 +21,7 @@ AGENT: Final = Path(__file__).parents[2] / "examples" / "agent"
 OUTBOX: Final = Path("/tmp/fluvial-agent-outbox")  # an instance has no TMPDIR
 SETTLE_SECONDS: Final = 30.0
 OFFICE: Final = "The office is open from 7:30 to 19:00 on weekdays, and closed on weekends."
+GOODBYE: Final = "We stop here. Goodbye!"
 MAX_MESSAGES: Final = 5  # of the agent with the server: two questions and their answers
 WORDS: Final = ("To ", "be ", "honest, ", "I ", "am ", "a ", "test.")
 
@@ -69,15 +70,8 @@ class Talk:
             client.post(path, json=body).raise_for_status()
 
     def tell(self, text: str) -> None:
-        """Say something more, again while it goes on as a new run."""
-        path, body = f"/conversations/{self.id}/messages", {"text": text, "id": uuid.uuid4().hex}
-
-        def is_heard() -> bool:
-            with self._app.client() as client:
-                answer = client.post(path, json=body)
-            return answer.is_success
-
-        wait_until(is_heard, SETTLE_SECONDS, "it listens")
+        """Say something more."""
+        self.post(f"/conversations/{self.id}/messages", text=text)
 
     def cancel(self) -> None:
         self.post(f"/conversations/{self.id}/cancellation")
@@ -184,7 +178,7 @@ def test_a_cancelled_conversation_says_goodbye(small: App) -> None:
 
     assert talk.ending() == "cancelled"
     view = talk.watch(lambda view: len(view.texts("assistant")) == 3)
-    assert view.texts("assistant")[-1] == "We stop here. Goodbye!"
+    assert view.texts("assistant")[-1] == GOODBYE
     assert mails_to(address) == 0
 
 
@@ -218,6 +212,22 @@ def test_an_answer_survives_the_death_of_who_speaks_it(
     assert len(model.requests) == 2
     never.set()
     talk.cancel()
+
+
+def test_a_cancel_stops_the_model_in_the_middle_of_its_answer(
+    large: App, model: ChatServer
+) -> None:
+    never = threading.Event()
+    model.play(Answer(words=WORDS[:3], hold=never))
+    talk = Talk(large, "Hello")
+    talk.watch(lambda view: "".join(WORDS[:3]) in view.growing.values())
+
+    talk.cancel()
+
+    assert talk.ending() == "cancelled"
+    view = talk.watch(lambda view: view.texts("assistant") != [])
+    assert view.texts("assistant") == [GOODBYE]
+    never.set()
 
 
 def test_a_long_conversation_is_followed_into_its_next_run(large: App, model: ChatServer) -> None:

@@ -49,13 +49,13 @@ def env(request: pytest.FixtureRequest) -> Iterator[SyncEnvironment]:
 
 def begin(env: SyncEnvironment, agent: Any, question: str) -> SyncRun[Any]:
     """Begin a conversation, and let everything happen that needs nobody."""
-    run = env.start(agent.converse, "talk", [question])
+    run = env.start(agent.converse, [question])
     env.settle()
     return run
 
 
-def tell(env: SyncEnvironment, agent: Any, text: str) -> None:
-    env.resume("talk", agent.Question(text=text))
+def tell(env: SyncEnvironment, agent: Any, run: SyncRun[Any], text: str) -> None:
+    env.send(run, "inbox", agent.Question(text=text))
     env.settle()
 
 
@@ -89,7 +89,7 @@ def test_a_question_is_answered_with_tools_word_by_word(env: SyncEnvironment, ag
 
 def test_the_stream_holds_what_the_run_returns(env: SyncEnvironment, agent: Any) -> None:
     run = begin(env, agent, "When is the office open?")
-    tell(env, agent, "What is 2 + 2?")
+    tell(env, agent, run, "What is 2 + 2?")
 
     briefing, *messages = run.result()  # after a day of silence
     assert briefing.role == "system"
@@ -199,7 +199,7 @@ def test_a_model_that_refuses_ends_no_conversation(
         settings.setenv("OPENAI_BASE_URL", server.url)
         run = begin(env, agent, "Hello")
 
-    tell(env, agent, "When is the office open?")
+    tell(env, agent, run, "When is the office open?")
 
     said = run.written("tokens")
     assert texts(said, "user") == ["Hello", "When is the office open?"]
@@ -227,9 +227,11 @@ def test_a_long_conversation_goes_on_as_a_new_run_and_remembers(
     env.mock(agent.summarise, returns="When is the office open?", takes="20s")
     run = begin(env, agent, "When is the office open?")
     for _ in range(agent.MAX_MESSAGES // 4 - 1):
-        tell(env, agent, "When is the office open?")
+        tell(env, agent, run, "When is the office open?")
     env.until(run, step=agent.summarise)
-    env.resume("talk", agent.Question(text="What did I ask earlier?"))  # while it writes that down
+    env.send(
+        run, "inbox", agent.Question(text="What did I ask earlier?")
+    )  # while it writes that down
     env.advance("1m")
 
     first, second = env.runs()
@@ -237,17 +239,17 @@ def test_a_long_conversation_goes_on_as_a_new_run_and_remembers(
     assert texts(second.written("tokens"), "assistant") == [
         "You have asked me: When is the office open?"
     ]
-    assert second.open_hooks == ["talk"]
+    assert len(second.open_hooks) == 1
 
 
 def test_it_ends_the_same_wherever_it_is_killed(agent: Any, outbox: Path) -> None:
     async def conversation(env: Environment) -> Any:
         empty(outbox)
-        run = await env.start(agent.converse, "talk", [LONG_QUESTION])
+        run = await env.start(agent.converse, [LONG_QUESTION])
         await env.settle()
         (ask,) = (await run.state(agent.State)).asks
         await env.resume(ask.token, agent.Decision(approved=True), resume_id="yes")
-        await env.resume("talk", agent.Question(text="Thank you"), resume_id="second")
+        await env.send(run, "inbox", agent.Question(text="Thank you"), resume_id="second")
         return await run.result(), await run.written("tokens"), mails(outbox)
 
     report = asyncio.run(enumerate_crashes(conversation, engine=open_engine))
@@ -259,7 +261,7 @@ def test_it_ends_the_same_wherever_it_is_killed(agent: Any, outbox: Path) -> Non
 
 def test_it_says_goodbye_once_wherever_it_is_killed(agent: Any) -> None:
     async def cancelled(env: Environment) -> Any:
-        run = await env.start(agent.converse, "talk", ["Mail the hours to team@example.com"])
+        run = await env.start(agent.converse, ["Mail the hours to team@example.com"])
         await env.settle()
         await run.cancel()
         with pytest.raises(RunCancelledError):
@@ -277,11 +279,10 @@ def test_it_goes_on_as_a_new_run_wherever_it_is_killed(
     monkeypatch.setattr(agent, "MAX_MESSAGES", 3)
 
     async def conversation(env: Environment) -> Any:
-        await env.start(agent.converse, "talk", ["Hello"])
+        run = await env.start(agent.converse, ["Hello"])
         await env.settle()
-        await env.resume("talk", agent.Question(text="Hello again"), resume_id="second")
-        runs = await env.runs()
-        return await runs[0].result(), [await run.written("tokens") for run in await env.runs()]
+        await env.send(run, "inbox", agent.Question(text="Hello again"), resume_id="second")
+        return await run.result(), [await part.written("tokens") for part in await env.runs()]
 
     report = asyncio.run(enumerate_crashes(conversation, engine=open_engine))
 

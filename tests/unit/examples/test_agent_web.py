@@ -192,7 +192,7 @@ def test_a_cancelled_conversation_hears_nothing_more(browse: Browse) -> None:
     [
         ("POST", "/conversations", {"text": ""}, 422),
         ("POST", "/conversations", {"text": "x" * 4001}, 422),
-        ("POST", "/conversations/none/messages", {"text": "Hi"}, 409),
+        ("POST", "/conversations/none/messages", {"text": "Hi"}, 404),
         ("POST", "/conversations/none/cancellation", {}, 404),
         ("GET", "/conversations/none/said", None, 404),
         ("GET", "/conversations/none/states", None, 404),
