@@ -82,9 +82,9 @@ def test_everything_may_die_at_once(short_home: Path) -> None:
     ledger = short_home / "ledger"
     with platform(short_home) as running:
         apps = [running.deploy(APPS / "ledger"), running.deploy(EXAMPLES / "chess")]
-        braid = start_run(running, "ledger", "braid", str(ledger), 5, 8, 0.2)
         match = _start_match(apps[1])
         wait_for_events(running, match, 20)
+        braid = start_run(running, "ledger", "braid", str(ledger), 5, 8, 0.2)
         wait_until(lambda: _is_under_way(ledger), 10, "a step is under way")
         kill_everything(running, apps[0])
 
