@@ -49,7 +49,6 @@ class RunCalls:
     async def _steer(
         self, action: Action, context: LinkContext, arguments: Mapping[str, Any], _: bytes
     ) -> CallAnswer:
-        record = await self._record(context, arguments)
         wish = Wish(
             action=action,
             by=context.instance,
@@ -58,6 +57,7 @@ class RunCalls:
             timer=natural_of(arguments, "timer"),
             tags=tag_change_of(arguments.get("tags")) if action == "tag" else {},
         )
+        record = await self._record(context, arguments)
         await self._steering.carry_out(record, wish)
         _LOG.info(
             "run steered by an instance",
