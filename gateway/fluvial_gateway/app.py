@@ -26,6 +26,7 @@ from fluvial_gateway.control.keys import KeysOperations
 from fluvial_gateway.control.operating import About, PlatformOperations
 from fluvial_gateway.control.reading_runs import ReadingRunsOperations
 from fluvial_gateway.control.reading_streams import ReadingStreamsOperations
+from fluvial_gateway.control.repeating import RepeatingOperations
 from fluvial_gateway.control.running import RunningOperations
 from fluvial_gateway.control.scheduling import SchedulingOperations
 from fluvial_gateway.control.starting import StartingOperations
@@ -43,6 +44,7 @@ from fluvial_gateway.data_plane import DataPlane
 from fluvial_gateway.deployments import Deployments
 from fluvial_gateway.dispatcher import Dispatcher
 from fluvial_gateway.fingerprints import Fingerprints, load_key
+from fluvial_gateway.forks import Forks
 from fluvial_gateway.hook_answers import HookAnswers
 from fluvial_gateway.hook_calls import HookCalls
 from fluvial_gateway.hooks import Hooks
@@ -52,6 +54,8 @@ from fluvial_gateway.key_keeping import KeyKeeping
 from fluvial_gateway.metrics import Metrics
 from fluvial_gateway.problems import ProblemError
 from fluvial_gateway.replay_checks import ReplayChecks
+from fluvial_gateway.reruns import Reruns
+from fluvial_gateway.resealer import Resealer
 from fluvial_gateway.revealing import Revealer
 from fluvial_gateway.router import Router
 from fluvial_gateway.routes import RouteTable
@@ -176,11 +180,16 @@ class Gateway:
             uploads=uploads,
             addresses=addresses,
         )
-        revealer = Revealer(self._router)
+        revealer, resealer = Revealer(self._router), Resealer(self._router)
         operations = [
             *deploying.operations(),
             *StartingOperations(runs).operations(),
             *SteeringOperations(runs).operations(),
+            *RepeatingOperations(
+                runs,
+                Forks(runs, store, resealer),
+                Reruns(runs, self._catalogue, resealer),
+            ).operations(),
             *RunningOperations(runs).operations(),
             *HookOperations(runs, hooks, revealer).operations(),
             *TalkingOperations(runs, talking, hook_answers, revealer, self._waits).operations(),

@@ -58,16 +58,26 @@ class Hooks:
     async def find(self, app: str, token: str) -> RunRecord:
         """Return the run of `app` that opened a hook with this token, now or once.
 
+        A made token names its run; where that has ended, a fork of it may have taken it over.
+
         Raises:
             HookNotFoundError
         """
-        run_id = run_of_token(token) or await self._store.token_holder(app, token)
-        if run_id is None:
+        maker = await self._run(app, run_of_token(token))
+        if maker is not None and not maker.status.is_terminal:
+            return maker
+        found = await self._run(app, await self._store.token_holder(app, token)) or maker
+        if found is None:
             raise HookNotFoundError(token)
+        return found
+
+    async def _run(self, app: str, run_id: str | None) -> RunRecord | None:
+        if run_id is None:
+            return None
         try:
             return await self._runs.get(run_id, app=app)
-        except RunNotFoundError as error:
-            raise HookNotFoundError(token) from error
+        except RunNotFoundError:
+            return None
 
     async def open_hook(self, run_id: str, token: str) -> OpenHook | None:
         """Return a run's hook, if it is open."""

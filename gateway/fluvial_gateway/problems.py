@@ -18,8 +18,10 @@ from fluvial.errors import (
     StartConflictError,
     UnavailableError,
 )
+from fluvial_queue.cuts import NoFailedStepError, StepAmbiguousError, StepNotFoundError
 
 MEDIA_TYPE: Final = "application/problem+json"
+MAX_LISTED: Final = 100  # things that a problem lists
 _TYPE_PREFIX: Final = "urn:fluvial:problem:"
 # A hook opens when its run gets there, a store comes back: seconds, not minutes.
 _RETRY_AFTER_SECONDS: Final = 2
@@ -55,6 +57,12 @@ _KINDS: Final[Mapping[str, _Kind]] = {
     "key_is_current": _Kind(409, "The current key cannot be destroyed"),
     "kms_not_configured": _Kind(409, "No KMS command is configured"),
     "run_closed": _Kind(409, "The run has ended"),
+    "step_not_found": _Kind(404, "The run has no such step"),
+    "step_ambiguous": _Kind(409, "The run has several such steps"),
+    "no_failed_step": _Kind(409, "No step of the run has failed"),
+    "open_children": _Kind(409, "The run waits for child runs there"),
+    "log_too_large": _Kind(409, "The run's log is too large for this"),
+    "run_not_begun": _Kind(409, "The run has not begun"),
     "run_open": _Kind(409, "The run has not ended"),
     "ask_refused": _Kind(409, "The run refused what it was asked"),
     "ask_unanswered": _Kind(409, "The run will not answer"),
@@ -81,6 +89,7 @@ _KINDS: Final[Mapping[str, _Kind]] = {
     "headers_too_large": _Kind(431, "The request's headers are too large"),
     "internal": _Kind(500, "The gateway failed"),
     "kms_failed": _Kind(502, "The KMS command failed"),
+    "not_resealed": _Kind(502, "The deployment did not seal the data anew"),
     "not_revealed": _Kind(502, "The deployment did not decrypt the data"),
     "unavailable": _Kind(503, "The platform cannot answer now", retry=True),
     "keyring_unusable": _Kind(503, "The app's keyring cannot be used"),
@@ -156,6 +165,9 @@ def problem_of(error: FluvialError) -> Problem:
     extra: dict[str, Any] = {}
     if isinstance(error, WorkflowNotFoundError):
         extra["workflows"] = error.known
+    if isinstance(error, (StepNotFoundError, StepAmbiguousError, NoFailedStepError)):
+        listed = list(error.steps.items())[:MAX_LISTED]
+        extra["steps"] = [{"id": step_id, "name": name} for step_id, name in listed]
     if isinstance(error, (SingletonError, StartConflictError)):
         extra["run_id"] = error.run_id
     if error.code not in _KINDS and isinstance(error, UnavailableError):

@@ -173,9 +173,7 @@ class Runs:
         pinned = (await self._named_deployment(app_name, deployment or LATEST)).spec.deployment
         run_id = self._run_id(app_name, workflow, key)
         fingerprint = (
-            self._fingerprints.of(app_name, workflow, [arguments.args, arguments.kwargs])
-            if key
-            else b""
+            self.fingerprint(app_name, workflow, [arguments.args, arguments.kwargs]) if key else b""
         )
         return await self.start_sealed(
             StartRun(
@@ -189,6 +187,24 @@ class Runs:
             ),
             options,
         )
+
+    def fingerprint(self, app: str, workflow: str, said: Any) -> bytes:
+        """Return the fingerprint of what somebody has said in JSON."""
+        return self._fingerprints.of(app, workflow, said)
+
+    async def started_before(self, run_id: str, fingerprint: bytes, key: str) -> Started | None:
+        """Return the answer to a start that was made before with the same key; None: it was not.
+
+        Raises:
+            StartConflictError: the key was used for something else.
+        """
+        existing = await self._store.read_run(run_id)
+        if existing is None:
+            return None
+        theirs = existing.fingerprint
+        if theirs != fingerprint and are_comparable(theirs, fingerprint):
+            raise StartConflictError(key, run_id)
+        return Started(run_id, "duplicate")
 
     async def start_sealed(self, run: StartRun, options: StartOptions = NO_OPTIONS) -> Started:
         """Start a run whose input is sealed already.

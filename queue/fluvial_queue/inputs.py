@@ -157,7 +157,8 @@ class InputDraft(PausableDraft):
         """Ask for everything that the log, which is another run's so far, has open."""
         view = self.view
         self._status = RunStatus.RUNNING
-        meta = {"origin": view.meta["origin"], "events": view.length}
+        by = view.meta.get("by", "")
+        meta = {"origin": view.meta["origin"], "events": view.length, **({"by": by} if by else {})}
         self._add(Event(EventType.RUN_FORKED, self._now_ms, meta=meta))
         for step_id, step in view.steps.items():
             self._messages.append(step_body(view.run_id, step_id, step.attempt))
@@ -168,6 +169,7 @@ class InputDraft(PausableDraft):
             delay_ms = max(0, timer.due_ms - self._now_ms)
             self._timers.append((delay_ms, timer_body(view.run_id, timer_id)))
         self._open_hooks.update(view.hooks)
+        self._state_at = view.state_at
 
     def _ended_by_cancel(self) -> bool:
         return any(event.type is EventType.CANCEL_REQUESTED for event in self.events)

@@ -86,6 +86,7 @@ class RunView:
         "retention_ms",
         "run_id",
         "started_input",
+        "state_at",
         "status",
         "steps",
         "tags",
@@ -120,6 +121,7 @@ class RunView:
         self.is_forked = False  # RUN_FORKED stands in the log
         self.cancelled = False
         self.turns_lost = 0
+        self.state_at: int | None = None  # where the log has what it published last
         self.last_id = 0  # the greatest id that the workflow has given to anything
 
     @classmethod
@@ -172,6 +174,8 @@ class RunView:
             self.hooks.pop(event.meta["token"], None)
         elif kind in _OF_CHILDREN:
             self._take_child(event)
+        elif kind is EventType.STATE_PUBLISHED:
+            self.state_at = self.length - 1
         elif kind in (EventType.TAGS_SET, EventType.TAGS_CHANGED):
             self.tags = merged_tags(self.tags, event.meta["tags"])
         elif kind is EventType.CANCEL_REQUESTED:

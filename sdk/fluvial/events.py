@@ -81,7 +81,7 @@ class EventType(IntEnum):
     RUN_PAUSED = 44  # meta: reason, by
     RUN_RESUMED = 45  # meta: by, deployment (where it goes on from now, if that changed)
     TURN_LOST = 46  # meta: attempt, reason
-    RUN_FORKED = 47  # meta: origin (a run id), events (how many of its log stand before this)
+    RUN_FORKED = 47  # meta: origin (a run id), events (of its log, before this), by (if known)
     TAGS_CHANGED = 48  # meta: tags, by; from outside
 
     # never in a log: what a reveal is asked to open beside a log's events

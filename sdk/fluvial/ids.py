@@ -10,7 +10,8 @@ ids of one kind sort by time of creation. The 24 characters of a *keyed* run are
 over (app, workflow, key): the same start always names the same run, hence the same partition, and
 the check "was this key started before?" needs no second record. Those of a *child* are of its
 parent and the operation that asked for it, those of a *continued* run of the run before it, whose
-partition it keeps: what a workflow asks for again on a replay has the same id.
+partition it keeps: what a workflow asks for again on a replay has the same id. Those of a run that
+*repeats* another one, and was asked for with a key, are of that run and the key.
 """
 
 from __future__ import annotations
@@ -56,6 +57,12 @@ def continued_run_id(run_id: str) -> str:
     """Return the id of the run that goes on in place of this one; in the same partition."""
     _, body = _digest("continued", run_id, "")
     return f"{run_id[:6]}{body}"
+
+
+def repeated_run_id(run_id: str, how: str, partitions: int) -> str:
+    """Return the id of the one run that repeats this one, or a part of it, as `how` says."""
+    partition, body = _digest("repeated", run_id, how)
+    return f"run_{_base32(partition % partitions, 2)}{body}"
 
 
 def is_derived(run_id: str, *parts: str) -> bool:

@@ -70,12 +70,8 @@ class RunClient:
             ProblemError: it was refused; `start_conflict` or `singleton_alive` names the other run.
         """
         path = f"/v1/apps/{path_part(app)}/workflows/{path_part(workflow)}/runs"
-        headers = {"idempotency-key": key} if key else {}
         body = {"args": list(arguments), "kwargs": dict(keywords or {}), **options.to_request()}
-        if deployment is not None:
-            body["deployment"] = deployment
-        answer = self._api.post(path, body, headers)
-        return Started(str(answer["run_id"]), str(answer.get("outcome", "accepted")))
+        return self._begin(path, body, key, deployment)
 
     def runs(
         self,
@@ -199,6 +195,55 @@ class RunClient:
         """Change a run's tags; None takes one away."""
         self._steer(run_id, "tag", {"tags": dict(tags)})
 
+    def fork(
+        self,
+        run_id: str,
+        step: int | str,
+        *,
+        deployment: str | None = None,
+        key: str | None = None,
+    ) -> Started:
+        """Start a run that goes on from a step of this one, which is left alone.
+
+        Args:
+            run_id: whose results are kept: those from before the step's own.
+            step: its id, or its name where only one step has it; 0: from the beginning.
+            deployment: where it goes on: an id, or "latest" for production; default: the run's.
+            key: the same key and plan name the same fork.
+
+        Raises:
+            ProblemError: it was refused; `step_not_found` and `step_ambiguous` list the steps.
+        """
+        return self._begin(f"{_run_path(run_id)}/fork", {"from": step}, key, deployment)
+
+    def retry_failed(
+        self, run_id: str, *, deployment: str | None = None, key: str | None = None
+    ) -> Started:
+        """Start a run that goes on from the step of this one that failed last; as `fork`."""
+        return self._begin(f"{_run_path(run_id)}/retry-failed", {}, key, deployment)
+
+    def rerun(
+        self,
+        run_id: str,
+        arguments: Sequence[Any] | None = None,
+        keywords: Mapping[str, Any] | None = None,
+        *,
+        deployment: str | None = None,
+        key: str | None = None,
+    ) -> Started:
+        """Start a run as this one was started: with its input, or with these arguments.
+
+        Args:
+            run_id: whose workflow, tags, priority, retention and time to the deadline it has.
+            arguments, keywords: instead of its input, if either is given.
+            deployment: an id, or "latest" for production; default: the run's own.
+            key: the same key and plan name the same run.
+        """
+        body: dict[str, Any] = {}
+        if arguments is not None or keywords is not None:
+            body = {"args": list(arguments or ()), "kwargs": dict(keywords or {})}
+        return self._begin(f"{_run_path(run_id)}/rerun", body, key, deployment)
+
     def delete_run(self, run_id: str) -> None:
         """Delete a run that has ended, and its log, at once and for good."""
         self._api.delete(_run_path(run_id))
@@ -280,6 +325,14 @@ class RunClient:
             _resuming(resume_id),
             timeout_seconds=wait_seconds + timeout_seconds + ANSWER_SECONDS,
         )
+
+    def _begin(
+        self, path: str, body: Mapping[str, Any], key: str | None, deployment: str | None
+    ) -> Started:
+        where = {} if deployment is None else {"deployment": deployment}
+        headers = {"idempotency-key": key} if key else {}
+        answer = self._api.post(path, {**body, **where}, headers)
+        return Started(str(answer["run_id"]), str(answer.get("outcome", "accepted")))
 
     def _steer(self, run_id: str, how: str, body: Mapping[str, Any]) -> dict[str, Any]:
         return self._api.post(f"{_run_path(run_id)}/{how}", dict(body))

@@ -7,6 +7,7 @@ plaintext to the platform: inputs and payloads are sealed here and results opene
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
@@ -16,9 +17,12 @@ from fluvial.context import platform
 from fluvial.durations import Duration
 from fluvial.error_payloads import decode_error, describe_error
 from fluvial.errors import (
+    HookNotFoundError,
     InvalidRequestError,
     RunCancelledError,
+    RunClosedError,
     RunFailedError,
+    RunNotFoundError,
     RunTerminatedError,
 )
 from fluvial.events import Event, EventType, decode_event
@@ -335,16 +339,21 @@ async def resume_hook(token: str, value: Any = None, *, resume_id: str | None = 
     """
     served_by = platform("resume_hook")
     plaintext = encode(value, "value")
-    run_id = run_of_token(token)
-    if run_id is None:
-        found, _ = await served_by.call("token", {"token": token})
-        run_id = str(found["run_id"])
-    arguments = {
-        "run_id": run_id,
-        "token": token,
-        "resume_id": resume_id if resume_id is not None else random_bytes(16).hex(),
-    }
+    once = resume_id if resume_id is not None else random_bytes(16).hex()
+    maker = run_of_token(token)
+    if maker is not None:
+        # Where it is gone, a fork may have taken the token over.
+        with suppress(HookNotFoundError, RunNotFoundError, RunClosedError):
+            return await _resume(served_by, maker, token, once, plaintext)
+    found, _ = await served_by.call("token", {"token": token})
+    return await _resume(served_by, str(found["run_id"]), token, once, plaintext)
+
+
+async def _resume(
+    served_by: Platform, run_id: str, token: str, resume_id: str, plaintext: bytes
+) -> bool:
     sealed = served_by.keys.for_run(run_id).seal(plaintext, "hook", token)
+    arguments = {"run_id": run_id, "token": token, "resume_id": resume_id}
     answered, _ = await served_by.call("resume", arguments, sealed)
     return bool(answered["outcome"] == "accepted")
 

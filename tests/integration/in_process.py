@@ -20,6 +20,7 @@ from fluvial.ids import continued_run_id, new_run_id
 from fluvial.invocations import Answer, StepRequest, TurnRequest
 from fluvial.ports import Platform
 from fluvial.registry import Registry, registry
+from fluvial.resealing import ResealRequest
 from fluvial.signatures import encode_call
 from fluvial.turns import LiveRuns
 from fluvial.workflows import Workflow
@@ -201,6 +202,8 @@ class InProcess:
             if kind == "turn":
                 await asyncio.sleep(0)
                 answer = live.turn(TurnRequest.from_frame(meta, body))
+            elif kind == "reseal":
+                answer = live.reseal(ResealRequest.from_frame(meta, body))
             else:
                 answer = await live.step(StepRequest.from_frame(meta, body))
         except asyncio.CancelledError:

@@ -19,6 +19,7 @@ from fluvial_deploy.cli.keys import keys
 from fluvial_deploy.cli.logs import logs
 from fluvial_deploy.cli.options import Json
 from fluvial_deploy.cli.output import data, data_json
+from fluvial_deploy.cli.repeating import fork, rerun, retry_failed
 from fluvial_deploy.cli.replay import replay
 from fluvial_deploy.cli.runs import runs
 from fluvial_deploy.cli.start import start
@@ -81,6 +82,8 @@ for _command in (
     cli.command()(_command)
 for _steer in (cancel, terminate, pause, resume, wake, retry, tag, delete, send, ask):
     runs.command()(_steer)
+for _repeat in (rerun, fork, retry_failed):
+    runs.command()(_repeat)
 runs.command("streams")(list_streams)
 runs.command("stream")(show_stream)
 for _group, _name in (

@@ -54,6 +54,7 @@ _NEXT_STEP: Final = {
     "deployment_not_found": "`fluvial deployments ls` shows what there is",
     "workflow_not_found": "`fluvial deployments show` lists a deployment's workflows",
     "run_not_found": "`fluvial runs ls` shows runs",
+    "no_failed_step": "a paused run goes on with `fluvial runs resume`",
     "cron_not_found": "`fluvial crons ls` shows the crons of production deployments",
     "hook_not_found": "it may open later; `fluvial hooks ls` shows the open ones",
     "key_not_found": "`fluvial keys ls` shows an app's keys",

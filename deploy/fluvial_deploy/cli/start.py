@@ -85,15 +85,15 @@ def start(
             options=options,
             deployment=deployment,
         )
-    if started.outcome == "duplicate":
-        say(f"key {key!r} was started before: this is that run")
-    elif started.outcome == "existing":
+    if started.outcome == "existing":
         say(f"singleton {singleton!r} is alive: this is its run")
-    show_started(started, as_json=as_json)
+    show_started(started, key, as_json=as_json)
 
 
-def show_started(started: Started, *, as_json: bool) -> None:
+def show_started(started: Started, key: str | None, *, as_json: bool) -> None:
     """Print the id of a run that was started."""
+    if started.outcome == "duplicate":
+        say(f"key {key!r} was used before: this is that run")
     if as_json:
         data_json({"run_id": started.run_id, "outcome": started.outcome})
     else:

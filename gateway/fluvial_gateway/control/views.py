@@ -65,13 +65,14 @@ RUN: Final = obj(
         "root": nullable(text("the first run of its family")),
         "first": nullable(text("the first run in whose place it goes on")),
         "origin": nullable(text("the run that it was forked from")),
+        "rerun_of": nullable(text("the run that it was started like")),
         "input": {"description": "only with data=true"},
         "result": {"description": "only with data=true"},
         "error": {"description": "only with data=true"},
         "unreadable": UNREADABLE_PARTS,
     }
 )
-_FAMILY: Final = ("parent", "root", "first", "origin")
+_FAMILY: Final = ("parent", "root", "first", "origin", "rerun_of")
 EVENT: Final = obj(
     {
         "position": {"type": "integer"},

@@ -22,6 +22,7 @@ from fluvial.events import Event, EventType, decode_event
 from fluvial.ids import partition_of
 from fluvial.invocations import Answer, RevealRequest, unpack_list
 from fluvial.manifest import InstanceSettings
+from fluvial.resealing import ResealRequest, reseal
 from fluvial.sealing import Binding
 from fluvial_gateway.aliases import Aliases
 from fluvial_gateway.auth import Scope, Tokens
@@ -37,6 +38,7 @@ from fluvial_gateway.control.operating import About, PlatformOperations
 from fluvial_gateway.control.operations import Operation
 from fluvial_gateway.control.reading_runs import ReadingRunsOperations
 from fluvial_gateway.control.reading_streams import ReadingStreamsOperations
+from fluvial_gateway.control.repeating import RepeatingOperations
 from fluvial_gateway.control.running import RunningOperations
 from fluvial_gateway.control.scheduling import SchedulingOperations
 from fluvial_gateway.control.starting import StartingOperations
@@ -48,6 +50,7 @@ from fluvial_gateway.crons.starting import CronRuns
 from fluvial_gateway.crons.states import CronStates
 from fluvial_gateway.deployments import Deployments
 from fluvial_gateway.fingerprints import Fingerprints
+from fluvial_gateway.forks import Forks
 from fluvial_gateway.hook_answers import HookAnswers
 from fluvial_gateway.hook_calls import HookCalls
 from fluvial_gateway.hooks import Hooks
@@ -60,6 +63,8 @@ from fluvial_gateway.metrics import Metrics
 from fluvial_gateway.occupancy import Occupied
 from fluvial_gateway.problems import ProblemError
 from fluvial_gateway.replay_checks import ReplayChecks
+from fluvial_gateway.reruns import Reruns
+from fluvial_gateway.resealer import Resealer
 from fluvial_gateway.revealing import Revealer
 from fluvial_gateway.routes import RouteTable
 from fluvial_gateway.run_calls import RunCalls
@@ -261,11 +266,13 @@ class FakeHandle:
 
 
 class FakeInvocations:
-    """Instances that reveal, and check: payloads in these tests are JSON in clear."""
+    """Instances that reveal, check and seal anew. To a reveal, payloads are JSON in clear."""
 
-    def __init__(self) -> None:
+    def __init__(self, keyring: FakeKeyring) -> None:
+        self._keyring = keyring
         self.outcome: Outcome | None = None
         self.requests: list[RevealRequest] = []
+        self.resealed: list[str] = []  # the deployments that were asked to seal anew
         self.checks: list[tuple[str, CheckRequest]] = []  # the deployment, and what it was asked
         self.reports: dict[str, Outcome | CheckReport] = {}  # by run id; the others are ok
         self.is_silent = False
@@ -291,6 +298,14 @@ class FakeInvocations:
             outcome = _reported(found) if isinstance(found, CheckReport) else found
             if not self.is_silent:
                 asyncio.get_running_loop().call_soon(done, outcome)
+            return self.handle
+        if kind == "reseal":
+            reseal_request = ResealRequest.from_frame(meta, body)
+            self.resealed.append(deployment)
+            resealed = reseal(reseal_request, self._keyring.of(reseal_request.app))
+            asyncio.get_running_loop().call_soon(
+                done, self.outcome or Answered("ins_1", resealed, 10)
+            )
             return self.handle
         assert kind == "reveal"
         request = RevealRequest.from_frame(meta, body)
@@ -329,7 +344,7 @@ class World:
         self.store = FaultyStore(partitions=4)
         self.builder = FakeBuilder()
         self.keyring = FakeKeyring()
-        self.invocations = FakeInvocations()
+        self.invocations = FakeInvocations(self.keyring)
         self.dispatcher = FakeDispatcherState(list(range(4)))
         self.hosts = HostTable()
         self.blobs = folder / "blobs"
@@ -398,6 +413,7 @@ class World:
                 self.metrics, self.store, self.dispatcher, FakeSurveyor(), FakeOccupier()
             ),
         )
+        resealer = Resealer(self.invocations)
         reading = ReadingRunsOperations(
             self.runs, Revealer(self.invocations), self.waits, keep_alive_seconds=0.05
         )
@@ -412,6 +428,11 @@ class World:
             *deploying.operations(),
             *StartingOperations(self.runs).operations(),
             *SteeringOperations(self.runs).operations(),
+            *RepeatingOperations(
+                self.runs,
+                Forks(self.runs, self.store, resealer),
+                Reruns(self.runs, self.catalogue, resealer),
+            ).operations(),
             *RunningOperations(self.runs).operations(),
             *HookOperations(self.runs, self.hooks, Revealer(self.invocations)).operations(),
             *TalkingOperations(

@@ -36,6 +36,20 @@ async def total(a: int, *, b: int = 1) -> int:
 async def broken() -> None:
     raise ValueError("on purpose \\x1b[31m")
 
+@step
+async def slip(text: str) -> str:
+    return text
+
+@step(retries=0)
+async def stumble(number: int) -> int:
+    if number < 1:
+        raise ValueError(number)
+    return number
+
+@workflow
+async def journey(number: int) -> list[object]:
+    return [await slip("went"), await stumble(number)]
+
 @workflow
 async def approval(name: str) -> object:
     async with Hook(token=f"approve:{name}") as hook:
@@ -174,6 +188,29 @@ def test_a_run_whose_start_is_delayed_is_woken(flows: Any) -> None:
     assert flows.run("runs", "result", run_id).stdout == "3\n"
 
 
+def test_a_run_is_repeated_as_a_whole_and_in_part(flows: Any) -> None:
+    run_id = flows.run("start", "flows", "journey", "0", "--tag", "a=1").stdout.strip()
+    assert flows.run("runs", "result", run_id).returncode == 1
+    retried = flows.run("runs", "retry-failed", run_id, "--key", "k")
+    again = flows.run("runs", "retry-failed", run_id, "--key", "k")
+    rerun = flows.run("runs", "rerun", run_id, "--input", "[7]")
+    fork = flows.run("runs", "fork", rerun.stdout.strip(), "--from", "stumble", "--json")
+    results = [
+        flows.run("runs", "result", done)
+        for done in (rerun.stdout.strip(), json.loads(fork.stdout)["run_id"])
+    ]
+
+    assert retried.stdout == again.stdout != f"{run_id}\n"
+    assert "key 'k' was used before: this is that run" in again.stderr
+    assert flows.run("runs", "result", retried.stdout.strip()).returncode == 1
+    shown = json.loads(flows.run("runs", "show", retried.stdout.strip(), "--json").stdout)
+    assert (shown["origin"], shown["tags"]) == (run_id, {"a": "1"})
+    assert [done.stdout for done in results] == ['["went", 7]\n'] * 2
+    nonesuch = flows.run("runs", "fork", run_id, "--from", "nonesuch")
+    assert (nonesuch.returncode, "its steps: 1 " in nonesuch.stderr) == (3, True)
+    assert flows.run("runs", "rerun", run_id, "--input", "7").returncode == 2
+
+
 def _events(flows: Any, run_id: str) -> list[str]:
     """Return the run's events once its tags were changed."""
     found = ""
@@ -205,7 +242,7 @@ def test_an_unknown_workflow_is_told_with_the_known_ones(flows: Any) -> None:
     done = flows.run("start", "flows", "nonesuch")
 
     assert done.returncode == 3
-    assert "approval, broken, total" in done.stderr
+    assert "approval, broken, journey, total" in done.stderr
 
 
 def test_deploy_prints_the_url_alone(platform: Any, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from fluvial.client import Client, Deployed, ProblemError
 from fluvial.errors import InvalidRequestError, UnavailableError
 from fluvial.options import StartOptions
 from fluvial.replay_reports import ReplayReport, RunCheck
+from fluvial.run_client import Started
 
 Answer = tuple[int, str, bytes]
 JSON = "application/json"
@@ -70,6 +71,23 @@ CALLS: list[tuple[Callable[[Client], Any], str, str, Any]] = [
     (lambda c: c.resume_cron("a", "../c"), "POST", "/v1/apps/a/crons/..%2Fc/resume", {}),
     (lambda c: c.streams("run_1"), "GET", "/v1/runs/run_1/streams", None),
     (lambda c: c.info(), "GET", "/v1/info", None),
+]
+
+REPETITIONS: list[tuple[Callable[[Client], Started], str, Any]] = [
+    (lambda c: c.fork("run_1", "ship", key="k"), "fork", {"from": "ship"}),
+    (
+        lambda c: c.fork("run_1", 3, deployment="latest", key="k"),
+        "fork",
+        {"from": 3, "deployment": "latest"},
+    ),
+    (lambda c: c.retry_failed("run_1", key="k"), "retry-failed", {}),
+    (lambda c: c.rerun("run_1", key="k"), "rerun", {}),
+    (lambda c: c.rerun("run_1", [], key="k"), "rerun", {"args": [], "kwargs": {}}),
+    (
+        lambda c: c.rerun("run_1", keywords={"a": 1}, key="k"),
+        "rerun",
+        {"args": [], "kwargs": {"a": 1}},
+    ),
 ]
 
 
@@ -196,6 +214,19 @@ def test_a_start_carries_its_options(api: StandIn, client: Client) -> None:
         "delay": 0.5,
         "deployment": "latest",
     }
+
+
+@pytest.mark.parametrize(("repeat", "path", "body"), REPETITIONS)
+def test_a_run_is_repeated_once(
+    api: StandIn, client: Client, repeat: Callable[[Client], Started], path: str, body: Any
+) -> None:
+    api.will(202, {"run_id": "run_2", "outcome": "duplicate"})
+    started = repeat(client)
+
+    assert started == Started("run_2", "duplicate")
+    method, asked, headers, sent = api.asked[0]
+    assert (method, asked) == ("POST", f"/v1/runs/run_1/{path}")
+    assert (headers["idempotency-key"], json.loads(sent)) == ("k", body)
 
 
 def test_a_cron_is_previewed_and_triggered(api: StandIn, client: Client) -> None:

@@ -18,6 +18,7 @@ from fluvial.errors import (
     InvalidRequestError,
     NotInInvocationError,
     RunCancelledError,
+    RunClosedError,
     RunFailedError,
     RunNotFoundError,
     RunTerminatedError,
@@ -25,6 +26,7 @@ from fluvial.errors import (
     StartConflictError,
 )
 from fluvial.events import Event, EventType, decode_event
+from fluvial.hook_tokens import SECRET_BYTES, secret_token
 from fluvial.ids import keyed_run_id, new_run_id, partition_of
 from fluvial.invocations import pack_events
 from fluvial.runs import Run, get_run, resume_hook
@@ -99,6 +101,8 @@ class MemoryPlatform:
         return {"run_id": self.tokens[token]}, b""
 
     def _resume(self, arguments: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+        if self.status.get(arguments["run_id"]) == "failed":
+            raise RunClosedError(arguments["run_id"])
         is_known = arguments["resume_id"] in self.resumed
         self.resumed[arguments["resume_id"]] = body
         return {"outcome": "duplicate" if is_known else "accepted"}, b""
@@ -232,6 +236,25 @@ def test_events_and_follow_decode_payloads(platform: MemoryPlatform, keys: AppKe
 
     assert listed == [[["o-1"], {}]]
     assert followed == [("RUN_STARTED", [["o-1"], {}]), ("RUN_COMPLETED", 7)]
+
+
+def test_a_token_that_names_a_run_that_has_ended_is_its_fork_s(
+    platform: MemoryPlatform, keys: AppKeys
+) -> None:
+    maker, fork = (keyed_run_id(APP, "flow", key, PARTITIONS) for key in "ab")
+    made = secret_token(maker, bytes(SECRET_BYTES))
+    platform.status[maker] = "failed"
+
+    async def scenario() -> None:
+        platform.tokens[made] = maker
+        with pytest.raises(RunClosedError):
+            await resume_hook(made, 1, resume_id="r")
+        platform.tokens[made] = fork
+        assert await resume_hook(made, 5, resume_id="r") is True
+
+    inside(platform, scenario())
+
+    assert decode(keys.open(Binding(APP, fork, "hook", made), platform.resumed["r"])) == 5
 
 
 def test_resume_seals_for_the_run_that_holds_the_token(
