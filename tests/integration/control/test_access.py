@@ -24,6 +24,7 @@ def path_of(operation: Operation) -> str:
         "cron": "nightly",
         "name": "tokens",
         "key": "k",
+        "hook": "approval",
     }
     return re.sub(r"\{(\w+)(?::\w+)?\}", lambda match: known[match[1]], operation.path)
 
