@@ -12,6 +12,7 @@ from fluvial.errors import (
     FluvialError,
     HookNotFoundError,
     InvalidRequestError,
+    RunClosedError,
     RunNotFoundError,
     SingletonError,
     StartConflictError,
@@ -136,7 +137,9 @@ def error_for(code: str, result: dict[str, Any], arguments: dict[str, Any]) -> F
     match code:
         case "run_not_found":
             return RunNotFoundError(run_id)
-        case "hook_not_found" | "run_closed":
+        case "run_closed" if "token" not in arguments:
+            return RunClosedError(run_id)
+        case "hook_not_found" | "run_closed":  # whoever has a token knows no run
             return HookNotFoundError(str(arguments.get("token", result.get("token", ""))))
         case "singleton_alive":
             return SingletonError(str(arguments.get("singleton", "")), run_id)
