@@ -14,6 +14,7 @@ from fluvial.errors import (
     AskRefusedError,
     AskUnansweredError,
     HookNotFoundError,
+    InvalidRequestError,
 )
 from fluvial.events import Event, decode_event
 from fluvial.hook_operations import CLOSED, answer_id
@@ -25,6 +26,7 @@ from fluvial.unguarded import monotonic, random_bytes
 
 DEFAULT_WAIT: Final = 10.0  # seconds that a run gets to come to the hook
 DEFAULT_TIMEOUT: Final = 30.0  # seconds that the workflow gets to answer
+_MAX_RESUME_CHARACTERS: Final = 512
 _WAIT_MS: Final = 20_000  # one question to the platform; a longer wait asks again
 
 
@@ -40,6 +42,8 @@ class Message:
     def __init__(
         self, served_by: Platform, run: Chain, name: str, value: Any, resume_id: str | None
     ) -> None:
+        if resume_id is not None and not 1 <= len(resume_id) <= _MAX_RESUME_CHARACTERS:
+            raise InvalidRequestError(f"a resume_id has 1 to {_MAX_RESUME_CHARACTERS} characters")
         self._platform = served_by
         self._run = run
         self._name = name

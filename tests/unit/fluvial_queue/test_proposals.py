@@ -101,6 +101,20 @@ def test_a_patch_that_no_workflow_can_take_is_refused(event: Event) -> None:
         check_outputs(_view(), [event.encode()])
 
 
+@pytest.mark.parametrize(
+    "meta", [{}, {"token": "t"}, {"token": "t", "resume": ""}, {"token": "t", "resume": "r" * 513}]
+)
+def test_an_answer_names_the_payload_that_it_answers(meta: dict[str, object]) -> None:
+    opened = Event(EventType.HOOK_OPENED, 1, 1, meta={"token": "t", "chosen": True})
+    answered = Event(EventType.HOOK_ANSWERED, 1, 1, meta={"token": "t", "resume": "r", "ok": True})
+    assert check_outputs(_view(), [opened.encode(), answered.encode()]) == [opened, answered]
+    wrong = Event(EventType.HOOK_ANSWERED, 1, 1, meta=meta)
+    with pytest.raises(InvalidProposalError, match="HOOK_ANSWERED"):
+        check_outputs(_view(), [opened.encode(), wrong.encode()])
+    with pytest.raises(InvalidProposalError, match="unknown id"):
+        check_outputs(_view(), [answered.encode()])
+
+
 ISOLATED = {"retries": 3, "first_ms": 1000, "pauses": False}
 
 

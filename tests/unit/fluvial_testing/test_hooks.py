@@ -16,6 +16,7 @@ from fluvial import (
     AskUnansweredError,
     Hook,
     HookNotFoundError,
+    InvalidRequestError,
     RunClosedError,
     RunNotFoundError,
     start,
@@ -139,6 +140,16 @@ def test_asking_again_with_the_same_id_is_the_same_question(play: Play) -> None:
         assert await env.send(run, "move", Move("b", 2), resume_id="2")
         assert not await env.send(run, "move", Move("b", 2), resume_id="2")
         assert await run.result() == [1, 2]
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("resume_id", ["", "r" * 513])
+def test_a_resume_id_is_short_text(play: Play, resume_id: str) -> None:
+    async def scenario(env: Environment) -> None:
+        run = await env.start(late)
+        with pytest.raises(InvalidRequestError, match="resume_id"):
+            await run.send("word", "hello", resume_id=resume_id)
 
     play(scenario)
 
