@@ -48,6 +48,7 @@ from fluvial.idempotency import idempotent, next_idempotency_key
 from fluvial.mapping import map  # noqa: A004 - its name everywhere
 from fluvial.options import StartOptions
 from fluvial.patches import patched
+from fluvial.run_lists import list_runs
 from fluvial.runs import Run, RunEvent, get_run, resume_hook
 from fluvial.saga import Saga
 from fluvial.serializers import register_serializable, serializable
@@ -122,6 +123,7 @@ __all__ = [
     "get_run",
     "heartbeat",
     "idempotent",
+    "list_runs",
     "map",
     "metadata",
     "next_idempotency_key",

@@ -136,9 +136,31 @@ class Run(Generic[R]):
         served_by = self._serving("cancel")
         await served_by.call("cancel", {"run_id": self.last_id, "reason": reason})
 
-    async def terminate(self) -> None:
+    async def terminate(self, reason: str = "") -> None:
         """End the run at once, without clean-up."""
-        await self._serving("terminate").call("terminate", {"run_id": self.last_id})
+        arguments = {"run_id": self.last_id, "reason": reason}
+        await self._serving("terminate").call("terminate", arguments)
+
+    async def pause(self, reason: str = "") -> None:
+        """Have nothing more of the run started until it is resumed; what is under way goes on."""
+        arguments = {"run_id": self.last_id, "reason": reason}
+        await self._serving("pause").call("pause", arguments)
+
+    async def resume(self, *, deployment: str | None = None) -> None:
+        """Let the paused run go on, on `deployment` if given: an id, or "latest" for production.
+
+        To hand something to a hook of the run, use `send` or `resume_hook`.
+        """
+        arguments = {"run_id": self.last_id, "deployment": deployment or ""}
+        await self._serving("resume").call("resume_run", arguments)
+
+    async def wake(self) -> None:
+        """End the run's sleeps now; timeouts go on. A run whose start is delayed begins."""
+        await self._serving("wake").call("wake", {"run_id": self.last_id})
+
+    async def retry(self) -> None:
+        """Have the attempts of steps made now that wait for their time."""
+        await self._serving("retry").call("retry", {"run_id": self.last_id})
 
     async def state(self, wanted: Any = None) -> Any:
         """Return what the run has published last (`fluvial.publish`); None: nothing yet.

@@ -17,6 +17,7 @@ from fluvial.events import TERMINAL, decode_event
 from fluvial.ids import continued_run_id
 from fluvial.invocations import pack_events
 from fluvial_queue.contract import (
+    RunQuery,
     RunRecord,
     RunStatus,
     SendOutcome,
@@ -53,8 +54,13 @@ class RunOperations:
             "events": self._events,
             "state": self._state,
             "tag": self._tag,
+            "runs": self._list,
             "cancel": self._cancel,
             "terminate": self._terminate,
+            "pause": self._pause,
+            "resume_run": self._resume,
+            "wake": self._wake,
+            "retry": self._retry,
         }
 
     # ---- starting ----
@@ -153,6 +159,29 @@ class RunOperations:
         events = await self._store.read_events(record.run_id, start=record.state_at, limit=1)
         return status, events[0]
 
+    async def _list(self, arguments: dict[str, Any], _: bytes) -> OperationAnswer:
+        page = await self._store.query_runs(
+            RunQuery(
+                app=self._app,
+                workflow=arguments["workflow"] or None,
+                statuses=frozenset(map(RunStatus, arguments["statuses"])) or None,
+                tags=arguments["tags"],
+                parent=arguments["parent"] or None,
+                limit=arguments["limit"],
+                cursor=arguments["cursor"] or None,
+            )
+        )
+        runs = [
+            {
+                "run_id": record.run_id,
+                "status": self._status(record.run_id),
+                "workflow": record.workflow,
+                "tags": dict(record.tags),
+            }
+            for record in page.runs
+        ]
+        return {"runs": runs, "cursor": page.cursor or ""}, b""
+
     # ---- steering ----
 
     async def _tag(self, arguments: dict[str, Any], _: bytes) -> OperationAnswer:
@@ -160,11 +189,26 @@ class RunOperations:
         return await self._ask(record, MessageKind.TAG, {"tags": dict(arguments["tags"])})
 
     async def _cancel(self, arguments: dict[str, Any], _: bytes) -> OperationAnswer:
-        reason = {"reason": arguments["reason"]} if arguments.get("reason") else {}
-        return await self._ask(await self._record(arguments), MessageKind.CANCEL, reason)
+        return await self._ask(
+            await self._record(arguments), MessageKind.CANCEL, _reason(arguments)
+        )
 
     async def _terminate(self, arguments: dict[str, Any], _: bytes) -> OperationAnswer:
-        return await self._ask(await self._record(arguments), MessageKind.TERMINATE, {})
+        return await self._ask(
+            await self._record(arguments), MessageKind.TERMINATE, _reason(arguments)
+        )
+
+    async def _pause(self, arguments: dict[str, Any], _: bytes) -> OperationAnswer:
+        return await self._ask(await self._record(arguments), MessageKind.PAUSE, _reason(arguments))
+
+    async def _resume(self, arguments: dict[str, Any], _: bytes) -> OperationAnswer:
+        return await self._ask(await self._record(arguments), MessageKind.RESUME, {})
+
+    async def _wake(self, arguments: dict[str, Any], _: bytes) -> OperationAnswer:
+        return await self._ask(await self._record(arguments), MessageKind.WAKE, {})
+
+    async def _retry(self, arguments: dict[str, Any], _: bytes) -> OperationAnswer:
+        return await self._ask(await self._record(arguments), MessageKind.RETRY, {})
 
     async def _ask(
         self, record: RunRecord, kind: MessageKind, meta: dict[str, Any]
@@ -195,3 +239,7 @@ class RunOperations:
             continued_run_id(run_id)
         )
         return RunStatus.RUNNING.value if is_between else status
+
+
+def _reason(arguments: dict[str, Any]) -> dict[str, str]:
+    return {"reason": str(arguments["reason"])} if arguments.get("reason") else {}

@@ -104,6 +104,10 @@ def test_id_of_another_apps_run_is_no_start(control: Control) -> None:
         ("resume", {"token": "t", "resume_id": "r"}),
         ("state", {}),
         ("tag", {"tags": {"a": "b"}}),
+        ("pause", {"reason": ""}),
+        ("resume_run", {"deployment": ""}),
+        ("wake", {}),
+        ("retry", {}),
     ],
 )
 def test_runs_of_another_app_do_not_exist(
@@ -161,6 +165,61 @@ def test_hook_is_found_and_resumed(control: Control) -> None:
         assert (first, again) == ({"outcome": "accepted"}, {"outcome": "duplicate"})
         ((_, message),) = await world.messages(run_id)
         assert message.payload == b"sealed"
+
+    control(scenario)
+
+
+def test_runs_are_listed_within_the_app(control: Control) -> None:
+    async def scenario(world: World) -> None:
+        mine, theirs = await _instance(world), await _instance(world, "other")
+        runs = [await _started(world, mine, tags={"n": str(n % 2)}) for n in range(4)]
+        await _started(world, theirs, tags={"n": "1"})
+        await world.finish(runs[0])
+        asked: dict[str, Any] = {
+            "limit": 2,
+            "statuses": ["pending"],
+            "tags": {},
+            "workflow": "fulfil",
+        }
+        first, _ = await _call(world, mine, "runs", **asked)
+        rest, _ = await _call(world, mine, "runs", **asked, cursor=first["cursor"])
+        tagged, _ = await _call(world, mine, "runs", tags={"n": "1"}, limit=100)
+        of_parent, _ = await _call(world, mine, "runs", parent=runs[0], limit=100)
+
+        listed = [run["run_id"] for page in (first, rest) for run in page["runs"]]
+        assert sorted(listed) == sorted(runs[1:])
+        by_id = {run["run_id"]: run for run in tagged["runs"]}
+        assert by_id.keys() == {runs[1], runs[3]}
+        assert of_parent == {"runs": [], "cursor": ""}
+        assert by_id[runs[3]] == {
+            "run_id": runs[3],
+            "status": "pending",
+            "workflow": "fulfil",
+            "tags": {"n": "1"},
+        }
+
+    control(scenario)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"statuses": ["gone"]},
+        {"statuses": 1},
+        {"statuses": [["x"]]},
+        {"tags": {"a": None}},
+        {"tags": "x"},
+        {"limit": -1},
+        {"cursor": "x" * 2000},
+        {"cursor": "?"},
+        {"parent": 1},
+    ],
+)
+def test_a_list_that_makes_no_sense_is_refused(control: Control, arguments: dict[str, Any]) -> None:
+    async def scenario(world: World) -> None:
+        who = await _instance(world)
+        with pytest.raises(InvalidRequestError):
+            await _call(world, who, "runs", **arguments)
 
     control(scenario)
 

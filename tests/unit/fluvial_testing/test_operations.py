@@ -83,6 +83,33 @@ def test_a_singleton_is_alone(env: SyncEnvironment) -> None:
     assert other.result() == "2031-01-01"
 
 
+def test_runs_are_listed_and_steered(mode: Mode) -> None:
+    async def test() -> None:
+        async with Environment(mode=mode, engine=open_engine) as env:
+            tagged = StartOptions(tags={"team": "a"})
+            sleeper = await env.start(patient, options=tagged)
+            await env.start(patient)
+            await env.settle()
+            await sleeper.pause("a look at it")
+            await env.settle()
+            (paused,) = [run async for run in fluvial.list_runs(status="paused")]
+            assert (paused.id, paused.workflow) == (sleeper.id, patient.name)
+            await paused.resume()
+            await paused.wake()
+            await paused.retry()
+            assert await sleeper.result()
+            found = [run async for run in fluvial.list_runs(workflow=patient, tags={"team": "a"})]
+            assert [(run.id, run.status) for run in found] == [(sleeper.id, "completed")]
+            children = [run async for run in fluvial.list_runs(parent=sleeper)]
+            assert children == []
+            with pytest.raises(RunClosedError):
+                await found[0].pause()
+            with pytest.raises(InvalidRequestError, match="no such status: gone; known: cancelled"):
+                _ = [run async for run in fluvial.list_runs(status=["gone"])]
+
+    asyncio.run(test())
+
+
 def test_what_cannot_be_asked_is_refused(env: SyncEnvironment) -> None:
     @fluvial.workflow(name="shop.forgotten")
     async def forgotten() -> None: ...
