@@ -19,6 +19,7 @@ from fluvial_gateway.calls import Calls
 from fluvial_gateway.catalogue import Catalogue
 from fluvial_gateway.config import Config
 from fluvial_gateway.control.application import control_app
+from fluvial_gateway.control.bulk import BulkOperations
 from fluvial_gateway.control.checking import CheckingOperations
 from fluvial_gateway.control.deploying import DeployingOperations
 from fluvial_gateway.control.hooks import HookOperations
@@ -185,6 +186,7 @@ class Gateway:
             *deploying.operations(),
             *StartingOperations(runs).operations(),
             *SteeringOperations(runs).operations(),
+            *BulkOperations(runs, self._waits).operations(),
             *RepeatingOperations(
                 runs,
                 Forks(runs, store, resealer),

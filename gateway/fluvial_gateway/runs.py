@@ -273,6 +273,10 @@ class Runs:
             raise RunNotFoundError(run_id)
         return record
 
+    async def now_ms(self) -> int:
+        """Return the store's time."""
+        return await self._store.now_ms()
+
     async def page(self, query: RunQuery) -> RunPage:
         return await self._store.query_runs(query)
 

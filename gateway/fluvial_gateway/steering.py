@@ -88,6 +88,11 @@ class Steering:
         )
         return Granted(run_id, str(meta.get("deployment", record.deployment)))
 
+    async def check(self, record: RunRecord, wish: Wish) -> None:
+        """Raise what `carry_out` would, as far as that can be known without doing it."""
+        if wish.action != "delete":
+            await self._meta(record, wish)
+
     async def _meta(self, record: RunRecord, wish: Wish) -> dict[str, Any]:
         match wish.action:
             case "cancel" | "terminate" | "pause":

@@ -16,6 +16,10 @@ from typing import Any, Final, cast
 
 import httpx
 
+from fluvial.bulk_client import BulkClient
+from fluvial.bulk_client import BulkProgress as BulkProgress  # parts of this module's surface
+from fluvial.bulk_client import BulkRun as BulkRun
+from fluvial.bulk_client import RunFilter as RunFilter
 from fluvial.control_api import (
     CONNECT_SECONDS,
     ControlApi,
@@ -27,7 +31,6 @@ from fluvial.control_api import ProblemError as ProblemError  # a part of this m
 from fluvial.errors import UnavailableError
 from fluvial.replay_reports import ReplayReport, RunCheck
 from fluvial.run_client import Outcome as Outcome  # likewise
-from fluvial.run_client import RunClient
 from fluvial.run_client import Started as Started
 
 _BUILD_SECONDS: Final = 960.0  # between two lines of a build's log; the gateway gives up before
@@ -45,7 +48,7 @@ class Deployed:
     created: bool  # False: the app was at this deployment already
 
 
-class Client(RunClient):
+class Client(BulkClient):
     """Speaks to one control API. Not safe for threads that share it during `close`."""
 
     def __init__(self, url: str, token: str | None = None) -> None:
@@ -142,17 +145,14 @@ class Client(RunClient):
         scope = "live" if last is None else {"last": last}
         options = {"scope": scope, "workflow": workflow, "limit": limit, "inputs": inputs}
         body = {name: value for name, value in options.items() if value is not None}
-        with (
-            self._talking(),
-            self._http.stream(
-                "POST",
-                f"/v1/deployments/{path_part(deployment)}/replay-check",
-                json=body,
-                timeout=httpx.Timeout(_CHECK_SECONDS, connect=CONNECT_SECONDS),
-            ) as response,
-        ):
-            check(response)
-            yield from _report_lines(response)
+        path = f"/v1/deployments/{path_part(deployment)}/replay-check"
+        for item in self._api.lines(path, body, {}, timeout_seconds=_CHECK_SECONDS):
+            if "run" in item:
+                yield RunCheck.from_json(item["run"])
+            elif "report" in item:
+                yield ReplayReport.from_json(item["report"])
+                return
+        raise UnavailableError("the platform went away before the check had ended: check again")
 
     def rollback(self, app: str) -> dict[str, Any]:
         """Go back to the previous production; return the app."""
@@ -257,20 +257,6 @@ def _build_lines(response: httpx.Response) -> Iterator[str | Deployed]:
             yield Deployed(item["deployment"], str(item["url"]), bool(item["created"]))
             return
     raise UnavailableError("the platform went away before the deploy had ended: deploy again")
-
-
-def _report_lines(response: httpx.Response) -> Iterator[RunCheck | ReplayReport]:
-    for line in response.iter_lines():
-        item = cast("dict[str, Any]", json.loads(line)) if line.strip() else {}
-        if "run" in item:
-            yield RunCheck.from_json(item["run"])
-        elif "problem" in item:
-            problem = cast("dict[str, Any]", item["problem"])
-            raise ProblemError(int(problem.get("status", 500)), problem)
-        elif "report" in item:
-            yield ReplayReport.from_json(item["report"])
-            return
-    raise UnavailableError("the platform went away before the check had ended: check again")
 
 
 def _cron(app: str, cron: str) -> str:

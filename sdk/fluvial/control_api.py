@@ -96,6 +96,33 @@ class ControlApi:
             )
             return _document(response)
 
+    def lines(
+        self, path: str, body: Any, headers: Mapping[str, str], *, timeout_seconds: float
+    ) -> Iterator[dict[str, Any]]:
+        """Post JSON and yield the objects of an answer that is made while it is read.
+
+        Raises:
+            ProblemError: it was refused, or told so in its last line.
+            UnavailableError: the platform cannot be reached, or nothing came for `timeout_seconds`.
+        """
+        with (
+            self.talking(),
+            self.http.stream(
+                "POST",
+                path,
+                json=body,
+                headers=dict(headers),
+                timeout=httpx.Timeout(timeout_seconds, connect=CONNECT_SECONDS),
+            ) as response,
+        ):
+            check(response)
+            for line in filter(str.strip, response.iter_lines()):
+                item = cast("dict[str, Any]", json.loads(line))
+                if "problem" in item:
+                    problem = cast("dict[str, Any]", item["problem"])
+                    raise ProblemError(int(problem.get("status", 500)), problem)
+                yield item
+
     def delete(self, path: str) -> None:
         """Delete something; raises as `get` does."""
         with self.talking():

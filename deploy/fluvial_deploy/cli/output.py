@@ -80,6 +80,18 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_json:
         data(_aligned(line, widths))
 
 
+def can_ask() -> bool:
+    """Return whether a person can be asked."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def confirm(question: str) -> bool:
+    """Ask a person; everything but a yes is a no."""
+    sys.stderr.write(f"{printable(question)} [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
 def is_interactive() -> bool:
     """Return whether a person watches stderr."""
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"

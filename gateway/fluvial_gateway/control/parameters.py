@@ -11,6 +11,7 @@ from fluvial_gateway.runs import LATEST, MAX_KEY_CHARACTERS
 from fluvial_queue.proposals import MAX_TAG_CHARACTERS
 
 MAX_NAME_CHARACTERS: Final = 512
+MAX_CURSOR_CHARACTERS: Final = 1024
 
 APP_IN_PATH: Final = Parameter("app", "path", text(pattern=APP_NAME.pattern), "The app's name.")
 APP: Final = Parameter(
@@ -50,7 +51,7 @@ RESUME_ID: Final = Parameter(
     "Delivers at most once: a repetition with the same id is a duplicate.",
 )
 CURSOR: Final = Parameter(
-    "cursor", "query", text(minLength=1, maxLength=1024), "From the page before."
+    "cursor", "query", text(minLength=1, maxLength=MAX_CURSOR_CHARACTERS), "From the page before."
 )
 
 

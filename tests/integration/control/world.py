@@ -30,6 +30,7 @@ from fluvial_gateway.builder_client import BuildReport, BuildRequest
 from fluvial_gateway.calls import Calls
 from fluvial_gateway.catalogue import Catalogue
 from fluvial_gateway.control.application import control_app
+from fluvial_gateway.control.bulk import BulkOperations
 from fluvial_gateway.control.checking import CheckingOperations
 from fluvial_gateway.control.deploying import DeployingOperations
 from fluvial_gateway.control.hooks import HookOperations
@@ -428,6 +429,7 @@ class World:
             *deploying.operations(),
             *StartingOperations(self.runs).operations(),
             *SteeringOperations(self.runs).operations(),
+            *BulkOperations(self.runs, self.waits).operations(),
             *RepeatingOperations(
                 self.runs,
                 Forks(self.runs, self.store, resealer),

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import os
+import pty
 import socket
 import subprocess
 import sys
@@ -169,6 +170,29 @@ class Platform:
         """Run one command of the command line against it."""
         return run_fluvial(self.home, *arguments, **environment)
 
+    def run_at_terminal(self, typed: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run one command for a person who types; `stderr` is what the person saw."""
+        person, terminal = pty.openpty()
+        try:
+            os.write(person, typed.encode())
+            command = [sys.executable, "-m", "fluvial_deploy", *arguments]
+            done = subprocess.run(
+                command,
+                env=_environment(self.home),
+                stdin=terminal,
+                stdout=subprocess.PIPE,
+                stderr=terminal,
+                text=True,
+                timeout=ANSWER_SECONDS,
+                check=False,
+            )
+            return subprocess.CompletedProcess(
+                command, done.returncode, done.stdout, os.read(person, 65536).decode()
+            )
+        finally:
+            os.close(person)
+            os.close(terminal)
+
     def state(self) -> dict[str, Any]:
         """Return what it says about itself now."""
         found: dict[str, Any] = json.loads((self.home / "run" / "up.json").read_text())
@@ -195,17 +219,16 @@ def run_fluvial(
     """Run the command line with a clean environment."""
     return subprocess.run(
         [sys.executable, "-m", "fluvial_deploy", *arguments],
-        env={
-            "PATH": os.environ["PATH"],
-            "HOME": str(home),
-            "FLUVIAL_HOME": str(home),
-            **environment,
-        },
+        env={**_environment(home), **environment},
         capture_output=True,
         text=True,
         timeout=ANSWER_SECONDS,
         check=False,
     )
+
+
+def _environment(home: Path) -> dict[str, str]:
+    return {"PATH": os.environ["PATH"], "HOME": str(home), "FLUVIAL_HOME": str(home)}
 
 
 def start_platform(

@@ -211,6 +211,48 @@ def test_a_run_is_repeated_as_a_whole_and_in_part(flows: Any) -> None:
     assert flows.run("runs", "rerun", run_id, "--input", "7").returncode == 2
 
 
+def test_many_runs_are_steered_at_once(flows: Any) -> None:
+    start = ("start", "flows", "total", "2", "--delay", "1d", "--tag", "group=many")
+    runs = {flows.run(*start).stdout.strip() for _ in range(3)}
+    chosen = ("--app", "flows", "--tag", "group=many", "--status", "pending,running")
+    looked = flows.run("runs", "cancel", *chosen, "--dry-run")
+    refused = flows.run("runs", "cancel", *chosen)
+    statuses = [json.loads(flows.run("runs", "show", run, "--json").stdout) for run in runs]
+    assert looked.returncode == 0, looked.stderr
+
+    assert {line.split("\t")[0] for line in looked.stdout.splitlines()} == runs
+    assert "\tflows\ttotal\tpending\twould\t-\n" in looked.stdout
+    assert looked.stderr == "cancel: 3 of 3 runs\n"
+    assert (refused.returncode, "--yes" in refused.stderr) == (2, True)
+    assert {shown["status"] for shown in statuses} == {"pending"}
+
+    no = flows.run_at_terminal("n\n", "runs", "cancel", *chosen)
+    yes = flows.run_at_terminal("y\n", "runs", "wake", *chosen, "--limit", "1", "--dry-run")
+    assert (no.returncode, no.stdout) == (1, "")
+    assert "cancel 3 runs? [y/N] " in no.stderr
+    assert "nothing was done" in no.stderr
+    assert (yes.returncode, "would" in yes.stdout, "?" in yes.stderr) == (0, True, False)
+
+    tagged = flows.run("runs", "tag", "moved=1", *chosen, "--yes", "--limit", "2")
+    asked = flows.run_at_terminal("y\n", "runs", "cancel", *chosen, "--since", "1h", "--json")
+    lines = [json.loads(line) for line in asked.stdout.splitlines()]
+    assert "tag: 2 of 2 runs; more: --cursor " in tagged.stderr
+    assert {line["run"]["run_id"] for line in lines[:-1]} == runs
+    assert lines[-1]["summary"]["done"] == 3
+    assert [flows.run("runs", "result", run).returncode for run in runs] == [1, 1, 1]
+    deleted = flows.run("runs", "delete", "--tag", "group=many", "--app", "flows", "-y")
+    assert deleted.stderr == "delete: 3 of 3 runs\n"
+    assert flows.run("runs", "cancel", *chosen, "-y").stderr == "cancel: 0 of 0 runs\n"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [(), ("run_1", "--app", "flows"), ("run_1", "--dry-run"), ("--tag", "x", "--dry-run")],
+)
+def test_nobody_knows_which_runs_are_meant(flows: Any, options: tuple[str, ...]) -> None:
+    assert flows.run("runs", "terminate", *options).returncode == 2
+
+
 def _events(flows: Any, run_id: str) -> list[str]:
     """Return the run's events once its tags were changed."""
     found = ""

@@ -13,7 +13,14 @@ from typing import Any
 import pytest
 
 from fluvial import control_api
-from fluvial.client import Client, Deployed, ProblemError
+from fluvial.client import (
+    BulkProgress,
+    BulkRun,
+    Client,
+    Deployed,
+    ProblemError,
+    RunFilter,
+)
 from fluvial.errors import InvalidRequestError, UnavailableError
 from fluvial.options import StartOptions
 from fluvial.replay_reports import ReplayReport, RunCheck
@@ -227,6 +234,57 @@ def test_a_run_is_repeated_once(
     method, asked, headers, sent = api.asked[0]
     assert (method, asked) == ("POST", f"/v1/runs/run_1/{path}")
     assert (headers["idempotency-key"], json.loads(sent)) == ("k", body)
+
+
+def will_say(api: StandIn, *lines: Any) -> None:
+    text = "\n".join(json.dumps(line) for line in lines) + "\n"
+    api.answers.append((200, "application/x-ndjson", text.encode()))
+
+
+def test_a_bulk_operation_yields_runs_and_how_far_it_is(api: StandIn, client: Client) -> None:
+    run = {"run_id": "run_1", "app": "a", "workflow": "w", "status": "paused", "outcome": "done"}
+    counts: dict[str, Any] = {"matched": 1, "done": 1, "skipped": {}, "cursor": "c"}
+    will_say(
+        api,
+        {"run": {**run, "reason": None, "detail": None}},
+        {"progress": counts},
+        {"summary": {**counts, "dry_run": False, "is_complete": False}},
+    )
+    chosen = RunFilter(
+        app="a", status=["paused"], tags={"t": "1"}, since=datetime(2030, 1, 31, tzinfo=UTC)
+    )
+    found = list(client.bulk("resume", chosen, limit=1, key="k", deployment="latest"))
+
+    assert found == [
+        BulkRun(**run, reason=None, detail=None),
+        BulkProgress(matched=1, done=1, skipped={}, cursor="c", is_last=False),
+        BulkProgress(matched=1, done=1, skipped={}, cursor="c", is_last=True),
+    ]
+    method, path, headers, body = api.asked[0]
+    assert (method, path, headers["idempotency-key"]) == ("POST", "/v1/runs/bulk", "k")
+    assert json.loads(body) == {
+        "action": "resume",
+        "filter": {
+            "app": "a",
+            "status": ["paused"],
+            "tags": {"t": "1"},
+            "since": "2030-01-31T00:00:00+00:00",
+        },
+        "limit": 1,
+        "deployment": "latest",
+    }
+
+
+def test_a_bulk_operation_that_is_stopped_on_the_way_says_why(api: StandIn, client: Client) -> None:
+    will_say(api, {"problem": {"status": 503, "code": "unavailable", "title": "Not now"}})
+    with pytest.raises(ProblemError) as stopped:
+        list(client.bulk("wake", RunFilter(app="a"), dry_run=True))
+    will_say(api, {"progress": {"matched": 0, "done": 0, "skipped": {}, "cursor": None}})
+    with pytest.raises(UnavailableError, match="went away half way"):
+        list(client.bulk("wake", RunFilter(app="a")))
+
+    assert stopped.value.problem_code == "unavailable"
+    assert [json.loads(asked[3]).get("dry_run") for asked in api.asked] == [True, None]
 
 
 def test_a_cron_is_previewed_and_triggered(api: StandIn, client: Client) -> None:
