@@ -140,7 +140,7 @@ def _print_events(found: Iterable[dict[str, Any]], *, as_json: bool) -> None:
             continue
         parts = [f"{event['position']:>5}", str(event["at"]), str(event["type"])]
         meta, reason = _without_long_reason(event.get("meta") or {})
-        shown = {**event, "meta": meta}
+        shown = {**event, "meta": {name: meta[name] for name in meta if name != "schema"}}
         parts += [json.dumps(shown[part], ensure_ascii=False) for part in _PARTS if shown.get(part)]
         data("  ".join(parts))
         for line in reason:
