@@ -133,9 +133,16 @@ class Hooks:
         return await self.deliver(record, token, hook, payload, resume_id)
 
     async def deliver_json(
-        self, record: RunRecord, token: str, value: Any, resume_id: str, *, asks: bool = False
+        self,
+        record: RunRecord,
+        token: str,
+        value: Any,
+        resume_id: str,
+        *,
+        asks: bool = False,
+        hook_id: int = 0,
     ) -> Resumed:
-        """Deliver a JSON value to a hook of a run.
+        """Deliver a JSON value to a hook of a run; with `hook_id`, to that one alone.
 
         Raises:
             ProblemError, HookNotFoundError, RunClosedError, KeysFrozenError
@@ -146,7 +153,9 @@ class Hooks:
             check_fits(await self.opening(record.run_id, hook), value)
         binding = Binding(record.app, record.run_id, "hook", token)
         sealed = sealed_for(app, json_plaintext(value), binding)
-        return await self.deliver(record, token, hook, sealed, resume_id, asks=asks)
+        return await self.deliver(
+            record, token, hook, sealed, resume_id, asks=asks, hook_id=hook_id
+        )
 
     async def deliver(
         self,
@@ -157,6 +166,7 @@ class Hooks:
         resume_id: str,
         *,
         asks: bool = False,
+        hook_id: int = 0,
     ) -> Resumed:
         """Deliver a sealed payload; `hook` is what `open_hook` has found just now, if it did.
 
@@ -165,7 +175,12 @@ class Hooks:
             RunClosedError: the run has ended.
         """
         sending = Payload(
-            run_id=record.run_id, token=token, resume_id=resume_id, sealed=payload, asks=asks
+            run_id=record.run_id,
+            token=token,
+            resume_id=resume_id,
+            sealed=payload,
+            asks=asks,
+            hook_id=hook_id,
         )
         outcome = await definite(lambda: send_payload(self._store, sending, found=hook))
         if outcome is SendOutcome.ACCEPTED:

@@ -96,13 +96,17 @@ class Talking:
         asks: bool,
         deadline: float,
     ) -> Said:
-        if hook.isdecimal():
-            token = await self._hooks.token_of(record.run_id, int(hook))
+        hook_id = int(hook) if hook.isdecimal() else 0
+        if hook_id:
+            token = await self._hooks.token_of(record.run_id, hook_id)
+            deadline = _now()  # an id that is not open never will be
         else:
             token = named_token(record.run_id, hook)
 
         async def deliver(at: RunRecord) -> Resumed:
-            return await self._hooks.deliver_json(at, token, value, resume_id, asks=asks)
+            return await self._hooks.deliver_json(
+                at, token, value, resume_id, asks=asks, hook_id=hook_id
+            )
 
         return await self._say(record, token, deliver, deadline)
 

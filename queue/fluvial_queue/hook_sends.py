@@ -39,6 +39,7 @@ class Payload:
     resume_id: str  # with it, sending again is the same sending
     sealed: bytes
     asks: bool = False  # who sends it waits for an answer
+    hook_id: int = 0  # only for the hook of this id; 0: for whichever is open under the token
 
 
 async def send_payload(
@@ -53,7 +54,7 @@ async def send_payload(
     """
     run_id, token = payload.run_id, payload.token
     hook = found or await store.find_hook(run_id, token)
-    while isinstance(hook, OpenHook):
+    while isinstance(hook, OpenHook) and payload.hook_id in (0, hook.id):
         outcome = await store.send(
             run_id, _body(payload, hook), token=token, hook=hook, resume_id=payload.resume_id
         )

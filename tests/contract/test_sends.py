@@ -9,6 +9,7 @@ from fluvial.ids import new_run_id
 from fluvial_queue import Store
 from fluvial_queue.contract import RunStatus, SendOutcome
 from fluvial_queue.hook_contract import OpenHook
+from fluvial_queue.hook_sends import Payload, send_payload
 
 if TYPE_CHECKING:
     from tests.contract.conftest import Backend, OwnedRun
@@ -122,6 +123,25 @@ def test_entry_that_closes_and_opens_a_token_leaves_it_open(backend: Backend) ->
 
         assert await store.open_hooks(run.run_id) == {"t": OpenHook(9, 0)}
         assert await store.send(run.run_id, b"p", token="t") is ACCEPTED
+
+    backend.run(main)
+
+
+def test_a_payload_for_one_hook_is_not_taken_by_the_next_of_its_token(backend: Backend) -> None:
+    async def main(store: Store) -> None:
+        run = await hooked_run(backend, store, "t")
+
+        async def send(resume_id: str, hook_id: int) -> SendOutcome:
+            payload = Payload(
+                run_id=run.run_id, token="t", resume_id=resume_id, sealed=b"p", hook_id=hook_id
+            )
+            return await send_payload(store, payload)
+
+        assert await send("a", 1) is ACCEPTED
+        await run.commit(messages=(b"m",), close_hooks=("t",), open_hooks=(("t", OpenHook(9, 0)),))
+        assert await send("a", 1) is DUPLICATE
+        assert await send("b", 1) is CLOSED
+        assert await send("b", 9) is ACCEPTED
 
     backend.run(main)
 

@@ -25,7 +25,7 @@ from fluvial import (
 )
 from fluvial.events import EventType
 from fluvial.ids import continued_run_id
-from fluvial.testing import Environment, Mode, StuckError
+from fluvial.testing import Environment, Mode, StuckError, SyncEnvironment
 
 
 @dataclass
@@ -267,3 +267,12 @@ def test_a_payload_that_was_accepted_is_in_the_log_also_if_its_hook_closed(play:
         assert [e.meta["resume"] for e in run.log.of(EventType.HOOK_RECEIVED)] == ["0", "1", "2"]
 
     play(scenario)
+
+
+def test_tests_that_are_not_async_talk_to_runs_too(env: SyncEnvironment) -> None:
+    run = env.start(game, 2)
+
+    assert env.ask(run, "move", Move("ada", 1), wanted=Board) == Board([1])
+    assert env.state(run) == 1
+    assert env.send(run, "move", Move("bob", 2))
+    assert run.result() == [1, 2]
