@@ -93,6 +93,7 @@ class HookOperation(Operation):
         "is_ours",
         "known",
         "loop",
+        "recorded",
         "terms",
         "timer",
         "token",
@@ -106,6 +107,7 @@ class HookOperation(Operation):
         self.loop = loop
         self.token = token
         self.terms = terms
+        self.recorded: dict[str, Any] = {}  # the meta of the event, once that is written down
         self.known: asyncio.Future[None] = asyncio.Future(loop=loop)
         self.is_ours = not terms.is_chosen  # it is known that no other run has the token
         self.holder: str | None = None  # the run that has the token, where that is another
@@ -146,6 +148,7 @@ class HookOperation(Operation):
                 " token must depend on nothing but the workflow's input and results"
             )
         self.token = str(meta["token"])
+        self.recorded = meta
         self.known.set_result(None)
 
     def receive(self, plaintext: bytes, meta: dict[str, Any]) -> None:
