@@ -127,7 +127,7 @@ class Gateway:
         hooks = Hooks(store, self._catalogue, runs)
         talking, hook_answers = Talking(runs, hooks), HookAnswers(runs)
         streams = Streams(store, self._metrics, partitions=store.partitions)
-        addresses = Addresses(config.http_url, config.domain)
+        addresses = Addresses(config.public_url, config.domain)
         self._router = Router(
             spec=self._spec,
             invoker=self._invoker,

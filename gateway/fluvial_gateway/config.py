@@ -30,6 +30,7 @@ class Config:
     ready_fd: int | None
     http_url: str
     control_url: str
+    public_url: str  # how the domain is reached from outside
 
     @property
     def invoker_socket(self) -> Path:
@@ -60,6 +61,7 @@ def read_config(environment: Mapping[str, str] = os.environ) -> Config:
     """
     home = _directory(environment, "FLUVIAL_HOME")
     ready = environment.get("FLUVIAL_READY_FD")
+    public = "FLUVIAL_PUBLIC_URL" if "FLUVIAL_PUBLIC_URL" in environment else "FLUVIAL_HTTP_URL"
     return Config(
         home=home,
         run_dir=_directory(environment, "FLUVIAL_RUN_DIR"),
@@ -70,6 +72,7 @@ def read_config(environment: Mapping[str, str] = os.environ) -> Config:
         ready_fd=None if ready is None else _descriptor(environment, "FLUVIAL_READY_FD"),
         http_url=_url(environment, "FLUVIAL_HTTP_URL"),
         control_url=_url(environment, "FLUVIAL_CONTROL_URL"),
+        public_url=_url(environment, public),
     )
 
 

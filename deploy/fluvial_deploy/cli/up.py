@@ -16,6 +16,7 @@ from fluvial_deploy.up.settings import (
     UpSettings,
     check_durability,
     check_kms_command,
+    check_public_url,
     check_store,
 )
 
@@ -41,7 +42,19 @@ def up(
     control: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="Where the control API answers.")
     ] = "127.0.0.1:8081",
-    domain: Annotated[str, typer.Option(help="Apps answer at NAME.DOMAIN.")] = "localhost",
+    domain: Annotated[
+        str | None,
+        typer.Option(
+            help="Apps answer at NAME.DOMAIN; default: that of --public-url, else localhost."
+        ),
+    ] = None,
+    public_url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="How the domain is reached from outside, behind a proxy: https://example.com",
+        ),
+    ] = None,
     idle: Annotated[
         str | None,
         typer.Option(metavar="S", help="How long an idle instance stays; a manifest may differ."),
@@ -64,13 +77,17 @@ def up(
     from fluvial.durations import to_seconds
 
     kms = kms_command if kms_command is not None else os.environ.get("FLUVIAL_KMS_COMMAND")
+    public = ""
+    if public_url is not None:
+        public, domain = check_public_url(public_url, domain)
     settings = UpSettings(
         home=Path(data).absolute() if data else home_path(),
         store=check_store(store) if store else None,
         durability=check_durability(durability),
         http=Address.parse("--http", http),
         control=Address.parse("--control", control),
-        domain=domain,
+        domain=domain or "localhost",
+        public_url=public,
         idle_seconds=to_seconds(idle, "--idle") if idle else None,
         invoker_idle_seconds=to_seconds(invoker_idle, "--invoker-idle"),
         kms_command=check_kms_command(kms) if kms else "",
@@ -96,10 +113,11 @@ def _run(settings: UpSettings, *, as_json: bool) -> None:
 
 
 def _screen(running: Running, settings: UpSettings) -> str:
-    port = running.http.rpartition(":")[2]
+    default = f"http://{settings.domain}:{running.http.rpartition(':')[2]}"
+    scheme, _, domain = (settings.public_url or default).partition("://")
     kind = "embedded" if settings.store is None else f"{running.store}://"
     lines = {
-        "apps": f"http://<app>.{settings.domain}:{port}",
+        "apps": f"{scheme}://<app>.{domain}",
         "control": running.control,
         "home": running.home,
         "store": f"{kind}, durable: {running.durability}",

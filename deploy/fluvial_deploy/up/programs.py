@@ -55,6 +55,8 @@ def gateway(settings: UpSettings, home: Home, sockets: Sockets, store_url: str) 
         "FLUVIAL_HTTP_URL": url_of(sockets.http),
         "FLUVIAL_CONTROL_URL": url_of(sockets.control),
     }
+    if settings.public_url:
+        environment["FLUVIAL_PUBLIC_URL"] = settings.public_url
     return Program(
         name="gateway",
         command=(sys.executable, "-m", "fluvial_gateway"),

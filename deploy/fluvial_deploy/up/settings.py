@@ -13,6 +13,7 @@ from fluvial.errors import InvalidRequestError
 
 Durability = Literal["disk", "process", "memory"]
 _ADDRESS: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:\s/]+)):([0-9]{1,5})")
+_PUBLIC_URL: Final = re.compile(r"https?://([A-Za-z0-9.-]+)(?::[0-9]{1,5})?/?")
 _SCHEMES: Final = ("redis", "rediss", "unix", "memory")
 _LARGEST_PORT: Final = 65_535
 
@@ -51,9 +52,30 @@ class UpSettings:
     http: Address = Address("--http", "127.0.0.1", 8080)
     control: Address = Address("--control", "127.0.0.1", 8081)
     domain: str = "localhost"
+    public_url: str = ""  # how the domain is reached from outside; "": at `http`
     idle_seconds: float | None = None  # of deployments whose manifest does not say
     invoker_idle_seconds: float = 300.0
     kms_command: str = ""  # program and arguments, as a shell would split them; "": none
+
+
+def check_public_url(text: str, domain: str | None) -> tuple[str, str]:
+    """Return the URL and the domain, which is the URL's host unless it is said.
+
+    Raises:
+        InvalidRequestError: the URL is none, or of another domain.
+    """
+    match = _PUBLIC_URL.fullmatch(text)
+    if match is None:
+        raise InvalidRequestError(
+            f"--public-url must be a scheme, a domain and perhaps a port, such as"
+            f" https://example.com, got {text!r}"
+        )
+    host = match.group(1).lower()
+    if domain is not None and domain.lower() != host:
+        raise InvalidRequestError(
+            f"--public-url is of {host}, and --domain is {domain}: name one, or twice the same"
+        )
+    return text.rstrip("/"), host
 
 
 def check_kms_command(text: str) -> str:

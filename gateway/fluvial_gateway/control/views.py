@@ -91,7 +91,7 @@ EVENT: Final = obj(
 class Addresses:
     """Makes the URLs under which apps and deployments answer."""
 
-    http_url: str
+    public_url: str
     domain: str
 
     def of_app(self, app: str) -> str:
@@ -101,7 +101,7 @@ class Addresses:
         return self._of(deployment.replace("_", "-"))
 
     def _of(self, name: str) -> str:
-        parts = urlsplit(self.http_url)
+        parts = urlsplit(self.public_url)
         port = f":{parts.port}" if parts.port is not None else ""
         return f"{parts.scheme}://{name}.{self.domain}{port}"
 

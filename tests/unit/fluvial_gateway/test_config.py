@@ -30,9 +30,16 @@ def test_config_is_read(environment: dict[str, str], tmp_path: Path) -> None:
     config = read_config(environment)
 
     assert config.domain == "localhost"
-    assert config.http_url == "http://127.0.0.1:8080"
+    assert config.http_url == config.public_url == "http://127.0.0.1:8080"
     assert config.invoker_socket == tmp_path / "invoker.sock"
     assert config.admin_token_file == tmp_path / "token"
+
+
+def test_the_world_outside_may_come_another_way(environment: dict[str, str]) -> None:
+    config = read_config({**environment, "FLUVIAL_PUBLIC_URL": "https://example.com/"})
+
+    assert config.http_url == "http://127.0.0.1:8080"
+    assert config.public_url == "https://example.com"
 
 
 def test_domain_and_ready_descriptor_have_defaults(environment: dict[str, str]) -> None:
@@ -59,6 +66,7 @@ def test_domain_and_ready_descriptor_have_defaults(environment: dict[str, str]) 
         ("FLUVIAL_HTTP_FD", "999999"),
         ("FLUVIAL_CONTROL_FD", "9" * 30),
         ("FLUVIAL_HTTP_URL", "ftp://x"),
+        ("FLUVIAL_PUBLIC_URL", "example.com"),
         ("FLUVIAL_CONTROL_URL", ""),
     ],
 )

@@ -14,7 +14,12 @@ from fluvial_deploy.up import programs
 from fluvial_deploy.up.home import AlreadyRunningError, Home, HomeError
 from fluvial_deploy.up.listeners import ListenError, listen_tcp, listen_unix, url_of
 from fluvial_deploy.up.programs import Sockets
-from fluvial_deploy.up.settings import Address, UpSettings, check_kms_command
+from fluvial_deploy.up.settings import (
+    Address,
+    UpSettings,
+    check_kms_command,
+    check_public_url,
+)
 
 
 @pytest.fixture
@@ -171,3 +176,31 @@ def test_a_kms_command_that_cannot_run_is_refused(text: str, reason: str) -> Non
     with pytest.raises(InvalidRequestError, match=f"--kms-command.* {reason}"):
         check_kms_command(text)
     assert check_kms_command("sh -c 'exit 1'") == "sh -c 'exit 1'"
+
+
+def test_the_gateway_is_told_how_the_world_reaches_it(home: Home, sockets: Sockets) -> None:
+    url, domain = check_public_url("https://Example.com:8443/", None)
+    settings = UpSettings(home=home.path, store=None, domain=domain, public_url=url)
+    told = programs.gateway(settings, home, sockets, "redis://store").environment
+
+    assert (told["FLUVIAL_PUBLIC_URL"], told["FLUVIAL_DOMAIN"]) == (url, "example.com")
+    plain = programs.gateway(
+        UpSettings(home=home.path, store=None), home, sockets, "redis://store"
+    ).environment
+    assert "FLUVIAL_PUBLIC_URL" not in plain
+
+
+@pytest.mark.parametrize(
+    ("text", "domain", "reason"),
+    [
+        ("example.com", None, "must be a scheme"),
+        ("ftp://example.com", None, "must be a scheme"),
+        ("https://example.com/path", None, "must be a scheme"),
+        ("https://user@example.com", None, "must be a scheme"),
+        ("https://example.com", "other.com", "name one"),
+    ],
+)
+def test_a_public_url_that_is_none_is_refused(text: str, domain: str | None, reason: str) -> None:
+    with pytest.raises(InvalidRequestError, match=f"--public-url.*{reason}"):
+        check_public_url(text, domain)
+    assert check_public_url("http://a.test", "A.test") == ("http://a.test", "a.test")
