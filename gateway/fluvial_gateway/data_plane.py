@@ -19,6 +19,7 @@ from fluvial_gateway.http_front import HttpFront
 from fluvial_gateway.http_limits import HttpLimits
 from fluvial_gateway.http_protocol import HttpConnection
 from fluvial_gateway.router import Router
+from fluvial_gateway.webhook_exchanges import WebhookDesk
 
 BACKLOG = 2048  # connections that wait for accept; uvicorn's default
 
@@ -33,8 +34,9 @@ class DataPlane:
         *,
         listener: socket.socket,
         limits: HttpLimits | None = None,
+        webhooks: WebhookDesk | None = None,
     ) -> None:
-        self.front = HttpFront(router, hosts, limits)
+        self.front = HttpFront(router, hosts, limits, webhooks=webhooks)
         self._listener = listener
         config = uvicorn.Config(
             cast("Any", self.front),  # not an ASGI app: our protocol class is its only user

@@ -12,6 +12,7 @@ from fluvial_gateway.http_limits import HttpLimits
 from fluvial_gateway.http_responses import DateHeader, HeadChecker
 from fluvial_gateway.invocation_ids import InvocationIds
 from fluvial_gateway.router import Router
+from fluvial_gateway.webhook_exchanges import WebhookDesk
 
 
 class ClientConnection(Expiring, Protocol):
@@ -31,8 +32,16 @@ class ClientConnection(Expiring, Protocol):
 class HttpFront:
     """Routes, limits, deadlines and the set of open connections."""
 
-    def __init__(self, router: Router, hosts: HostTable, limits: HttpLimits | None = None) -> None:
+    def __init__(
+        self,
+        router: Router,
+        hosts: HostTable,
+        limits: HttpLimits | None = None,
+        *,
+        webhooks: WebhookDesk | None = None,
+    ) -> None:
         self.router = router
+        self.webhooks = webhooks  # None: their paths are nothing special
         self.hosts = hosts
         self.limits = limits or HttpLimits()
         self.deadlines = Deadlines(self.limits.resolution_seconds, router.clock)

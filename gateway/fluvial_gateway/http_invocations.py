@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 from fluvial import wire
 from fluvial.manifest import DeploymentSpec
+from fluvial_gateway.http_problems import Problem
 from fluvial_gateway.instances import Instance
 from fluvial_gateway.invocations import Unavailable
 from fluvial_gateway.link_slots import HttpSlot, RequestFields
@@ -41,6 +42,10 @@ class HttpClient(Protocol):
 
     def response_continued(self, chunk: bytes, more: bool) -> None:
         """Write more of the response."""
+        ...
+
+    def response_refused(self, problem: Problem) -> None:
+        """Nothing has begun, and this is said instead."""
         ...
 
     def response_failed(self, reason: Unavailable) -> None:

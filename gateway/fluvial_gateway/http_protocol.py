@@ -19,6 +19,7 @@ import logging
 from fluvial.errors import WireError
 from fluvial_gateway.deadlines import NEVER
 from fluvial_gateway.http_bodies import Body, ChunkedBody, LengthBody
+from fluvial_gateway.http_exchanges import HttpExchange
 from fluvial_gateway.http_front import HttpFront
 from fluvial_gateway.http_heads import (
     HeaderBlock,
@@ -28,7 +29,7 @@ from fluvial_gateway.http_heads import (
     parse_headers,
     parse_line,
 )
-from fluvial_gateway.http_invocations import BACKLOG_BYTES, HttpInvocation
+from fluvial_gateway.http_invocations import BACKLOG_BYTES
 from fluvial_gateway.http_peers import Peer
 from fluvial_gateway.http_problems import (
     BAD_RESPONSE,
@@ -48,6 +49,7 @@ from fluvial_gateway.http_responses import (
 from fluvial_gateway.http_transport import ClientTransport
 from fluvial_gateway.http_writer import ResponseWriter
 from fluvial_gateway.invocations import Unavailable
+from fluvial_gateway.webhook_exchanges import RESERVED_PATH
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +73,7 @@ class HttpConnection(ClientTransport):
         self._line: RequestLine | None = None  # from a request's head to its response's end
         self._headers = _NO_HEADERS  # of this request, or of the one before
         self._awaits_continue = False
-        self._invocation: HttpInvocation | None = None
+        self._invocation: HttpExchange | None = None
         self._invocation_id: str | None = None
         self._writer: ResponseWriter | None = None  # from a response's head to its end
         self._keep_alive = True
@@ -205,9 +207,14 @@ class HttpConnection(ClientTransport):
             headers.scheme,
             "1.1" if line.is_1_1 else "1.0",
         )
-        invocation = self._invocation = front.router.http(
-            destination.deployment, destination.app, self, fields, now
-        )
+        invocation: HttpExchange
+        if target.startswith(RESERVED_PATH) and front.webhooks is not None:
+            invocation = front.webhooks.exchange(destination.app, self, fields)
+        else:
+            invocation = front.router.http(
+                destination.deployment, destination.app, self, fields, now
+            )
+        self._invocation = invocation
         invocation.open(chunk, more=more)
         return rest
 
@@ -301,6 +308,10 @@ class HttpConnection(ClientTransport):
             self._written(len(chunk))
         else:
             self._response_done()
+
+    def response_refused(self, problem: Problem) -> None:
+        self._invocation = None
+        self._respond(problem)
 
     def response_failed(self, reason: Unavailable) -> None:
         self._invocation = None

@@ -24,6 +24,7 @@ from fluvial_gateway.invoker_client import Acquired, RefusedError
 from fluvial_gateway.link_calls import LinkContext
 from fluvial_gateway.pool_contract import PoolLimits
 from fluvial_gateway.router import Router
+from fluvial_gateway.webhook_exchanges import WebhookDesk, WebhookReceiver
 
 PATIENCE_SECONDS = 10.0  # a test that waits longer has failed
 DEPLOYMENT = "dpl_one"
@@ -439,6 +440,8 @@ async def open_world(
     deployment: DeploymentSpec | None = None,
     spec_fails: bool = False,
     clock: Callable[[], float] = time.monotonic,
+    webhooks: WebhookReceiver | None = None,
+    max_webhooks: int = 100,
 ) -> AsyncGenerator[World]:
     """Run a data plane with one deployment; fine resolution makes deadlines prompt."""
     known = deployment or spec()
@@ -470,7 +473,11 @@ async def open_world(
             hosts={"shop.example.com": "app"},
             default_app="app",
         )
-        front = HttpFront(router, HostTable(routes), limits or HttpLimits(resolution_seconds=0.01))
+        limits = limits or HttpLimits(resolution_seconds=0.01)
+        desk = None
+        if webhooks is not None:
+            desk = WebhookDesk(webhooks, recorder, max_exchanges=max_webhooks)
+        front = HttpFront(router, HostTable(routes), limits, webhooks=desk)
         loop = asyncio.get_running_loop()
         server = await loop.create_server(lambda: HttpConnection(front), "127.0.0.1", 0)
         world = World(router, front, invoker, recorder, calls, server.sockets[0].getsockname()[1])
@@ -481,6 +488,9 @@ async def open_world(
             for client in world.clients:
                 await client.end()
             await front.drain(0.0)
+            if desk is not None:
+                await desk.close()
+                assert desk.held_bytes == 0
             await router.close()
             for instance in invoker.instances:
                 await instance.die()
