@@ -19,6 +19,7 @@ from fluvial.invocations import (
 )
 from fluvial.invocations import Outcome as AnswerOutcome
 from fluvial.manifest import DeploymentSpec
+from fluvial.webhook_checks import VERIFY
 from fluvial_gateway.deadlines import NEVER
 from fluvial_gateway.instances import Instance
 from fluvial_gateway.invocations import Answered, Lost, Outcome, Subject, Unavailable
@@ -31,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 _SILENT: Final = "heartbeat"
 
-_TOLD_IN_TEXTS: Final = frozenset({"reveal", CHECK})
+_TOLD_IN_TEXTS: Final = frozenset({"reveal", CHECK, VERIFY})
 
 
 class AnswerInvocation(PooledInvocation):

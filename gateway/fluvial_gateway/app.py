@@ -68,6 +68,9 @@ from fluvial_gateway.streams import Streams
 from fluvial_gateway.talking import Talking
 from fluvial_gateway.uploads import Uploads
 from fluvial_gateway.waits import LongWaits
+from fluvial_gateway.webhook_exchanges import WebhookDesk
+from fluvial_gateway.webhook_instances import WebhookInstances
+from fluvial_gateway.webhooks import Webhooks
 from fluvial_queue import open_store
 from fluvial_queue.contract import Store
 
@@ -210,7 +213,16 @@ class Gateway:
             listener=socket.socket(fileno=config.control_fd),
             domain=config.domain,
         )
-        self._data = DataPlane(self._router, hosts, listener=socket.socket(fileno=config.http_fd))
+        self._webhooks = WebhookDesk(
+            Webhooks(runs, hooks, self._catalogue, hook_answers, WebhookInstances(self._router)),
+            self._metrics,
+        )
+        self._data = DataPlane(
+            self._router,
+            hosts,
+            listener=socket.socket(fileno=config.http_fd),
+            webhooks=self._webhooks,
+        )
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set, then stop in order."""
@@ -241,6 +253,7 @@ class Gateway:
         # 2. Data plane: requests under way finish. They may still start runs and wait for them,
         #    so the dispatcher goes on.
         await self._data.drain(HTTP_DRAIN_SECONDS)
+        await self._webhooks.close()
         # 3. Control plane: those who wait get their answer; deploys being registered are ended.
         await self._control.drain(CONTROL_DRAIN_SECONDS)
         await self._deployments.close()

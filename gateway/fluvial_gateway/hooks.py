@@ -19,7 +19,7 @@ from fluvial_gateway.catalogue import Catalogue
 from fluvial_gateway.problems import ProblemError
 from fluvial_gateway.runs import Runs, RunStore, definite, json_plaintext, sealed_for
 from fluvial_queue.contract import RunRecord, SendOutcome
-from fluvial_queue.hook_contract import OpenHook
+from fluvial_queue.hook_contract import FoundHook, OpenHook
 from fluvial_queue.hook_sends import HookSender, Payload, send_payload
 
 MAX_TOKEN_CHARACTERS: Final = 512
@@ -79,9 +79,13 @@ class Hooks:
         except RunNotFoundError:
             return None
 
+    async def standing(self, run_id: str, token: str) -> FoundHook:
+        """Return how a hook stands, by one question to the store whatever the answer is."""
+        return await self._store.find_hook(run_id, token)
+
     async def open_hook(self, run_id: str, token: str) -> OpenHook | None:
         """Return a run's hook, if it is open."""
-        found = await self._store.find_hook(run_id, token)
+        found = await self.standing(run_id, token)
         return found if isinstance(found, OpenHook) else None
 
     async def token_of(self, run_id: str, hook_id: int) -> str:
@@ -150,7 +154,10 @@ class Hooks:
         app = await self._catalogue.app(record.app)
         hook = await self.open_hook(record.run_id, token)
         if hook is not None:
-            check_fits(await self.opening(record.run_id, hook), value)
+            opening = await self.opening(record.run_id, hook)
+            if opening is not None and "webhook" in opening.meta:
+                raise ProblemError("payload_invalid", "this is a webhook: send requests to its URL")
+            check_fits(opening, value)
         binding = Binding(record.app, record.run_id, "hook", token)
         sealed = sealed_for(app, json_plaintext(value), binding)
         return await self.deliver(

@@ -59,6 +59,8 @@ from fluvial.steps import Step, step
 from fluvial.stream_reading import StreamChunk, StreamInfo, StreamReader, StreamReset
 from fluvial.stream_writing import BlockingStreamWriter, StreamWriter
 from fluvial.streams import blocking_stream, stream
+from fluvial.webhook_requests import WebhookRequest
+from fluvial.webhooks import Webhook
 from fluvial.workflows import Workflow, workflow
 
 __all__ = [
@@ -114,6 +116,8 @@ __all__ = [
     "Tick",
     "UnavailableError",
     "UnresolvableStepError",
+    "Webhook",
+    "WebhookRequest",
     "Workflow",
     "WorkflowSandboxError",
     "blocking_stream",

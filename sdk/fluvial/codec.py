@@ -51,6 +51,12 @@ def encode(value: object, where: str = "value") -> bytes:
     return _wrap(b"m", body, where)
 
 
+def encode_uncompressed(value: object) -> bytes:
+    """Return the plaintext of a value that has an encoding, for an app of which is not known
+    whether it compresses."""
+    return b"m" + pack(value)
+
+
 def encode_json(value: object, where: str = "value") -> bytes:
     """Return the plaintext of a JSON value, as a party outside Python would write it.
 

@@ -48,6 +48,7 @@ from fluvial.resealing import ResealRequest, reseal
 from fluvial.threads import StepThreads, Threads
 from fluvial.unguarded import monotonic, random_bytes
 from fluvial.verdicts import Verdict
+from fluvial.webhook_checks import VerifyRequest, verdict
 
 if TYPE_CHECKING:
     from fluvial.encryption import AppKeys
@@ -156,6 +157,10 @@ class LiveRuns:
         """Return what people are shown of each event."""
         reader = PayloadReader(self._keys.for_run(request.run_id))
         return list(render(reader, map(decode_event, request.events)))
+
+    def verify(self, request: VerifyRequest) -> str | None:
+        """Return what is wrong with the signature of a request to a webhook; None: nothing."""
+        return verdict(request, self._keys)
 
     def close(self) -> None:
         """Drop all live runs."""

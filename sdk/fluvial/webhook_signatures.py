@@ -17,9 +17,6 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
 from fluvial.errors import InvalidRequestError
 
 ID: Final = b"webhook-id"
@@ -57,6 +54,19 @@ def message_id(headers: Headers) -> str | None:
     return found.decode() if found is not None and _MESSAGE_ID.fullmatch(found) else None
 
 
+def signature(secret: str, message: str, seconds: int, body: bytes) -> str:
+    """Return what a sender with a secret puts into `webhook-signature`.
+
+    Raises:
+        InvalidRequestError: it is no secret; with a public key nobody can sign.
+    """
+    version, key = _key_of(secret)
+    if version != b"v1":
+        raise InvalidRequestError("with a public key nobody can sign; a secret begins with whsec_")
+    signed = b"%b.%d.%b" % (message.encode(), seconds, body)
+    return "v1," + base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()
+
+
 def wrong_signature(
     secrets: Sequence[str], headers: Headers, body: bytes, now_seconds: float
 ) -> str | None:
@@ -87,13 +97,16 @@ def _matches(secret: str, signed: bytes, given: Sequence[bytes]) -> bool:
     if version == b"v1":
         expected = hmac.digest(key, signed, hashlib.sha256)
         return any(hmac.compare_digest(expected, candidate) for candidate in candidates)
-    verifier = Ed25519PublicKey.from_public_bytes(key)
-    return any(_is_signed(verifier, signed, candidate) for candidate in candidates)
+    return any(_is_signed(key, signed, candidate) for candidate in candidates)
 
 
-def _is_signed(verifier: Ed25519PublicKey, signed: bytes, candidate: bytes) -> bool:
+def _is_signed(key: bytes, signed: bytes, candidate: bytes) -> bool:
+    # Here, so that importing the package loads no cryptography.
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
     try:
-        verifier.verify(candidate, signed)
+        Ed25519PublicKey.from_public_bytes(key).verify(candidate, signed)
     except InvalidSignature:
         return False
     return True

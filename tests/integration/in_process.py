@@ -17,12 +17,13 @@ from fluvial.context import activate
 from fluvial.encryption import AppKeys
 from fluvial.events import Event, EventType, decode_event
 from fluvial.ids import continued_run_id, new_run_id
-from fluvial.invocations import Answer, StepRequest, TurnRequest
+from fluvial.invocations import Answer, Revealed, RevealRequest, StepRequest, TurnRequest
 from fluvial.ports import Platform
 from fluvial.registry import Registry, registry
 from fluvial.resealing import ResealRequest
 from fluvial.signatures import encode_call
 from fluvial.turns import LiveRuns
+from fluvial.webhook_checks import VERIFY, VerifyRequest
 from fluvial.workflows import Workflow
 from fluvial_gateway.dispatcher import Dispatcher
 from fluvial_gateway.invocations import (
@@ -192,6 +193,9 @@ class InProcess:
         subject: Subject | None,
     ) -> None:
         kind, meta, body = fields
+        if kind in ("reveal", VERIFY):
+            self._tell(deployment, number, fields, done)
+            return
         if self.platform is not None:
             activate(None, self.platform(subject))
         else:
@@ -216,6 +220,22 @@ class InProcess:
         if task is not None:
             self._tasks.pop(task, None)  # it is over: nobody may lose it any more
         done(Answered(f"ins{number}", answer, 1))
+
+    def _tell(
+        self,
+        deployment: str,
+        number: int,
+        fields: tuple[str, dict[str, Any], bytes],
+        done: Callable[[Outcome], None],
+    ) -> None:
+        """Answer what is told in texts."""
+        kind, meta, body = fields
+        live = self._instance(deployment, number)
+        if kind == VERIFY:
+            texts: list[Revealed] = [live.verify(VerifyRequest.from_frame(meta, body))]
+        else:
+            texts = live.reveal(RevealRequest.from_frame(meta, body))
+        done(Answered(f"ins{number}", Answer(outcome="ok"), 1, texts))
 
 
 class Application:

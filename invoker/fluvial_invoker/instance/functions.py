@@ -7,7 +7,7 @@ an invocation like an HTTP request, with a task of its own.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import Context
 from typing import Any, ClassVar, Final, Protocol
 
@@ -24,6 +24,7 @@ from fluvial.invocations import (
     pack_revealed,
 )
 from fluvial.resealing import RESEAL, ResealRequest
+from fluvial.webhook_checks import VERIFY, VerifyRequest
 from fluvial.wire import FrameType, pack
 from fluvial_invoker.instance.asgi import AsgiApp, HttpInvocation, ThreadedInvocation
 from fluvial_invoker.instance.invocations import OUTCOME_CANCELLED, Invocation, Link
@@ -40,6 +41,7 @@ class Runs(Protocol):
     def turn(self, request: TurnRequest, /) -> Answer: ...
     async def step(self, request: StepRequest, /) -> Answer: ...
     def reveal(self, request: RevealRequest, /) -> Sequence[Revealed]: ...
+    def verify(self, request: VerifyRequest, /) -> str | None: ...
     def check(self, request: CheckRequest, /) -> CheckReport: ...
     def reseal(self, request: ResealRequest, /) -> Answer: ...
     def forget(self, run_ids: Sequence[str], /) -> None: ...
@@ -93,6 +95,8 @@ class Functions:
                 self._reveal(conversation, RevealRequest.from_frame(meta, body), link)
             case _ if kind == CHECK:
                 self._check(conversation, CheckRequest.from_frame(meta, body), link)
+            case value if value == VERIFY:
+                self._verify(conversation, VerifyRequest.from_frame(meta, body), link)
             case value if value == RESEAL:
                 self._reseal(conversation, ResealRequest.from_frame(meta, body), link)
             case _:
@@ -163,10 +167,27 @@ class Functions:
 
     def _reveal(self, conversation: int, request: RevealRequest, link: Link) -> None:
         meter = Meter(None, request.run_id)
+        self._tell(conversation, lambda: self._runs.reveal(request), meter, link, "a reveal")
+
+    def _verify(self, conversation: int, request: VerifyRequest, link: Link) -> None:
+        meter = Meter(None, request.run_id)
+        self._tell(
+            conversation, lambda: [self._runs.verify(request)], meter, link, "a verification"
+        )
+
+    @staticmethod
+    def _tell(
+        conversation: int,
+        texts: Callable[[], Sequence[Revealed]],
+        meter: Meter,
+        link: Link,
+        what: str,
+    ) -> None:
+        """Answer with texts."""
         try:
-            outcome, body = "ok", pack_revealed(self._runs.reveal(request))
-        except Exception as error:  # noqa: BLE001 - reported to the person who asked
-            report_exception(error, meter, "a reveal failed")
+            outcome, body = "ok", pack_revealed(texts())
+        except Exception as error:  # noqa: BLE001 - reported to whoever asked
+            report_exception(error, meter, f"{what} failed")
             outcome, body = "diverged", b""
         meter.settle()
         link.write(pack(_ANSWER, conversation, outcome, {}, meter.cpu_us, body=body))

@@ -69,7 +69,7 @@ class HookOperations:
 
     async def _answer(self, arguments: dict[str, Any], _: bytes) -> OperationAnswer:
         run_id = await self._known(arguments)
-        token = named_token(run_id, str(arguments["name"]))
+        token = str(arguments.get("token") or named_token(run_id, str(arguments["name"])))
         position = int(arguments["start"])
         while True:
             events = await self._store.read_events(run_id, start=position, limit=_NO_LIMIT)

@@ -12,6 +12,7 @@ from fluvial.testing.errors import CrashPointError, EngineNotFoundError, StuckEr
 from fluvial.testing.ledgers import Ledger
 from fluvial.testing.logs import Log
 from fluvial.testing.synchronous import SyncEnvironment, SyncRun
+from fluvial.webhook_answers import WebhookAnswer
 
 __all__ = [
     "Call",
@@ -29,6 +30,7 @@ __all__ = [
     "StuckError",
     "SyncEnvironment",
     "SyncRun",
+    "WebhookAnswer",
     "call",
     "enumerate_crashes",
 ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import TracebackType
@@ -35,7 +36,9 @@ from fluvial.testing.engines import (
 from fluvial.testing.errors import StuckError
 from fluvial.testing.goals import Goal
 from fluvial.testing.logs import Log
+from fluvial.testing.webhook_posts import Post, WebhookPosts
 from fluvial.threads import StepThreads
+from fluvial.webhook_answers import WebhookAnswer
 from fluvial.workflows import Workflow
 
 R = TypeVar("R")
@@ -65,6 +68,11 @@ class RunUnderTest(Run[R]):
     def open_hooks(self) -> list[str]:
         """The tokens of the hooks that are open now."""
         return self._environment.engine.open_hooks(self.id)
+
+    @property
+    def webhooks(self) -> list[str]:
+        """The URLs of the webhooks that are open now; `Environment.post` sends requests there."""
+        return self._environment.webhooks.urls(self.id)
 
     async def written(self, name: str = DEFAULT_STREAM) -> list[Any]:
         """Return what steps have written into a stream so far; `stream` waits for more."""
@@ -136,6 +144,7 @@ class Environment:
                 fault=fault,
             )
         )
+        self.webhooks = WebhookPosts(self.engine, self._keys)
         activate(None, self.engine.platform)
 
     async def __aenter__(self) -> Environment:
@@ -205,6 +214,38 @@ class Environment:
         with self.explaining():
             await self.engine.settle()
             return await resume_hook(token, value, resume_id=resume_id)
+
+    async def post(
+        self,
+        url: str,
+        value: Any = UNSET,
+        *,
+        body: bytes = b"",
+        method: str = "POST",
+        headers: Mapping[str, str] | None = None,
+        secret: str | None = None,
+    ) -> WebhookAnswer:
+        """Send a request to a webhook (see `RunUnderTest.webhooks`) and return the answer, once
+        everything has happened that can happen now.
+
+        Args:
+            url: the webhook's; with a path or a query behind it, if you like.
+            value: what the body shall be as JSON; default: `body`.
+            body: the body as it is.
+            method: the request's.
+            headers: the request's.
+            secret: sign it with this secret, as of now.
+
+        Raises:
+            StuckError: the workflow was to answer, and does not.
+        """
+        if value is not UNSET:
+            body = json.dumps(value).encode()
+            headers = {"content-type": "application/json", **(headers or {})}
+        sent = Post(url=url, method=method, headers=headers or {}, body=body, secret=secret)
+        with self.explaining():
+            await self.engine.settle()
+            return await self.webhooks.send(sent)
 
     async def send(
         self, run: Run[Any], name: str, value: Any = None, *, resume_id: str | None = None

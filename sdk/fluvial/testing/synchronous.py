@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -14,9 +14,10 @@ from fluvial.events import EventType
 from fluvial.options import DEFAULT_OPTIONS, StartOptions
 from fluvial.steps import Step
 from fluvial.stream_entries import DEFAULT_STREAM
-from fluvial.testing.doubles import Call
+from fluvial.testing.doubles import UNSET, Call
 from fluvial.testing.environment import Environment, RunUnderTest
 from fluvial.testing.logs import Log
+from fluvial.webhook_answers import WebhookAnswer
 from fluvial.workflows import Workflow
 
 R = TypeVar("R")
@@ -48,6 +49,11 @@ class SyncRun(Generic[R]):
     def open_hooks(self) -> list[str]:
         """The tokens of the hooks that are open now."""
         return self.run.open_hooks
+
+    @property
+    def webhooks(self) -> list[str]:
+        """The URLs of the webhooks that are open now; see `SyncEnvironment.post`."""
+        return self.run.webhooks
 
     def result(self) -> R:
         """Let the run come to its end and return what it returned; see `RunUnderTest.result`."""
@@ -134,6 +140,20 @@ class SyncEnvironment:
     def resume(self, token: str, value: Any = None, *, resume_id: str | None = None) -> bool:
         """Hand a payload to a hook; see `Environment.resume`."""
         return self.wait(self.env.resume(token, value, resume_id=resume_id))
+
+    def post(
+        self,
+        url: str,
+        value: Any = UNSET,
+        *,
+        body: bytes = b"",
+        method: str = "POST",
+        headers: Mapping[str, str] | None = None,
+        secret: str | None = None,
+    ) -> WebhookAnswer:
+        """Send a request to a webhook; see `Environment.post`."""
+        sent = self.env.post(url, value, body=body, method=method, headers=headers, secret=secret)
+        return self.wait(sent)
 
     def send(
         self, run: SyncRun[Any], name: str, value: Any = None, *, resume_id: str | None = None
