@@ -79,6 +79,7 @@ def test_a_run_shows_what_it_waits_for(control: Control) -> None:
             "id": 1,
             "token": named_token(run_id, "move"),
             "name": "move",
+            "webhook": False,
             "opened_at": "1970-01-01T00:00:02.000Z",
             "closes_at": "1970-01-01T00:01:02.000Z",
             "takes": SCHEMA,
@@ -86,6 +87,18 @@ def test_a_run_shows_what_it_waits_for(control: Control) -> None:
         assert (shown["run_id"], shown["workflow"], shown["next"]) == (run_id, "fulfil", None)
         (revealed,) = with_data.json()["hooks"]
         assert json.dumps(revealed["metadata"]).count("7x6") == 1
+
+    control(scenario)
+
+
+def test_a_webhook_shows_as_one_and_takes_no_values(control: Control) -> None:
+    async def scenario(world: World) -> None:
+        run_id = await _playing(world, webhook={"app_url": "", "respond": True, "signed": False})
+        (hook,) = (await world.get(f"/v1/runs/{run_id}/hooks")).json()["hooks"]
+        assert hook["webhook"] is True
+        for way in ("1", "move", "1/ask"):
+            sent = await world.post(f"/v1/runs/{run_id}/hooks/{way}", json={"column": 3})
+            assert (sent.status_code, sent.json()["code"]) == (422, "payload_invalid")
 
     control(scenario)
 
