@@ -55,6 +55,7 @@ logger = logging.getLogger(__name__)
 
 _COPIED_BYTES = 4096  # below this, one buffer is cheaper to write than two
 _DISCONNECTED = "the client disconnected"
+_BEHIND_DOTS = b"//"  # sorts behind "/.": one cheap comparison is enough for nearly all paths
 _NO_HEADERS = HeaderBlock(b"-", True)  # no block equals it: they are empty or end with a line end
 
 
@@ -208,7 +209,11 @@ class HttpConnection(ClientTransport):
             "1.1" if line.is_1_1 else "1.0",
         )
         invocation: HttpExchange
-        if target.startswith(RESERVED_PATH) and front.webhooks is not None:
+        if (
+            target < _BEHIND_DOTS
+            and target.startswith(RESERVED_PATH)
+            and front.webhooks is not None
+        ):
             invocation = front.webhooks.exchange(destination.app, self, fields)
         else:
             invocation = front.router.http(
