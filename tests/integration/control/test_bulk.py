@@ -10,7 +10,9 @@ import pytest
 
 from fluvial.events import Event, EventType
 from fluvial_gateway import bulk
-from fluvial_queue.contract import RunStatus, StoreUnavailableError
+from fluvial_gateway.bulk import Bulk, BulkResult, BulkTally, BulkWish
+from fluvial_gateway.steering import Wish
+from fluvial_queue.contract import RunQuery, RunStatus, StoreUnavailableError
 from fluvial_queue.messages import MessageKind
 from tests.integration.control.world import World, lines
 
@@ -149,6 +151,26 @@ def test_it_goes_on_from_a_cursor(control: Control, monkeypatch: pytest.MonkeyPa
         assert sorted(_runs(first, "done") + _runs(rest, "done")) == sorted(runs)
         for run_id in runs:
             assert await _kinds(world, run_id) == [MessageKind.CANCEL]
+
+    control(scenario)
+
+
+def test_nothing_more_is_asked_once_nobody_listens(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk, "_AT_ONCE", 1)
+
+    async def scenario(world: World) -> None:
+        await world.deploy()
+        runs = [await world.start() for _ in range(3)]
+        asked = BulkWish(wish=Wish(action="wake"), query=RunQuery(app="shop"))
+        results = Bulk(world.runs).carry_out(asked, BulkTally())
+        first = await anext(results)
+        await results.aclose()
+
+        assert isinstance(first, BulkResult)
+        woken = [run_id for run_id in runs if await _kinds(world, run_id)]
+        assert woken == [first.run.run_id]
 
     control(scenario)
 
