@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from fluvial.events import Event, EventType
+from fluvial.hook_tokens import SECRET_BYTES, secret_token
 from fluvial.invocations import Answer, Unreadable
 from fluvial.sealing import read_head
 from fluvial_gateway.auth import Scope
@@ -255,7 +256,7 @@ def test_while_keys_are_frozen_what_would_seal_is_refused(control: Control) -> N
     async def scenario(world: World) -> None:
         await world.deploy()
         run_id = await begun(world, await world.start())
-        token = f"hook_{run_id.removeprefix('run_')}_1"
+        token = secret_token(run_id, bytes(SECRET_BYTES))
         await world.record(run_id, status=RunStatus.RUNNING, hooks=(token,))
         frozen = (await world.post(f"{KEYS}/freeze")).json()
         refusals = [
