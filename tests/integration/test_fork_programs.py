@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
 import fluvial
@@ -18,6 +18,14 @@ from fluvial_queue import open_store
 from tests.integration.forking import Forking
 from tests.integration.in_process import Application, run_application
 
+both = pytest.mark.parametrize("keep_live", [True, False], ids=["live", "replayed"])
+rounds = settings(
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
 ENDS = (EventType.STEP_COMPLETED, EventType.STEP_FAILED)
 executed: list[str] = []  # labels of steps, as they are executed
 
@@ -80,14 +88,8 @@ async def _run_several(kind: str, content: Any, label: str) -> list[Any]:
     return [await _run(*part) for part in labelled]
 
 
-@pytest.mark.parametrize("keep_live", [True, False], ids=["live", "replayed"])
-@settings(
-    max_examples=25,
-    deadline=None,
-    derandomize=True,
-    phases=[Phase.explicit, Phase.generate],
-    suppress_health_check=[HealthCheck.too_slow],
-)
+@both
+@rounds
 @given(tree=trees)
 def test_a_fork_executes_what_had_not_ended_before_its_step_and_nothing_else(
     keep_live: bool, tree: Any
@@ -109,6 +111,31 @@ def test_a_fork_executes_what_had_not_ended_before_its_step_and_nothing_else(
         assert await app.result(await forking.fork(origin, 0)) == result
         assert Counter(executed) == Counter(label for label, _ in ends.values())
         assert await app.events(origin) == log
+
+    run_application(open_store("memory://"), main, keep_live=keep_live)
+
+
+@both
+@rounds
+@given(tree=trees)
+def test_a_retry_of_what_failed_last_keeps_every_success_from_before(
+    keep_live: bool, tree: Any
+) -> None:
+    async def main(app: Application) -> None:
+        forking = await Forking.of(app)
+        origin = await app.start(program, tree)
+        result = await app.result(origin)
+        log = await app.events(origin)
+        ends = dict(_ends(app, origin, log).values())
+        failed = {end: label for label, end in ends.items() if label.endswith("!")}
+        assume(failed)
+        executed.clear()
+
+        assert await app.result(await forking.fork(origin, None)) == result
+        assert failed[max(failed)] in executed
+        succeeded = [label for label in executed if not label.endswith("!")]
+        assert all(ends[label] > max(failed) for label in succeeded), (executed, _shown(log))
+        assert Counter(executed).most_common(1)[0][1] == 1
 
     run_application(open_store("memory://"), main, keep_live=keep_live)
 
