@@ -382,6 +382,10 @@ class Store(HookStore, StreamStore, Protocol):
         its result committed: the next owner (and only that one) is told by `rested_epoch`."""
         ...
 
+    async def lease_owner(self, partition: int) -> str | None:
+        """Return the name under which a partition is owned now; None: nobody owns it."""
+        ...
+
     # ---- the owner's work ----
 
     async def window(self, lease: Lease, *, after: str, limit: int) -> list[StoredMessage] | None:

@@ -152,6 +152,24 @@ def test_released_partition_is_free_at_once_and_epochs_go_on(backend: Backend) -
     backend.run(main)
 
 
+def test_the_owner_of_a_partition_is_known_while_its_lease_lasts(backend: Backend) -> None:
+    async def main(store: Store) -> None:
+        assert await store.lease_owner(1) is None
+        lease = await store.acquire(1, owner="a", ttl_ms=60_000)
+        assert lease is not None
+        other = await backend.view()
+        assert await other.lease_owner(1) == "a"
+        await store.release(lease)
+        assert await other.lease_owner(1) is None
+
+        await store.acquire(1, owner="b", ttl_ms=30)
+        assert await other.lease_owner(1) == "b"
+        await backend.reach(store, await store.now_ms() + 31)
+        assert await other.lease_owner(1) is None
+
+    backend.run(main)
+
+
 def test_the_next_owner_and_no_other_hears_that_the_last_one_rested(backend: Backend) -> None:
     async def main(store: Store) -> None:
         heard: list[int] = []

@@ -138,6 +138,11 @@ class MemoryStore:
             state.until_ms, state.nonce = 0, ""
             state.rested = lease.epoch if rested else 0
 
+    async def lease_owner(self, partition: int) -> str | None:
+        check_partition(partition, self.partitions)
+        state = self.backend.partition(partition)
+        return state.owner if self.backend.clock() < state.until_ms else None
+
     # ---- the owner's work ----
 
     async def window(self, lease: Lease, *, after: str, limit: int) -> list[StoredMessage] | None:

@@ -148,6 +148,14 @@ class RedisStore:
     async def release(self, lease: Lease, *, rested: bool = False) -> None:
         await self._owned.release(lease, rested=rested)
 
+    async def lease_owner(self, partition: int) -> str | None:
+        check_partition(partition, self._partitions)
+        held: Command = ("HMGET", self._keys.lease(partition), "owner", "until")
+        (owner, until), now_ms = await asyncio.gather(
+            self._link.call(held, writes=False), self.now_ms()
+        )
+        return owner.decode() if until is not None and now_ms < int(until) else None
+
     # ---- the owner's work ----
 
     async def window(self, lease: Lease, *, after: str, limit: int) -> list[StoredMessage] | None:
