@@ -8,6 +8,7 @@ from fluvial_queue.crashes import crash_end
 from fluvial_queue.inputs import InputDraft
 from fluvial_queue.jobs import Job
 from fluvial_queue.messages import Message
+from fluvial_queue.pausing import EXHAUSTED, POISON
 from fluvial_queue.ready import ReadyResult
 from fluvial_queue.step_views import StepView
 from fluvial_queue.views import step_body, turn_body
@@ -22,7 +23,8 @@ class EntryDraft(InputDraft):
             return
         self.results.append(result)
         if result.pause:
-            self.pause(result.message_id, result.pause)
+            code = result.pause.partition(":")[0]
+            self.pause(result.message_id, result.pause, code=code)
         elif result.lost:
             self._add_lost(result)
         elif result.end is not None:
@@ -55,7 +57,8 @@ class EntryDraft(InputDraft):
             meta["progress"] = job.progress
         self._add(Event(EventType.ATTEMPT_LOST, self._now_ms, message.id, meta=meta))
         if step.lost + 1 >= limit:
-            self.pause(message_id, f"step {step.name} was cut off {limit} times: {reason}")
+            text = f"step {step.name} was cut off {limit} times: {reason}"
+            self.pause(message_id, text, code=POISON)
         else:
             self._messages.append(step_body(self.view.run_id, message.id, step.attempt))
 
@@ -92,7 +95,7 @@ class EntryDraft(InputDraft):
         attempt, reason = end.meta["attempt"], end.meta.get("reason", "error")
         if end.meta.get("exhausted"):
             text = f"step {step.name} has used up its attempts ({attempt} so far): {reason}"
-            self.pause(result.message_id, text)
+            self.pause(result.message_id, text, code=EXHAUSTED)
             return
         body = step_body(self.view.run_id, end.id, attempt + 1)
         delay_ms = end.meta["delay_ms"]
@@ -129,4 +132,5 @@ class EntryDraft(InputDraft):
         meta = {"attempt": lost, "reason": result.lost}
         self._add(Event(EventType.TURN_LOST, self._now_ms, meta=meta))
         if lost >= job.lost_limit:
-            self.pause(result.message_id, f"turns were cut off {lost} times: {result.lost}")
+            text = f"turns were cut off {lost} times: {result.lost}"
+            self.pause(result.message_id, text, code=POISON)

@@ -1,6 +1,11 @@
-"""Pauses, in an entry: a run stands still until somebody resumes it."""
+"""Pauses, in an entry: a run stands still until somebody resumes it.
+
+A pause that nobody asked for has a code, which says what kind of trouble the run is in.
+"""
 
 from __future__ import annotations
+
+from typing import Final
 
 from fluvial.events import Event, EventType
 from fluvial_queue.contract import RunStatus
@@ -8,6 +13,27 @@ from fluvial_queue.drafts import author_of
 from fluvial_queue.messages import Message, MessageKind
 from fluvial_queue.outputs import OutputDraft
 from fluvial_queue.views import step_body
+
+POISON: Final = "poison"
+EXHAUSTED: Final = "exhausted"
+OTHER: Final = "other"
+PAUSE_CODES: Final = frozenset(
+    {
+        POISON,  # executions of a step or a turn were cut off again and again
+        EXHAUSTED,  # a step has used up its attempts, and waits for help
+        "diverged",  # the code does not match the log
+        "invalid_proposal",  # an instance answered what it may not
+        "import_failed",  # the deployment's code cannot be imported
+        "deployment_not_found",
+        "bundle_missing",
+        "start_failed",
+        "too_large",  # what an instance would have to be told does not fit into a frame
+        "keys_frozen",
+        "key_missing",
+        "key_destroyed",
+        OTHER,
+    }
+)
 
 
 class PausableDraft(OutputDraft):
@@ -29,15 +55,25 @@ class PausableDraft(OutputDraft):
                     return  # this comes first
                 self._handled[message_id] = None
 
-    def pause(self, message_id: str, reason: str, *, author: dict[str, str] | None = None) -> None:
-        """Stop the run until somebody resumes it; what could be dispatched leaves the queue."""
+    def pause(
+        self,
+        message_id: str,
+        reason: str,
+        *,
+        code: str = "",
+        author: dict[str, str] | None = None,
+    ) -> None:
+        """Stop the run until somebody resumes it; what could be dispatched leaves the queue.
+
+        `code`: what kind of trouble it is in; empty: somebody wants it to pause."""
         self._handled[message_id] = None
         if self._paused:
             return
         self._paused = True
         self._status = RunStatus.PAUSED
         self._reason = reason
-        meta = {"reason": reason, **(author or {})}
+        kind = {"code": code if code in PAUSE_CODES else OTHER} if code else {}
+        meta = {"reason": reason, **kind, **(author or {})}
         self._add(Event(EventType.RUN_PAUSED, self._now_ms, meta=meta))
         self._handled.update(dict.fromkeys(self._outstanding.waiting))
         self._handled.update(dict.fromkeys(self._outstanding.turns))

@@ -78,7 +78,7 @@ class EventType(IntEnum):
     #                    started_ms, progress (sealed)
     STEP_ABANDONED = 42  # meta: attempt; by a terminate
     RUN_TERMINATED = 43  # meta: reason
-    RUN_PAUSED = 44  # meta: reason, by
+    RUN_PAUSED = 44  # meta: reason, by, code (of the trouble, where nobody asked for the pause)
     RUN_RESUMED = 45  # meta: by, deployment (where it goes on from now, if that changed)
     TURN_LOST = 46  # meta: attempt, reason
     RUN_FORKED = 47  # meta: origin (a run id), events (of its log, before this), by (if known)

@@ -173,6 +173,7 @@ def test_a_used_up_step_pauses_its_run_and_a_resume_gives_it_new_attempts(play: 
         assert record.reason == (
             "step limits.needs_mending has used up its attempts (2 so far): exception"
         )
+        assert (await events_of(app, run_id))[-1].meta["code"] == "exhausted"
         assert await send(app, MessageKind.RESUME, run_id) is SendOutcome.ACCEPTED
         assert await result_of(app, run_id) == [4]
         attempts = [e.meta["attempt"] for e in await events_of(app, run_id) if "attempt" in e.meta]

@@ -157,6 +157,7 @@ def test_a_divergence_pauses_with_a_diff_and_goes_on_where_it_is_fixed(play: Pla
         assert "+ now:      STEP_SCHEDULED upgrading.ship (operation 1)" in paused.meta["reason"]
         assert "test_upgrading.py" in paused.meta["reason"]
         assert before.reason == paused.meta["reason"]
+        assert paused.meta["code"] == "diverged"
 
         # Where it is, it only diverges again, and nothing is lost by that.
         await resume(app, run_id, None)
