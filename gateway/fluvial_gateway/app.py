@@ -22,6 +22,7 @@ from fluvial_gateway.control.application import control_app
 from fluvial_gateway.control.bulk import BulkOperations
 from fluvial_gateway.control.checking import CheckingOperations
 from fluvial_gateway.control.deploying import DeployingOperations
+from fluvial_gateway.control.explaining import ExplainingOperations
 from fluvial_gateway.control.hooks import HookOperations
 from fluvial_gateway.control.keys import KeysOperations
 from fluvial_gateway.control.operating import About, PlatformOperations
@@ -44,6 +45,7 @@ from fluvial_gateway.crons.states import CronStates
 from fluvial_gateway.data_plane import DataPlane
 from fluvial_gateway.deployments import Deployments
 from fluvial_gateway.dispatcher import Dispatcher
+from fluvial_gateway.explaining import Explaining
 from fluvial_gateway.fingerprints import Fingerprints, load_key
 from fluvial_gateway.forks import Forks
 from fluvial_gateway.hook_answers import HookAnswers
@@ -198,6 +200,9 @@ class Gateway:
             *RunningOperations(runs).operations(),
             *HookOperations(runs, hooks, revealer).operations(),
             *TalkingOperations(runs, talking, hook_answers, revealer, self._waits).operations(),
+            *ExplainingOperations(
+                runs, Explaining(runs, store, self._dispatcher, self._router)
+            ).operations(),
             *CheckingOperations(
                 self._catalogue, ReplayChecks(runs, self._router), self._waits
             ).operations(),

@@ -11,7 +11,9 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-from fluvial_gateway.admission import Admission
+from fluvial.ids import partition_of
+from fluvial_gateway.activity import Activity
+from fluvial_gateway.admission import MAX_IN_FLIGHT, Admission
 from fluvial_gateway.invocation_ids import InvocationIds
 from fluvial_gateway.invocations import Invocations
 from fluvial_gateway.observing import DispatchObserver
@@ -47,10 +49,12 @@ class Dispatcher:
         owner: str,
         on_bell: Callable[[Bell], None] | None = None,
         ownership_changed: Callable[[], None] = lambda: None,
+        max_in_flight: int = MAX_IN_FLIGHT,
     ) -> None:
         """`on_bell`: hears every bell of the store too.
 
-        `ownership_changed`: is called when partitions were acquired or lost."""
+        `ownership_changed`: is called when partitions were acquired or lost.
+        `max_in_flight`: as many jobs of one deployment are with the router."""
         self.store = store
         self.invocations = invocations
         self.observer = observer
@@ -60,7 +64,7 @@ class Dispatcher:
         self._on_bell = on_bell
         self._ownership_changed = ownership_changed
         self._owned: dict[int, Ownership] = {}
-        self._admission = Admission()
+        self._admission = Admission(limit=max_in_flight)
         self._waiters = Waiters(store)
         self._tasks: set[asyncio.Task[None]] = set()
         self._renewed_at = float("-inf")  # boottime of the last round of renewals
@@ -116,6 +120,12 @@ class Dispatcher:
         """Whether the leases were renewed in time; how many there are depends on the neighbours."""
         fresh = boottime() - self._renewed_at < LEASE_MS / 1000
         return fresh and not self._stopping.is_set()
+
+    def activities(self, run_id: str) -> list[Activity] | None:
+        """Return the invocations of a run that are asked for or under way; None: this gateway does
+        not own the run's partition."""
+        owned = self._owned.get(partition_of(run_id))
+        return None if owned is None else owned.activities(run_id)
 
     def poke(self, partition: int) -> None:
         """Something was added to a partition: look now, if it is ours."""

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from fluvial_gateway.activity import Activity, State
 from fluvial_gateway.admission import Admission
 from fluvial_gateway.invocations import (
     Answered,
@@ -58,6 +59,14 @@ class _Flight:
     handle: InvocationHandle | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Refusals:
+    """What became so far of a job that could not be started."""
+
+    count: int = 0
+    reason: str = ""
+
+
 class Flights:
     """The invocations of one partition."""
 
@@ -74,13 +83,13 @@ class Flights:
         self._admission = admission
         self._loop = asyncio.get_running_loop()
         self._flights: dict[Job, _Flight] = {}
-        self._refusals: dict[Job, int] = {}
-        self._replays = 0  # whose logs are being read
+        self._refusals: dict[Job, _Refusals] = {}
+        self._replays: set[Job] = set()  # whose logs are being read
 
     @property
     def count(self) -> int:
         """How many invocations are under way."""
-        return len(self._flights) + self._replays
+        return len(self._flights) + len(self._replays)
 
     def submit(self, job: Job) -> None:
         """Invoke a job as soon as its deployment's share allows."""
@@ -93,11 +102,42 @@ class Flights:
         if flight is not None and flight.handle is not None:
             flight.handle.cancel(reason)
 
+    def activity(self, job: Job) -> Activity:
+        """Say how a job stands that is not over."""
+        flight, refusals = self._flights.get(job), self._refusals.get(job, _Refusals())
+        instance = flight.handle.instance if flight is not None and flight.handle else None
+        state: State
+        if instance is not None:
+            state = "executing"
+        elif refusals.count:
+            state = "refused"
+        elif flight is not None:
+            state = "instance"
+        else:
+            state = "reading" if job in self._replays else "place"
+        step = job.view.steps.get(job.step_id) if job.kind == "step" else None
+        return Activity(
+            kind=job.kind,
+            state=state,
+            deployment=job.deployment,
+            step_id=job.step_id,
+            attempt=job.attempt,
+            instance=instance or "",
+            since_ms=0 if flight is None else self._began_ms(flight),
+            problem=refusals.reason,
+            refusals=refusals.count,
+            is_isolated=step is not None and step.is_isolated,
+        )
+
+    def _began_ms(self, flight: _Flight) -> int:
+        age_ms = round((time.perf_counter() - flight.began) * 1000)
+        return self._around.clock.now_ms() - age_ms
+
     def _start(self, job: Job) -> bool:
         if not self._owner.may_start(job):
             return False
         if job.replay:
-            self._replays += 1
+            self._replays.add(job)
             self._around.spawn(self._replay(job))
         elif job.kind == "turn":
             self._send(job, self._turn_fields(job, job.view.pending))
@@ -109,7 +149,7 @@ class Flights:
         try:
             events = await self._owner.read_log(job.view.run_id, job.base)
         finally:
-            self._replays -= 1
+            self._replays.discard(job)
         if events is None or job.over:
             self._around.progressed()
             self._admission.finished(job.deployment)
@@ -168,7 +208,7 @@ class Flights:
 
     def _refused(self, job: Job, outcome: Unavailable) -> None:
         """It was never started: offer it again after a while, or give the run up."""
-        refusals = self._refusals.pop(job, 0) + 1
+        refusals = self._refusals.pop(job, _Refusals()).count + 1
         reason = f"{outcome.code}: {outcome.message}"
         if job.over:
             return
@@ -176,7 +216,7 @@ class Flights:
             self._sequencer.unavailable(job, reason, final=True)
             return
         logger.info("invocation refused", extra={"run": job.view.run_id, "reason": reason})
-        self._refusals[job] = refusals
+        self._refusals[job] = _Refusals(refusals, reason)
         delay = BACK_OFF_SECONDS[min(refusals, len(BACK_OFF_SECONDS)) - 1]
         self._loop.call_later(delay, self._offer_again, job)
 

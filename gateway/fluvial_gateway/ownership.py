@@ -16,11 +16,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
 from fluvial.errors import FluvialError
 from fluvial.events import Event, EventType
+from fluvial_gateway.activity import Activity
 from fluvial_gateway.admission import Admission
 from fluvial_gateway.flights import Flights
 from fluvial_gateway.store_clock import boottime
@@ -136,6 +138,15 @@ class Ownership:
     def has_rested(self) -> bool:
         """Whether whatever was dispatched is over and committed."""
         return not self.is_busy and not self.sequencer.has_results()
+
+    def activities(self, run_id: str) -> list[Activity]:
+        """Return the invocations of a run that are asked for or under way."""
+        held = set(self._held)
+        return [
+            replace(activity, state="held") if job in held else activity
+            for job in self.sequencer.jobs_of(run_id)
+            for activity in [self._flights.activity(job)]
+        ]
 
     # ---- Port of the sequencer ----
 

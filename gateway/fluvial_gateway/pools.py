@@ -19,6 +19,7 @@ from typing import Final
 
 from fluvial.errors import FluvialError, UnavailableError
 from fluvial.manifest import DeploymentSpec
+from fluvial_gateway.activity import Room
 from fluvial_gateway.instances import NACK_PAUSE_SECONDS, Instance, choose, starts_wanted
 from fluvial_gateway.invocations import Unavailable
 from fluvial_gateway.invoker_client import Acquired, RefusedError
@@ -121,6 +122,18 @@ class InstancePool:
         """Return the pool's instances, each with the app and the memory it may use."""
         memory_bytes = self._spec.instance.memory_bytes if self._spec is not None else 0
         return [(self._app, memory_bytes, instance) for instance in self._instances.values()]
+
+    def room(self) -> Room:
+        """Return how the pool's instances stand."""
+        instances = self._instances.values()
+        return Room(
+            instances=self._count_living(),
+            most=self._spec.instance.max_instances if self._spec is not None else 0,
+            in_flight=sum(instance.in_flight for instance in instances),
+            waiting=len(self._queue),
+            starting=self._starting,
+            problem=self._hold.problem,
+        )
 
     def orphaned(self, job: Job, instance: Instance) -> None:
         """The job's instance ended before it was ready: no handler has started."""
@@ -261,7 +274,8 @@ class InstancePool:
         except RefusedError as error:
             transient = error.reason in _TRANSIENT
             refusal = Unavailable(error.reason, error.message, transient)
-            self._start_failed(None if transient else refusal)
+            problem = f"{error.reason}: {error.message}"
+            self._start_failed(None if transient else refusal, problem)
         except (FluvialError, OSError) as error:
             logger.warning("no instance could be started", extra={"reason": str(error)})
             self._start_failed(Unavailable("unavailable", str(error), True, 1.0))
@@ -350,7 +364,7 @@ class InstancePool:
         if failure is not None:
             self._start_failed(failure)
         elif instance.tier != "warm" and reason is not None and reason not in _RETIRED:
-            self._start_failed(None)
+            self._start_failed(None, f"an instance ended before it was ready: {reason}")
         for job in reversed(orphans):
             if job.ended:
                 continue
@@ -362,8 +376,8 @@ class InstancePool:
         self._start_more()
         self._end_if_empty()
 
-    def _start_failed(self, refusal: Unavailable | None) -> None:
-        seconds = self._hold.failed(self._context.clock(), refusal)
+    def _start_failed(self, refusal: Unavailable | None, problem: str = "") -> None:
+        seconds = self._hold.failed(self._context.clock(), refusal, problem)
         if self._hold_timer is not None:
             self._hold_timer.cancel()
         loop = asyncio.get_running_loop()

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from fluvial_gateway.activity import Room
 from fluvial_gateway.answer_invocations import AnswerInvocation
 from fluvial_gateway.deadlines import Deadlines
 from fluvial_gateway.death_notices import DeathNotices
@@ -131,6 +132,11 @@ class Router:
         """Return what each app occupies on the instances that this gateway uses."""
         living = [entry for pool in self._pools.values() for entry in pool.living()]
         return self._context.occupancy.read(living, self._context.clock())
+
+    def room(self, deployment: str, *, isolated: bool = False) -> Room | None:
+        """Return how a deployment's instances stand; None: nothing is known of any."""
+        pool = self._pools.get(f"{deployment}{_ISOLATED}" if isolated else deployment)
+        return None if pool is None else pool.room()
 
     async def close(self) -> None:
         """Refuse what waits, drop all links (their invocations are lost), end all tasks."""

@@ -17,24 +17,27 @@ LONGEST_SECONDS: Final = 15.0
 class StartHold:
     """Grows with each failed start in a row; a ready instance clears it."""
 
-    __slots__ = ("_failures", "_refusal", "_until")
+    __slots__ = ("_failures", "_refusal", "_until", "problem")
 
     def __init__(self) -> None:
         self._failures = 0
         self._until = 0.0
         self._refusal: Unavailable | None = None
+        self.problem = ""  # why the last start failed; empty once an instance is ready
 
-    def failed(self, now: float, refusal: Unavailable | None) -> float:
+    def failed(self, now: float, refusal: Unavailable | None, problem: str = "") -> float:
         """Note a failed start; return the seconds to wait.
 
         Args:
             now: the pool's clock.
             refusal: what invocations hear meanwhile; None if they shall rather wait in the queue.
+            problem: why it failed, where `refusal` does not say it.
         """
         seconds = min(LONGEST_SECONDS, FIRST_SECONDS * 2.0**self._failures)
         self._failures = min(self._failures + 1, 16)
         self._until = now + seconds
         self._refusal = refusal
+        self.problem = f"{refusal.code}: {refusal.message}" if refusal is not None else problem
         return seconds
 
     def end(self) -> None:
@@ -46,6 +49,7 @@ class StartHold:
         self._failures = 0
         self._until = 0.0
         self._refusal = None
+        self.problem = ""
 
     def is_active(self, now: float) -> bool:
         """Say whether nothing may be started now."""

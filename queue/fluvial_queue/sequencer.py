@@ -226,6 +226,11 @@ class Sequencer:
         """Return the invocations under way."""
         return [job for run in self._runs.values() for job in run.jobs.values()]
 
+    def jobs_of(self, run_id: str) -> list[Job]:
+        """Return the invocations of one run that are asked for or under way."""
+        run = self._runs.get(run_id)
+        return [] if run is None else list(run.jobs.values())
+
     def has_results(self) -> bool:
         """Whether something that was executed is not in the store yet."""
         return any(run.results or run.turn is not None for run in self._runs.values())

@@ -91,6 +91,11 @@ class RunClient:
         """Return one run, decrypted where `data` is asked for and allowed."""
         return self._api.get(_run_path(run_id), data=_flag(data))
 
+    def waiting(self, run_id: str, *, data: bool = False) -> dict[str, Any]:
+        """Return why a run waits: a `sentence`, and what it `waits_for`; with `data`, and where
+        that is allowed, secret tokens of hooks too."""
+        return self._api.get(f"{_run_path(run_id)}/waiting", data=_flag(data))
+
     def events(
         self, run_id: str, *, data: bool = False, start: int = 0
     ) -> Iterator[dict[str, Any]]:

@@ -17,7 +17,7 @@ def play_application(request: pytest.FixtureRequest) -> PlayOn:
     """Runs a test's coroutine with a dispatcher and instances on each store."""
     url = "memory://" if request.param == "memory" else request.getfixturevalue("valkey_url")
 
-    def play(main: Main, *, keep_live: bool = True) -> Application:
-        return run_application(open_store(url), main, keep_live=keep_live)
+    def play(main: Main, *, keep_live: bool = True, **limits: int) -> Application:
+        return run_application(open_store(url), main, keep_live=keep_live, **limits)
 
     return play

@@ -25,6 +25,7 @@ from fluvial.signatures import encode_call
 from fluvial.turns import LiveRuns
 from fluvial.webhook_checks import VERIFY, VerifyRequest
 from fluvial.workflows import Workflow
+from fluvial_gateway.admission import MAX_IN_FLIGHT
 from fluvial_gateway.dispatcher import Dispatcher
 from fluvial_gateway.invocations import (
     Answered,
@@ -114,6 +115,7 @@ class InProcess:
         self._progress: dict[asyncio.Task[None], bytes] = {}
         self.next_instance = 0
         self.is_broken = False  # the deployment cannot be imported
+        self.refusal: Unavailable | None = None  # what is told instead of executing anything
         self.platform: Callable[[Subject | None], Platform] | None = None  # of what is executed
         self._started = asyncio.Event()
 
@@ -129,8 +131,8 @@ class InProcess:
         heartbeat_ms: int = 0,
         isolated: bool = False,
     ) -> InvocationHandle:
-        if self.is_broken:
-            refusal = Unavailable("import_failed", "a test's", False)
+        if self.is_broken or self.refusal is not None:
+            refusal = self.refusal or Unavailable("import_failed", "a test's", False)
             asyncio.get_running_loop().call_soon(done, refusal)
             return _Refused()
         self._started.set()
@@ -247,8 +249,10 @@ class Application:
         *,
         keep_live: bool = True,
         on_bell: Callable[[Bell], None] | None = None,
+        max_in_flight: int = MAX_IN_FLIGHT,
     ) -> None:
         self.store = store
+        self._max_in_flight = max_in_flight
         self._on_bell = on_bell
         self.keys = AppKeys(APP, ROOTS, "k1")
         self.instances = InProcess(self.keys, keep_live=keep_live)
@@ -257,7 +261,12 @@ class Application:
 
     def _dispatcher(self, owner: str) -> Dispatcher:
         return Dispatcher(
-            self.store, self.instances, self.observer, owner=owner, on_bell=self._on_bell
+            self.store,
+            self.instances,
+            self.observer,
+            owner=owner,
+            on_bell=self._on_bell,
+            max_in_flight=self._max_in_flight,
         )
 
     async def restart(self, owner: str, drain_seconds: float) -> None:
@@ -341,12 +350,14 @@ class Application:
 Main = Callable[[Application], Awaitable[None]]
 
 
-def run_application(store: Store, main: Main, *, keep_live: bool = True) -> Application:
+def run_application(
+    store: Store, main: Main, *, keep_live: bool = True, max_in_flight: int = MAX_IN_FLIGHT
+) -> Application:
     """Run a test's coroutine with an open store and a dispatcher on it."""
 
     async def body() -> Application:
         await store.open()
-        application = Application(store, keep_live=keep_live)
+        application = Application(store, keep_live=keep_live, max_in_flight=max_in_flight)
         await application.dispatcher.start()
         try:
             await main(application)

@@ -37,6 +37,7 @@ from fluvial_deploy.cli.streams import list_streams, show_stream
 from fluvial_deploy.cli.talking import ask, send
 from fluvial_deploy.cli.tokens import tokens
 from fluvial_deploy.cli.up import up
+from fluvial_deploy.cli.why import why
 
 cli = typer.Typer(
     name="fluvial",
@@ -84,6 +85,7 @@ for _steer in (cancel, terminate, pause, resume, wake, retry, tag, delete, send,
     runs.command()(_steer)
 for _repeat in (rerun, fork, retry_failed):
     runs.command()(_repeat)
+runs.command()(why)
 runs.command("streams")(list_streams)
 runs.command("stream")(show_stream)
 for _group, _name in (

@@ -54,6 +54,7 @@ def show_run(run: Run, with_data: Data = False, as_json: Json = False) -> None:
         if not found["finished_at"]:
             hooks = client.hooks(run, data=with_data)
             found["hooks"] = list(itertools.islice(hooks, _MAX_HOOKS))
+            found["waiting"] = client.waiting(run, data=with_data)["sentence"]
     if not as_json:
         hooks_shown = "\n".join(map(_hook_line, found.get("hooks", ())))
         found = _without_defaults({**found, "hooks": hooks_shown})

@@ -24,6 +24,7 @@ from fluvial.invocations import Answer, RevealRequest, unpack_list
 from fluvial.manifest import InstanceSettings
 from fluvial.resealing import ResealRequest, reseal
 from fluvial.sealing import Binding
+from fluvial_gateway.activity import Activity, Room
 from fluvial_gateway.aliases import Aliases
 from fluvial_gateway.auth import Scope, Tokens
 from fluvial_gateway.builder_client import BuildReport, BuildRequest
@@ -33,6 +34,7 @@ from fluvial_gateway.control.application import control_app
 from fluvial_gateway.control.bulk import BulkOperations
 from fluvial_gateway.control.checking import CheckingOperations
 from fluvial_gateway.control.deploying import DeployingOperations
+from fluvial_gateway.control.explaining import ExplainingOperations
 from fluvial_gateway.control.hooks import HookOperations
 from fluvial_gateway.control.keys import KeysOperations
 from fluvial_gateway.control.operating import About, PlatformOperations
@@ -50,6 +52,7 @@ from fluvial_gateway.crons.service import Crons
 from fluvial_gateway.crons.starting import CronRuns
 from fluvial_gateway.crons.states import CronStates
 from fluvial_gateway.deployments import Deployments
+from fluvial_gateway.explaining import Explaining
 from fluvial_gateway.fingerprints import Fingerprints
 from fluvial_gateway.forks import Forks
 from fluvial_gateway.hook_answers import HookAnswers
@@ -337,6 +340,12 @@ class FakeDispatcherState:
     partitions_owned: list[int]
     is_ready: bool = True
 
+    def activities(self, run_id: str) -> list[Activity] | None:
+        return []  # nothing is ever executed here
+
+    def room(self, deployment: str, *, isolated: bool = False) -> Room | None:
+        return None
+
 
 class World:
     """One control plane and what tests do to it."""
@@ -443,6 +452,9 @@ class World:
                 self.hook_answers,
                 Revealer(self.invocations),
                 self.waits,
+            ).operations(),
+            *ExplainingOperations(
+                self.runs, Explaining(self.runs, self.store, self.dispatcher, self.dispatcher)
             ).operations(),
             *reading.operations(),
             *reading_streams.operations(),
