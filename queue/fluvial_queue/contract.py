@@ -302,6 +302,7 @@ class RunQuery:
     until_ms: int | None = None  # created before
     tags: Mapping[str, str] = field(default_factory=dict[str, str])  # all of them
     parent: str | None = None  # the run that started it as its child
+    root: str | None = None  # itself, or the run with which its family began
     limit: int = 50
     cursor: str | None = None  # from a page; stable while runs are added
 

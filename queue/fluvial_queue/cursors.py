@@ -28,6 +28,7 @@ def parse_cursor(cursor: str) -> Position:
 
 def matches(
     query: RunQuery,
+    run_id: str,
     app: str,
     workflow: str,
     status: str,
@@ -41,5 +42,6 @@ def matches(
         and query.workflow in (None, workflow)
         and (query.statuses is None or RunStatus(status) in query.statuses)
         and query.parent in (None, meta.get("parent"))
+        and query.root in (None, meta.get("root", run_id))
         and all(tags.get(name) == value for name, value in query.tags.items())
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from fluvial.control_api import ANSWER_SECONDS, ControlApi, items, path_part
@@ -78,13 +79,40 @@ class RunClient:
         *,
         app: str | None = None,
         workflow: str | None = None,
-        status: str | None = None,
+        status: str | Sequence[str] | None = None,
+        since: str | datetime | None = None,
+        until: str | datetime | None = None,
+        tags: Mapping[str, str] | None = None,
+        parent: str | None = None,
+        root: str | None = None,
         cursor: str | None = None,
         limit: int | None = None,
     ) -> dict[str, Any]:
-        """Return a page: `runs`, newest first, and the `cursor` of the next page."""
+        """Return a page: `runs`, newest first, and the `cursor` of the next page.
+
+        Args:
+            app, workflow: only runs of these.
+            status: only runs with this status, or one of these.
+            since, until: only runs created then or later, or before: a moment, or how long ago,
+                such as "2h".
+            tags: only runs that have all of these.
+            parent: only the children of this run.
+            root: only this run and its children, and theirs.
+            cursor: from the page before; a page may be short and still have a next one.
+            limit: how many at most.
+        """
         return self._api.get(
-            "/v1/runs", app=app, workflow=workflow, status=status, cursor=cursor, limit=limit
+            "/v1/runs",
+            app=app,
+            workflow=workflow,
+            status=status if status is None or isinstance(status, str) else ",".join(status),
+            since=_moment(since),
+            until=_moment(until),
+            tag=[f"{name}={value}" for name, value in (tags or {}).items()] or None,
+            parent=parent,
+            root=root,
+            cursor=cursor,
+            limit=limit,
         )
 
     def run(self, run_id: str, *, data: bool = False) -> dict[str, Any]:
@@ -345,6 +373,10 @@ class RunClient:
 
 def _run_path(run_id: str) -> str:
     return f"/v1/runs/{path_part(run_id)}"
+
+
+def _moment(value: str | datetime | None) -> str | None:
+    return value.isoformat() if isinstance(value, datetime) else value
 
 
 def _stream_path(run_id: str, name: str) -> str:

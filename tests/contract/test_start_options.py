@@ -89,11 +89,14 @@ def test_a_run_may_have_a_retention_of_its_own(backend: Backend) -> None:
     backend.run(main)
 
 
-def test_runs_are_found_by_tags_parent_and_time(backend: Backend) -> None:
+def test_runs_are_found_by_tags_family_and_time(backend: Backend) -> None:
     async def main(store: Store) -> None:
         red = await backend.owned_run(store, tags={"colour": "red", "size": "s"})
-        child = backend.start_run(tags={"colour": "blue"}, meta={"parent": red.run_id})
+        family = {"parent": red.run_id, "root": red.run_id}
+        child = backend.start_run(tags={"colour": "blue"}, meta=family)
+        grandchild = backend.start_run(meta={"parent": child.run_id, "root": red.run_id})
         await store.start(child)
+        await store.start(grandchild)
 
         async def found(**wanted: object) -> set[str]:
             page = await store.query_runs(RunQuery(**wanted))  # type: ignore[arg-type] # a test's
@@ -102,6 +105,8 @@ def test_runs_are_found_by_tags_parent_and_time(backend: Backend) -> None:
         assert await found(tags={"colour": "red"}) == {red.run_id}
         assert await found(tags={"colour": "red", "size": "m"}) == set()
         assert await found(parent=red.run_id) == {child.run_id}
+        assert await found(root=red.run_id) == {red.run_id, child.run_id, grandchild.run_id}
+        assert await found(root=child.run_id) == set()
         created_ms = (await red.record()).created_ms
         assert await found(until_ms=created_ms) == set()
         assert red.run_id in await found(until_ms=created_ms + 1)

@@ -11,7 +11,7 @@ import typer
 
 from fluvial_deploy.cli.connection import connect
 from fluvial_deploy.cli.exits import CommandError, ExitCode, reported
-from fluvial_deploy.cli.options import Data, Json, Run
+from fluvial_deploy.cli.options import Data, Json, Run, Tags, tags_of
 from fluvial_deploy.cli.output import data, data_json, printable, say, show, table
 
 if TYPE_CHECKING:
@@ -21,7 +21,8 @@ runs = typer.Typer(help="Runs of workflows.", no_args_is_help=True)
 _PARTS = ("meta", "data", "unreadable")
 _OF_DATA = ("input", "result")
 _MAX_HOOKS = 20
-_COLUMNS = ("run_id", "app", "workflow", "status", "created_at", "key")
+_COLUMNS = ("run_id", "app", "workflow", "status", "created_at", "key", "tags")
+_PAGE = 500  # runs that the platform tells at once
 
 
 @runs.command("ls")
@@ -29,20 +30,53 @@ _COLUMNS = ("run_id", "app", "workflow", "status", "created_at", "key")
 def list_runs(
     app: Annotated[str | None, typer.Option(help="Only of this app.")] = None,
     workflow: Annotated[str | None, typer.Option(help="Only of this workflow.")] = None,
-    status: Annotated[str | None, typer.Option(help="Only with this status.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 20,
+    status: Annotated[
+        list[str] | None,
+        typer.Option(help="Only with this status; again, or with commas, for more."),
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="AGE|TIME", help="Only begun since: 2h, or a time.")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="AGE|TIME", help="Only begun before: 2h, or a time.")
+    ] = None,
+    tag: Tags = None,
+    parent: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Only children of this run.")
+    ] = None,
+    root: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Only this run and its children, and theirs.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many.")] = 20,
     cursor: Annotated[str | None, typer.Option(help="Go on after an earlier list.")] = None,
     as_json: Json = False,
 ) -> None:
     """List runs, newest first."""
+    found: list[dict[str, Any]] = []
     with connect() as client:
-        page = client.runs(app=app, workflow=workflow, status=status, cursor=cursor, limit=limit)
+        while True:
+            page = client.runs(
+                app=app,
+                workflow=workflow,
+                status=status or None,
+                since=since,
+                until=until,
+                tags=tags_of(tag),
+                parent=parent,
+                root=root,
+                cursor=cursor,
+                limit=min(limit - len(found), _PAGE),
+            )
+            found += page["runs"]
+            cursor = page["cursor"]
+            if cursor is None or len(found) == limit:
+                break
     if as_json:
-        data_json(page)
+        data_json({"runs": found, "cursor": cursor})
         return
-    table(page["runs"], _COLUMNS, as_json=False)
-    if page.get("cursor"):
-        say(f"more: --cursor {page['cursor']}")
+    table([{**run, "tags": _tags_text(run["tags"])} for run in found], _COLUMNS, as_json=False)
+    if cursor is not None:
+        say(f"more: --cursor {cursor}")
 
 
 @runs.command("show")
@@ -103,6 +137,10 @@ def _hook_line(hook: dict[str, Any]) -> str:
     metadata = hook.get("metadata")
     shown = "" if metadata is None else f"  {json.dumps(metadata, ensure_ascii=False)}"
     return f"{hook['id']}  {hook.get('name') or hook['token']}{shown}"
+
+
+def _tags_text(tags: dict[str, str]) -> str | None:
+    return " ".join(f"{name}={value}" for name, value in sorted(tags.items())) or None
 
 
 def _without_defaults(run: dict[str, Any]) -> dict[str, Any]:

@@ -137,7 +137,7 @@ def query_of(body: Mapping[str, Any], now_ms: int, *, cursor: str | None = None)
         InvalidRequestError: a moment is not understood; the message begins with its path.
     """
     moments = {
-        f"{name}_ms": moment_or_age_ms(body[name], now_ms, f"body.filter.{name}")
+        name: moment_or_age_ms(body[name], now_ms, f"body.filter.{name}")
         for name in ("since", "until")
         if name in body
     }
@@ -148,7 +148,8 @@ def query_of(body: Mapping[str, Any], now_ms: int, *, cursor: str | None = None)
         tags=body.get("tags", {}),
         parent=body.get("parent"),
         cursor=cursor,
-        **moments,
+        since_ms=moments.get("since"),
+        until_ms=moments.get("until"),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
 from starlette.requests import Request
@@ -65,8 +65,11 @@ def _headers(request: Request, operation: Operation) -> Mapping[str, Any]:
     }
 
 
-def _parameter(values: Sequence[str], parameter: Parameter) -> Any:
+def _parameter(values: list[str], parameter: Parameter) -> Any:
     where = f"{parameter.place} parameter {parameter.name}"
+    if parameter.schema.get("type") == "array":
+        check(values, parameter.schema, where)
+        return values
     if not values:
         if parameter.required:
             raise InvalidRequestError(f"{where} is missing: {parameter.description}")

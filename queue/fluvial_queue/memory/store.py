@@ -327,7 +327,7 @@ class MemoryStore:
             if before is None or (run.created_ms, run.run_id) < before
             if query.since_ms is None or run.created_ms >= query.since_ms
             if query.until_ms is None or run.created_ms < query.until_ms
-            if matches(query, run.app, run.workflow, run.status, run.tags, run.meta)
+            if matches(query, run.run_id, run.app, run.workflow, run.status, run.tags, run.meta)
         ]
         page = found[: query.limit]
         last = page[-1] if len(page) < len(found) else None

@@ -73,7 +73,7 @@ class RunIndex:
         return [
             position
             for position, reply in zip(batch, replies, strict=True)
-            if _matches(query, reply)
+            if _matches(query, position[1], reply)
         ]
 
     async def sweep(self, partition: int, offset: int) -> int:
@@ -158,9 +158,9 @@ def _newest_first(position: Position) -> tuple[int, tuple[int, ...], str]:
     return -created_ms, tuple([-ord(character) for character in run_id]), run_id
 
 
-def _matches(query: RunQuery, reply: Sequence[bytes | None]) -> bool:
+def _matches(query: RunQuery, run_id: str, reply: Sequence[bytes | None]) -> bool:
     app, workflow, status = ["" if value is None else value.decode() for value in reply[:3]]
-    return matches(query, app, workflow, status, _map(reply[3]), _map(reply[4]))
+    return matches(query, run_id, app, workflow, status, _map(reply[3]), _map(reply[4]))
 
 
 def _record(run_id: str, fields: Sequence[Any]) -> RunRecord:

@@ -11,7 +11,7 @@ import pytest
 from fluvial.events import Event, EventType
 from fluvial.ids import keyed_run_id, new_run_id
 from fluvial_gateway.auth import Scope
-from fluvial_queue.contract import RunStatus
+from fluvial_queue.contract import RunStatus, StartRun
 from fluvial_queue.messages import MessageKind
 from tests.integration.control.world import World, client_of
 
@@ -133,15 +133,74 @@ def test_runs_are_listed_page_by_page(control: Control) -> None:
         ({"status": "completed,pending"}, 2),
         ({"since": "2000-01-01T00:00:00Z"}, 2),
         ({"since": "2999-01-01T00:00:00Z"}, 0),
+        ({"since": "1h"}, 2),
+        ({"until": "1h"}, 0),
+        ({"until": "2999-01-01T00:00:00Z"}, 2),
+        ({"tag": "colour=red"}, 2),
+        ({"tag": ["colour=red", "size=s=m"]}, 1),
+        ({"tag": ["colour=red", "size=l"]}, 0),
+        ({"tag": "empty="}, 1),
     ],
 )
-def test_runs_are_filtered(control: Control, query: dict[str, str], count: int) -> None:
+def test_runs_are_filtered(control: Control, query: dict[str, Any], count: int) -> None:
     async def scenario(world: World) -> None:
         await world.deploy()
-        await world.start()
-        await world.finish(await world.start())
+        await world.start({"tags": {"colour": "red"}})
+        tags = {"colour": "red", "size": "s=m", "empty": ""}
+        await world.finish(await world.start({"tags": tags}))
 
         assert len((await world.get("/v1/runs", params=query)).json()["runs"]) == count
+
+    control(scenario)
+
+
+def test_runs_of_a_family_are_found(control: Control) -> None:
+    async def scenario(world: World) -> None:
+        deployed = await world.deploy()
+        root, other = await world.start(), await world.start()
+        child = new_run_id(4)
+        await world.store.start(
+            StartRun(
+                run_id=child,
+                app="shop",
+                workflow="fulfil",
+                deployment=deployed["deployment"]["deployment"],
+                input=b"",
+                meta={"parent": root, "root": root},
+            )
+        )
+
+        async def found(**query: str) -> set[str]:
+            page = (await world.get("/v1/runs", params=query)).json()
+            return {run["run_id"] for run in page["runs"]}
+
+        assert await found(parent=root) == {child}
+        assert await found(root=root) == {root, child}
+        assert await found(parent=other) == set()
+
+    control(scenario)
+
+
+@pytest.mark.parametrize(
+    ("query", "detail"),
+    [
+        ({"status": "waiting"}, "query parameter status: 'waiting' is not a valid RunStatus"),
+        ({"since": "yesterday"}, "query parameter since: 'yesterday' is no time such as"),
+        ({"until": "2026-01-31T12:00:00"}, "query parameter until: '2026-01-31T12:00:00' has no"),
+        ({"tag": "colour"}, "query parameter tag: 'colour' is not `name=value`"),
+        ({"tag": "=red"}, "query parameter tag: '=red' is not `name=value`"),
+        ({"tag": [f"{number}=x" for number in range(65)]}, "has 65 items, expected 0 to 64 items"),
+        ({"colour": "red"}, "unknown query parameter 'colour'"),
+    ],
+)
+def test_a_filter_that_is_not_understood_is_refused(
+    control: Control, query: dict[str, Any], detail: str
+) -> None:
+    async def scenario(world: World) -> None:
+        response = await world.get("/v1/runs", params=query)
+
+        assert response.status_code == 400
+        assert detail in response.json()["detail"]
 
     control(scenario)
 

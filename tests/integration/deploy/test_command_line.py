@@ -181,6 +181,30 @@ def test_a_run_is_paused_tagged_resumed_and_deleted(flows: Any) -> None:
     assert flows.run("runs", "show", run_id).returncode == 3
 
 
+def test_runs_are_found_by_status_time_and_tags(flows: Any) -> None:
+    tags = ("--tag", "colour=red", "--tag", "found=yes")
+    red = flows.run("start", "flows", "total", "2", *tags).stdout.strip()
+    blue = flows.run("start", "flows", "approval", '"found"', "--tag", "found=yes").stdout.strip()
+    assert flows.run("runs", "result", red).returncode == 0
+
+    def found(*filters: str) -> set[str]:
+        listed = flows.run("runs", "ls", "--tag", "found=yes", "--json", *filters)
+        return {run["run_id"] for run in json.loads(listed.stdout)["runs"]}
+
+    assert found() == {red, blue}
+    assert found("--tag", "colour=red") == {red}
+    assert found("--status", "pending,running", "--status", "paused") == {blue}
+    assert found("--since", "1h") == {red, blue}
+    assert found("--until", "1h") == set()
+    assert found("--root", red) == {red}
+    assert found("--parent", red) == set()
+    listed = flows.run("runs", "ls", "--tag", "found=yes", "--limit", "1")
+    assert listed.stdout.rstrip("\n").endswith("\tfound=yes")
+    (more,) = [line for line in listed.stderr.splitlines() if line.startswith("more: ")]
+    assert found("--cursor", more.split()[-1]) == {red}
+    assert flows.run("runs", "ls", "--since", "yesterday").returncode == 1
+
+
 def test_a_run_whose_start_is_delayed_is_woken(flows: Any) -> None:
     run_id = flows.run("start", "flows", "total", "2", "--delay", "1d").stdout.strip()
     flows.run("runs", "wake", run_id)
