@@ -51,6 +51,7 @@ class BuildReport:
     modules: tuple[str, ...]  # to import for their workflows
     instance: InstanceSettings
     functions: DeploymentFunctions
+    retention_ms: int | None = None  # of runs that have ended; None: the platform's
 
 
 class BuilderClient:
@@ -139,6 +140,7 @@ def _report(report: dict[str, Any]) -> BuildReport:
     try:
         manifest = cast("dict[str, Any]", report["manifest"])
         functions = cast("dict[str, Any]", report["functions"])
+        retention = manifest["retention_seconds"]
         return BuildReport(
             app=str(manifest["name"]),
             bundle=str(report["bundle"]),
@@ -146,6 +148,7 @@ def _report(report: dict[str, Any]) -> BuildReport:
             modules=tuple(str(module) for module in manifest["workflows"]),
             instance=InstanceSettings(**manifest["instance"]),
             functions=DeploymentFunctions.from_dict(functions),
+            retention_ms=None if retention is None else round(float(retention) * 1000),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise WireError(f"the builder's report is incomplete: {error!r}") from error

@@ -133,6 +133,7 @@ class Deployments:
             created_ms=await self._catalogue.now_ms(),
             functions=report.functions,
             source_digest=source_digest,
+            retention_ms=report.retention_ms,
         )
         current = await self._current(report.app)
         if current is not None and _is_same(current[1], deployment):

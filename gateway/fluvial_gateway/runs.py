@@ -225,6 +225,8 @@ class Runs:
         known = deployment.functions.workflows
         if run.workflow not in known:
             raise WorkflowNotFoundError(run.workflow, deployment.spec.deployment, sorted(known))
+        if run.retention_ms is None and deployment.retention_ms is not None:
+            run = replace(run, retention_ms=deployment.retention_ms)
         outcome = await definite(lambda: self._store.start(run))
         if outcome is StartOutcome.ACCEPTED:
             return Started(run.run_id, "accepted")

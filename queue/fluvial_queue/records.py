@@ -113,6 +113,7 @@ class DeploymentRecord:
     created_ms: int
     functions: DeploymentFunctions = field(default_factory=DeploymentFunctions)
     source_digest: str = ""
+    retention_ms: int | None = None  # of its runs once they have ended; None: the store's
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record's value."""
@@ -121,6 +122,7 @@ class DeploymentRecord:
             "created_ms": self.created_ms,
             "functions": self.functions.to_dict(),
             "source_digest": self.source_digest,
+            "retention_ms": self.retention_ms,
         }
 
     @classmethod
@@ -131,6 +133,7 @@ class DeploymentRecord:
             created_ms=value["created_ms"],
             functions=DeploymentFunctions.from_dict(value["functions"]),
             source_digest=value["source_digest"],
+            retention_ms=value.get("retention_ms"),
         )
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, cast
 
 from fluvial.crons import MAX_CRONS, Cron
-from fluvial.durations import to_seconds
+from fluvial.durations import MAX_SECONDS, to_seconds
 from fluvial.entrypoints import find_entrypoint
 from fluvial.errors import (
     CronError,
@@ -77,6 +77,7 @@ class Manifest:
     instance: InstanceSettings = field(default_factory=InstanceSettings)
     source_builds: bool = False  # may a dependency without a wheel be built, i.e. executed?
     crons: tuple[ManifestCron, ...] = ()
+    retention_seconds: float | None = None  # of its runs that have ended; None: the platform's
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for msgpack or JSON."""
@@ -202,6 +203,7 @@ def _parse(
         "instance": ("instance", partial(_instance, defaults)),
         "source_builds": ("source_builds", _boolean),
         "cron": ("crons", _crons),
+        "retention": ("retention_seconds", _seconds(0.0, MAX_SECONDS)),
     }
     values: dict[str, Any] = {"name": default_name, "instance": defaults}
     values |= _values(where, table, readers)

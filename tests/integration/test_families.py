@@ -185,6 +185,28 @@ def test_a_run_goes_on_as_new_ones_to_its_end(play_application: PlayOn, keep_liv
     play_application(main, keep_live=keep_live)
 
 
+def test_a_child_stays_as_long_as_its_parent_unless_its_start_says_otherwise(
+    play_application: PlayOn,
+) -> None:
+    async def main(app: Application) -> None:
+        run_id = await app.start(parent_of_two, options={"retention_ms": 10**6})
+        plain, other = await app.result(run_id)
+
+        assert (await app.record(plain)).retention_ms == 10**6
+        assert (await app.record(other)).retention_ms == 60_000
+
+    play_application(main)
+
+
+@fluvial.workflow(name="families.parent_of_two")
+async def parent_of_two() -> list[str]:
+    plain = await fluvial.start(leaf, 1)
+    other = await fluvial.start(leaf, 2, options=StartOptions(retention="1m"))
+    await plain.result()
+    await other.result()
+    return [plain.id, other.id]
+
+
 @both
 def test_a_parent_waits_for_the_last_run_that_its_child_goes_on_as(
     play_application: PlayOn, keep_live: bool

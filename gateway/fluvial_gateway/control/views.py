@@ -38,6 +38,7 @@ DEPLOYMENT: Final = obj(
         "steps": array(text()),
         "crons": array(text("a cron's name")),
         "instance": {"type": "object"},
+        "retention_seconds": nullable({"type": "number", "description": "null: the platform's"}),
         "environment": array(text("the name of a variable")),
     }
 )
@@ -138,6 +139,7 @@ def deployment_view(deployment: DeploymentRecord, addresses: Addresses) -> dict[
         "steps": list(functions.steps),
         "crons": [cron.name for cron in functions.crons],
         "instance": asdict(spec.instance),
+        "retention_seconds": _seconds(deployment.retention_ms),
         # Values may be secrets; who deployed knows them.
         "environment": sorted(spec.environment),
     }
@@ -161,9 +163,13 @@ def run_view(record: RunRecord) -> dict[str, Any]:
         "priority": int(record.meta.get("priority", 0)),
         "starts_at": _moment(record.meta.get("start_at")),
         "deadline_at": _moment(record.meta.get("deadline_at")),
-        "retention_seconds": None if record.retention_ms is None else record.retention_ms / 1000,
+        "retention_seconds": _seconds(record.retention_ms),
         **{name: record.meta.get(name) for name in _FAMILY},
     }
+
+
+def _seconds(milliseconds: int | None) -> float | None:
+    return None if milliseconds is None else milliseconds / 1000
 
 
 def _moment(milliseconds: int | None) -> str | None:

@@ -43,6 +43,21 @@ def test_a_run_is_started_as_its_options_say(control: Control) -> None:
     control(scenario)
 
 
+def test_a_run_has_the_retention_of_its_deployment_unless_its_start_says_otherwise(
+    control: Control,
+) -> None:
+    async def scenario(world: World) -> None:
+        world.builder.retention_ms = 48 * HOUR_MS
+        deployed = (await world.deploy())["deployment"]
+        plain = await world.runs.get(await world.start())
+        other = await world.runs.get(await world.start({"retention": "1h"}))
+
+        assert deployed["retention_seconds"] == 48 * 3600
+        assert (plain.retention_ms, other.retention_ms) == (48 * HOUR_MS, HOUR_MS)
+
+    control(scenario)
+
+
 @pytest.mark.parametrize(
     ("ahead", "is_later"), [(timedelta(hours=1), True), (-timedelta(1), False)]
 )

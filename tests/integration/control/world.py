@@ -231,6 +231,7 @@ class FakeBuilder:
         self.workflows: tuple[str, ...] = ("fulfil",)
         self.crons: tuple[CronSpec, ...] = ()
         self.app = "shop"
+        self.retention_ms: int | None = None
         self.refusal: ProblemError | None = None
         self.go_on: asyncio.Event | None = None
         self.building = asyncio.Event()
@@ -250,6 +251,7 @@ class FakeBuilder:
             layer="",
             modules=("main",),
             instance=InstanceSettings(),
+            retention_ms=self.retention_ms,
             functions=DeploymentFunctions(
                 entrypoint="main:app",
                 interface="asgi",

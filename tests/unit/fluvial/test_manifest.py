@@ -17,6 +17,7 @@ name = "orders"
 app = "web.main:app"
 workflows = ["web.jobs", "web.mail"]
 source_builds = true
+retention = "30d"
 [tool.fluvial.instance]
 memory = "256MiB"
 max_concurrency = 50
@@ -43,6 +44,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     assert (manifest.name, manifest.app) == ("orders", "web.main:app")
     assert manifest.workflows == ("web.jobs", "web.mail")
     assert manifest.source_builds
+    assert manifest.retention_seconds == 30 * 86_400
     assert manifest.instance == InstanceSettings(
         memory_bytes=256 * 2**20,
         max_concurrency=50,
@@ -129,6 +131,8 @@ def test_normalised_names_are_valid(text: str) -> None:
         ("instance = {isolation = 'vm'}", "isolation: must be 'process', got 'vm'"),
         ("instance = {isolation = 'jail'}", "isolation: 'jail' does not exist yet: 'process' is"),
         ("source_builds = 'yes'", "source_builds: must be true or false"),
+        ("retention = 'for ever'", "retention: must be a duration such as"),
+        ("retention = -1", "retention: must be a duration such as"),
         ("[[cron]]\nworkflow = 'main:x'", "cron[0]: lacks the key 'schedule'"),
         ("[[cron]]\nschedule = '@daily'", "cron[0]: lacks the key 'workflow'"),
         ("[[cron]]\nworkflow = 1\nschedule = '@daily'", "cron[0] workflow: must be a name or"),

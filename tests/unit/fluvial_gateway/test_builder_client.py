@@ -20,7 +20,7 @@ from fluvial_gateway.problems import ProblemError
 
 REQUEST = BuildRequest(archive=Path("/a"), digest="d", name="shop")
 REPORT = {
-    "manifest": Manifest(name="shop", workflows=("main",)).to_dict(),
+    "manifest": Manifest(name="shop", workflows=("main",), retention_seconds=1.5).to_dict(),
     "bundle": "d",
     "layer": "l",
     "functions": {
@@ -85,6 +85,7 @@ def test_build_yields_its_log_then_the_report(tmp_path: Path) -> None:
     assert isinstance(report, BuildReport)
     assert (report.app, report.layer, report.modules) == ("shop", "l", ("main",))
     assert report.instance == InstanceSettings()
+    assert report.retention_ms == 1500
     assert report.functions.workflows == ("fulfil",)
     ((header, _),) = asked
     assert header[0] == FrameType.BUILD

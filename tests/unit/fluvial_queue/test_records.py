@@ -57,6 +57,7 @@ RECORDS: list[Any] = [
             crons=(specified(Cron("0 3 * * *", args=["eu"]), "fulfil", "tick"),),
         ),
         source_digest="d",
+        retention_ms=86_400_000,
     ),
     DeploymentRecord(spec=SPEC, created_ms=5),
     TokenRecord(name="ci", scopes=("deploy", "runs:read"), created_ms=5),
