@@ -21,6 +21,7 @@ from fluvial_gateway.config import Config
 from fluvial_gateway.control.application import control_app
 from fluvial_gateway.control.bulk import BulkOperations
 from fluvial_gateway.control.checking import CheckingOperations
+from fluvial_gateway.control.dead_lettering import DeadLetteringOperations
 from fluvial_gateway.control.deploying import DeployingOperations
 from fluvial_gateway.control.explaining import ExplainingOperations
 from fluvial_gateway.control.hooks import HookOperations
@@ -200,6 +201,7 @@ class Gateway:
             *RunningOperations(runs).operations(),
             *HookOperations(runs, hooks, revealer).operations(),
             *TalkingOperations(runs, talking, hook_answers, revealer, self._waits).operations(),
+            *DeadLetteringOperations(runs).operations(),
             *ExplainingOperations(
                 runs, Explaining(runs, store, self._dispatcher, self._router)
             ).operations(),

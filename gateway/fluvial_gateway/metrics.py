@@ -122,6 +122,9 @@ class Metrics:
             "requests_waiting", "Invocations that wait for an instance.", "app"
         )
         self._runs = self._counter("runs", "Runs that ended.", "app", "workflow", "outcome")
+        self._pauses = self._counter(
+            "run_pauses", "Pauses of runs, by the trouble they are in.", "app", "code"
+        )
         self._steps = self._counter(
             "steps", "Steps that have their recorded outcome.", "app", "step", "outcome"
         )
@@ -196,6 +199,9 @@ class Metrics:
 
     def run_finished(self, app: str, workflow: str, outcome: str) -> None:
         self._runs.of(app, workflow, outcome).inc()
+
+    def run_paused(self, app: str, code: str) -> None:
+        self._pauses.of(app, code or "requested").inc()
 
     def commit(self, answer: str, seconds: float) -> None:
         self._commits.of(answer).inc()

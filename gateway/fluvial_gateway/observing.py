@@ -25,6 +25,9 @@ class DispatchObserver(Protocol):
     def run_finished(self, app: str, workflow: str, outcome: str) -> None:
         """A run became terminal with this status."""
 
+    def run_paused(self, app: str, code: str) -> None:
+        """A run was paused: `code` says in what trouble it is; empty: somebody wants it so."""
+
     def commit(self, answer: str, seconds: float) -> None:
         """The store answered one commit entry: ok, epoch, gone, sequence."""
 

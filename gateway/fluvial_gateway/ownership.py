@@ -195,6 +195,8 @@ class Ownership:
             observer.step_attempt(view.app, str(event.meta.get("reason", "error")))
         elif kind in _RUN_OUTCOMES:
             observer.run_finished(view.app, view.workflow, _RUN_OUTCOMES[kind])
+        elif kind is EventType.RUN_PAUSED:
+            observer.run_paused(view.app, str(event.meta.get("code", "")))
         self._around.wake(view.run_id)
 
     # ---- commits ----

@@ -40,7 +40,7 @@ def start_child(view: RunView, event: Event) -> bytes:
     meta: dict[str, Any] = {"root": view.meta.get("root", view.run_id)}
     if asked["policy"] != "detach":
         meta |= {"parent": view.run_id, "operation": event.id}
-    options = {name: asked[name] for name in _OPTIONS if name in asked}
+    options: dict[str, Any] = {name: asked[name] for name in _OPTIONS if name in asked}
     if view.retention_ms is not None:
         options.setdefault("retention_ms", view.retention_ms)
     priority = asked.get("priority", view.priority)

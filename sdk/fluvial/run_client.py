@@ -14,6 +14,7 @@ from fluvial.stream_entries import DEFAULT_STREAM
 from fluvial.unguarded import monotonic
 
 _LONGEST_WAIT_SECONDS: Final = 60.0  # of one request for a result; longer waits ask again
+_PAGE: Final = 100
 _ENDED: Final = frozenset({"completed", "failed", "cancelled", "terminated", "continued"})
 
 
@@ -105,15 +106,53 @@ class RunClient:
             "/v1/runs",
             app=app,
             workflow=workflow,
-            status=status if status is None or isinstance(status, str) else ",".join(status),
+            status=_joined(status),
             since=_moment(since),
             until=_moment(until),
-            tag=[f"{name}={value}" for name, value in (tags or {}).items()] or None,
+            tag=_tags(tags),
             parent=parent,
             root=root,
             cursor=cursor,
             limit=limit,
         )
+
+    def dead_letters(
+        self,
+        *,
+        app: str | None = None,
+        workflow: str | None = None,
+        code: str | Sequence[str] | None = None,
+        since: str | datetime | None = None,
+        until: str | datetime | None = None,
+        tags: Mapping[str, str] | None = None,
+        limit: int | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Yield runs that the platform has paused, newest first, each with a `code` and since when
+        (`paused_at`); the filters are those of `runs`.
+
+        Args:
+            code: only those in this trouble, such as "poison", or in one of these.
+            limit: how many at most.
+        """
+        cursor, left = None, limit
+        while left != 0:
+            page = self._api.get(
+                "/v1/dead-letters",
+                app=app,
+                workflow=workflow,
+                code=_joined(code),
+                since=_moment(since),
+                until=_moment(until),
+                tag=_tags(tags),
+                cursor=cursor,
+                limit=_PAGE if left is None else min(left, _PAGE),
+            )
+            letters = items(page, "dead_letters")
+            yield from letters
+            cursor = page["cursor"]
+            left = None if left is None else left - len(letters)
+            if cursor is None:
+                return
 
     def run(self, run_id: str, *, data: bool = False) -> dict[str, Any]:
         """Return one run, decrypted where `data` is asked for and allowed."""
@@ -373,6 +412,14 @@ class RunClient:
 
 def _run_path(run_id: str) -> str:
     return f"/v1/runs/{path_part(run_id)}"
+
+
+def _joined(names: str | Sequence[str] | None) -> str | None:
+    return names if names is None or isinstance(names, str) else ",".join(names)
+
+
+def _tags(tags: Mapping[str, str] | None) -> list[str] | None:
+    return [f"{name}={value}" for name, value in (tags or {}).items()] or None
 
 
 def _moment(value: str | datetime | None) -> str | None:

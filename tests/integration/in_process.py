@@ -51,6 +51,7 @@ class Silent:
         self.attempts: list[str] = []
         self.replays = 0
         self.runs: list[str] = []
+        self.pauses: list[str] = []
 
     def invocation_finished(
         self, app: str, kind: str, outcome: str, seconds: float, cpu_us: int
@@ -64,6 +65,9 @@ class Silent:
 
     def run_finished(self, app: str, workflow: str, outcome: str) -> None:
         self.runs.append(outcome)
+
+    def run_paused(self, app: str, code: str) -> None:
+        self.pauses.append(code)
 
     def commit(self, answer: str, seconds: float) -> None:
         self.commits.append(answer)

@@ -330,6 +330,7 @@ def test_a_run_that_somebody_has_paused(play_application: PlayOn) -> None:
             " `fluvial runs resume RUN` lets it go on;"
             " 1 other thing is open too: a sleep until T (in S)."
         )
+        assert app.observer.pauses == [""]
 
     play_application(main)
 
@@ -365,6 +366,7 @@ def test_a_run_that_is_paused_as_its_step_was_cut_off_again_and_again(
             " once the cause is mended, `fluvial runs resume RUN` gives it its chances again."
         )
         assert (await explained(app, run_id)).first.code == "poison"
+        assert app.observer.pauses == ["poison"]
 
     play_application(main)
 

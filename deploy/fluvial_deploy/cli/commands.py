@@ -10,6 +10,7 @@ import typer
 from fluvial_deploy.cli.apps import apps, deployments, promote, rollback
 from fluvial_deploy.cli.connection import connect
 from fluvial_deploy.cli.crons import crons
+from fluvial_deploy.cli.dead_letters import dead_letters, redrive
 from fluvial_deploy.cli.deploy import deploy
 from fluvial_deploy.cli.doctor import doctor
 from fluvial_deploy.cli.exits import reported
@@ -86,6 +87,8 @@ for _steer in (cancel, terminate, pause, resume, wake, retry, tag, delete, send,
 for _repeat in (rerun, fork, retry_failed):
     runs.command()(_repeat)
 runs.command()(why)
+runs.command("dead-letters")(dead_letters)
+runs.command()(redrive)
 runs.command("streams")(list_streams)
 runs.command("stream")(show_stream)
 for _group, _name in (

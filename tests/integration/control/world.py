@@ -33,6 +33,7 @@ from fluvial_gateway.catalogue import Catalogue
 from fluvial_gateway.control.application import control_app
 from fluvial_gateway.control.bulk import BulkOperations
 from fluvial_gateway.control.checking import CheckingOperations
+from fluvial_gateway.control.dead_lettering import DeadLetteringOperations
 from fluvial_gateway.control.deploying import DeployingOperations
 from fluvial_gateway.control.explaining import ExplainingOperations
 from fluvial_gateway.control.hooks import HookOperations
@@ -455,6 +456,7 @@ class World:
                 Revealer(self.invocations),
                 self.waits,
             ).operations(),
+            *DeadLetteringOperations(self.runs).operations(),
             *ExplainingOperations(
                 self.runs, Explaining(self.runs, self.store, self.dispatcher, self.dispatcher)
             ).operations(),

@@ -24,6 +24,8 @@ def _told(metrics: Metrics) -> None:
     dispatch.step_finished("shop", "charge", "completed")
     dispatch.step_attempt("shop", "first")
     dispatch.run_finished("shop", "fulfil", "completed")
+    dispatch.run_paused("shop", "poison")
+    dispatch.run_paused("shop", "")
     dispatch.commit("ok", 0.001)
     dispatch.handoff(0.0001)
     dispatch.replay("not_live", 12)
@@ -48,6 +50,8 @@ def test_everything_that_is_told_is_counted() -> None:
     cpu = "invocation_active_cpu_seconds_total"
     assert _sample(metrics, cpu, app="shop", kind="step") == 2.0
     assert _sample(metrics, "instances", app="shop", state="ready") == 1
+    for code in ("poison", "requested"):
+        assert _sample(metrics, "run_pauses_total", app="shop", code=code) == 1
     assert _sample(metrics, "replayed_events_total") == 12
     assert _sample(metrics, "commit_duration_seconds_count") == 1
     assert _sample(metrics, "stream_appends_total", app="shop", outcome="stale") == 1
@@ -66,7 +70,7 @@ def test_exposition_is_valid_and_every_family_is_documented() -> None:
     families = list(text_string_to_metric_families(text))
     ours = [family for family in families if family.name.startswith("fluvial_")]
 
-    assert len(ours) == 23
+    assert len(ours) == 24
     assert all(family.documentation for family in families)
     for family in ours:
         assert not family.name.endswith(("_ms", "_us", "_milliseconds", "_kib"))
