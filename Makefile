@@ -6,7 +6,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test lint format types imports units bench campaign clean
+.PHONY: help run test lint format types imports units bench campaign openapi clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -50,6 +50,9 @@ bench: $(DEV) ## measure against other systems, e.g. ARGS='--only T1'; prints ra
 
 campaign: $(DEV) ## 100,000 random schedules with faults, or SCALE times as many
 	@$(BIN)/python -m tests.campaign --scale $(or $(SCALE),1)
+
+openapi: $(DEV) ## write docs/openapi.json anew, from the routes
+	@$(BIN)/python -m tests.openapi
 
 format: $(DEV) ## rewrite the code the way `make lint` wants it
 	@$(BIN)/ruff check --fix $(CHECKED)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, cast
 
 from fluvial_gateway.control.operations import Body, Operation, Parameter, Upload
 from fluvial_gateway.control.schemas import Schema
@@ -83,7 +83,7 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
         "in": parameter.place,
         "required": parameter.required or parameter.place == "path",
         "description": parameter.description,
-        "schema": dict(parameter.schema),
+        "schema": _described(parameter.schema),
     }
 
 
@@ -93,7 +93,7 @@ def _body(body: Body | Upload) -> dict[str, Any]:
         return {"required": True, "content": {body.media_type: {"schema": binary}}}
     return {
         "required": not body.optional,
-        "content": {"application/json": {"schema": dict(body.schema)}},
+        "content": {"application/json": {"schema": _described(body.schema)}},
     }
 
 
@@ -102,7 +102,27 @@ def _responses(operation: Operation) -> dict[str, Any]:
     for status, reply in operation.replies.items():
         described: dict[str, Any] = {"description": reply.description}
         if reply.schema is not None:
-            described["content"] = {reply.media_type: {"schema": dict(reply.schema)}}
+            described["content"] = {reply.media_type: {"schema": _described(reply.schema)}}
         responses[str(status)] = described
     responses["default"] = {"$ref": "#/components/responses/Problem"}
     return responses
+
+
+def _described(schema: Schema) -> dict[str, Any]:
+    """Return a schema as the document has it: a pattern there may match anywhere, ours matches the
+    whole text."""
+    return {name: _keyword(name, value) for name, value in schema.items()}
+
+
+def _keyword(name: str, value: Any) -> Any:
+    if name == "pattern":
+        return f"^(?:{value})$"
+    if name == "properties":
+        members = cast("Mapping[str, Schema]", value)
+        return {member: _described(each) for member, each in members.items()}
+    if isinstance(value, Mapping):
+        return _described(cast("Schema", value))
+    if isinstance(value, list):
+        items = cast("list[object]", value)
+        return [_described(cast("Schema", i)) if isinstance(i, Mapping) else i for i in items]
+    return value
