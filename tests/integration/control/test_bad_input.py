@@ -47,7 +47,7 @@ CASES: list[tuple[str, str, dict[str, Any], int, str]] = [
     ("GET", "/v1/runs?limit=ten", {}, 400, "'ten' is not an integer"),
     ("GET", "/v1/runs?limit=1&limit=2", {}, 400, "given 2 times"),
     ("GET", f"/v1/runs?limit={'9' * 40}", {}, 400, "is not an integer"),
-    ("GET", "/v1/runs?tag=x", {}, 400, "known: app, workflow"),
+    ("GET", "/v1/runs?colour=x", {}, 400, "known: app, workflow"),
     ("GET", "/v1/runs?status=done", {}, 400, "known: pending, running"),
     ("GET", "/v1/runs?since=yesterday", {}, 400, "2026-01-31T12:00:00Z"),
     ("GET", "/v1/runs?since=10000-01-01T00:00:00Z", {}, 400, "since"),
