@@ -1,4 +1,4 @@
-"""The OpenAPI document: it is valid, and what it describes does not break."""
+"""The OpenAPI document: valid, as its copy in `docs` has it; what it describes does not break."""
 
 from __future__ import annotations
 
@@ -22,10 +22,16 @@ from fluvial_gateway.control.openapi import document
 from fluvial_gateway.control.operations import Operation, Upload
 from fluvial_gateway.control_server import ControlServer
 from tests.integration.control.world import World, open_world
-from tests.openapi import served_document
+from tests.openapi import COPY, served_document, written
 
 EXAMPLES = 3  # of each operation, valid ones and as many that are not
 START_SECONDS = 30.0
+
+
+def test_the_copy_in_docs_is_what_a_gateway_serves() -> None:
+    assert COPY.read_text("utf-8") == written(served_document()), (
+        "docs/openapi.json is not what the routes say: `make openapi` writes it anew"
+    )
 
 
 def test_the_document_is_valid_openapi() -> None:
