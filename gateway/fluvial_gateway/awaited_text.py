@@ -76,6 +76,8 @@ def commands(awaited: Awaited, run: RunRecord, *, shows_tokens: bool) -> list[st
                 return [f"fluvial runs why {run_id} --data"]
             if awaited.is_webhook:
                 return []
+            if awaited.name:
+                return [f"fluvial runs send {run_id} {awaited.name} JSON"]
             return [f"fluvial hooks resume {shlex.quote(awaited.token)} JSON --app {run.app}"]
         case "child":
             return [f"fluvial runs why {awaited.run_id}"]

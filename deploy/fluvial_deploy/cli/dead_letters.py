@@ -29,7 +29,10 @@ Since = Annotated[
     str | None, typer.Option(metavar="AGE|TIME", help="Only begun since: 2h, or a time.")
 ]
 Until = Annotated[
-    str | None, typer.Option(metavar="AGE|TIME", help="Only begun before: 2h, or a time.")
+    str | None,
+    typer.Option(
+        "--until", "--older-than", metavar="AGE|TIME", help="Only begun before: 2h, or a time."
+    ),
 ]
 Limit = Annotated[int, typer.Option(min=1, max=100_000, help="How many at most.")]
 

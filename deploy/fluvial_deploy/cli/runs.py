@@ -38,7 +38,10 @@ def list_runs(
         str | None, typer.Option(metavar="AGE|TIME", help="Only begun since: 2h, or a time.")
     ] = None,
     until: Annotated[
-        str | None, typer.Option(metavar="AGE|TIME", help="Only begun before: 2h, or a time.")
+        str | None,
+        typer.Option(
+            "--until", "--older-than", metavar="AGE|TIME", help="Only begun before: 2h, or a time."
+        ),
     ] = None,
     tag: Tags = None,
     parent: Annotated[

@@ -195,7 +195,7 @@ def test_runs_are_found_by_status_time_and_tags(flows: Any) -> None:
     assert found("--tag", "colour=red") == {red}
     assert found("--status", "pending,running", "--status", "paused") == {blue}
     assert found("--since", "1h") == {red, blue}
-    assert found("--until", "1h") == set()
+    assert found("--until", "1h") == found("--older-than", "1h") == set()
     assert found("--root", red) == {red}
     assert found("--parent", red) == set()
     listed = flows.run("runs", "ls", "--tag", "found=yes", "--limit", "1")

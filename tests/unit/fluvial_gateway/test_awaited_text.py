@@ -129,6 +129,18 @@ def test_a_webhook_waits_for_requests_and_takes_no_payload_from_a_command() -> N
     )
 
 
+def test_a_hook_with_a_name_is_sent_to_by_its_name() -> None:
+    token = f"hook_{RUN.removeprefix('run_')}_n.approval"
+    awaited = Awaited(
+        kind="hook", operation=1, since_ms=NOW_MS - 2000, token=token, name="approval"
+    )
+
+    assert commands(awaited, _RECORD, shows_tokens=False) == [
+        f"fluvial runs send {RUN} approval JSON"
+    ]
+    assert "waits for a payload for its hook approval, open for 2 s" in _told(awaited)
+
+
 def test_a_token_that_a_shell_would_understand_is_quoted() -> None:
     awaited = Awaited(kind="hook", operation=1, since_ms=NOW_MS, token="a'; rm -r b")
 
