@@ -72,18 +72,19 @@ def test_a_start_without_an_encoding_starts_nothing(running: Platform, mistakes:
     assert text.startswith("not_serializable args[0]: a value of type builtins.object")
 
 
-def test_a_payload_of_the_wrong_type_fails_the_run_and_closes_its_hook(
+def test_a_payload_of_the_wrong_type_is_refused_and_leaves_the_hook_open(
     running: Platform, mistakes: App
 ) -> None:
     run_id = start_run(running, "mistakes", "waiting", "wrong-type")
     wait_for_events(running, run_id, 2)
     with running.api() as api:
-        taken = api.post("/v1/hooks/mistakes/wrong-type", json="text")
+        refused = api.post("/v1/hooks/mistakes/wrong-type", json="text")
+        taken = api.post("/v1/hooks/mistakes/wrong-type", json=1)
         found = wait_for_result(running, run_id, 20)
         late = api.post("/v1/hooks/mistakes/wrong-type", json=1)
 
-    assert taken.status_code == 202
-    assert "payload: is not a valid int: a text" in found["error"]
+    assert (refused.status_code, refused.json()["code"]) == (422, "payload_invalid")
+    assert (taken.status_code, found["result"]) == (202, 2)
     assert (late.status_code, late.json()["code"]) == (409, "run_closed")
 
 
