@@ -1,7 +1,7 @@
 """Explaining: why a run waits, down to the child run at which a chain of runs ends.
 
-It reads the run's whole log, in pieces, which takes a second for some hundred thousand events: for
-people and alarms, not for loops.
+It reads the run's whole log, in pieces, so it takes the longer the longer that is: for people and
+alarms, not for loops.
 """
 
 from __future__ import annotations
