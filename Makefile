@@ -16,6 +16,7 @@ NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install
 RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.dev-installed
+REPORT := $(VENV)/report.xml
 CHECKED := sdk queue gateway invoker deploy tests examples
 
 help: ## list these commands
@@ -41,9 +42,11 @@ imports: $(DEV) ## who may import whom
 	@echo '── import-linter'
 	@$(BIN)/lint-imports
 
-units: $(DEV) ## the tests alone
+units: $(DEV) ## the tests alone; and that those exist which the feature matrix names
 	@echo '── pytest'
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --junitxml=$(REPORT)
+	@echo '── feature matrix'
+	@$(BIN)/python -m tests.feature_matrix $(REPORT)
 
 bench: $(DEV) ## measure against other systems, e.g. ARGS='--only T1'; prints ratios
 	@$(BIN)/python -m tests.benchmarks.run $(ARGS)
