@@ -308,7 +308,7 @@ def test_an_unknown_workflow_is_told_with_the_known_ones(flows: Any) -> None:
     done = flows.run("start", "flows", "nonesuch")
 
     assert done.returncode == 3
-    assert "approval, broken, journey, total" in done.stderr
+    assert "approval, broken, game, journey, total" in done.stderr
 
 
 def test_deploy_prints_the_url_alone(platform: Any, tmp_path: Path) -> None:
