@@ -61,6 +61,12 @@ def is_secret(token: str) -> bool:
     return _SECRET.fullmatch(token) is not None
 
 
+def without_secret(token: str) -> str:
+    """Return a token as those may see it who may not resume its hook."""
+    match = _SECRET.fullmatch(token)
+    return token if match is None else f"{MADE_TOKEN}{match.group(1)}_…"
+
+
 def run_of_token(token: str) -> str | None:
     """Return the run id that a token carries; None for one that a user has chosen."""
     match = _SECRET.fullmatch(token) or _NAMED.fullmatch(token)

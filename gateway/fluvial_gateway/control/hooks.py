@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from starlette.responses import JSONResponse, Response
 
+from fluvial.hook_tokens import without_secret
 from fluvial.invocations import Revealed, Unreadable
 from fluvial_gateway.auth import Scope
 from fluvial_gateway.control.operations import Body, Call, Operation, Parameter, Reply
@@ -38,7 +39,7 @@ RESUMED: Final = obj({"run_id": text(), "outcome": text(enum=["accepted", "dupli
 _HOOK: Final = obj(
     {
         "id": {"type": "integer", "description": "the operation's, in its run"},
-        "token": text(),
+        "token": {"type": "string", "description": "a made one in full only with data=true"},
         "name": nullable(text()),
         "webhook": {"type": "boolean", "description": "whether requests to its URL resume it"},
         "opened_at": TIME,
@@ -140,7 +141,8 @@ class HookOperations:
         for record in page.runs:
             opened = await self._hooks.opened(record.run_id, limit=_OF_ONE_RUN)
             if opened:
-                found.append(_of_run(record, [hook_view(hook) for hook in opened]))
+                views = [hook_view(hook, shows_secrets=False) for hook in opened]
+                found.append(_of_run(record, views))
         return JSONResponse({"runs": found, "cursor": page.cursor})
 
     async def list_of_run(self, call: Call) -> Response:
@@ -150,7 +152,7 @@ class HookOperations:
         most: int = call.query["limit"]
         opened = await self._hooks.opened(record.run_id, start=call.query["start"], limit=most + 1)
         shown = opened[:most]
-        views = [hook_view(hook) for hook in shown]
+        views = [hook_view(hook, shows_secrets=call.query["data"]) for hook in shown]
         if call.query["data"]:
             events = [hook.event for hook in shown]
             texts = await self._revealer.reveal(
@@ -176,12 +178,12 @@ def _of_run(record: RunRecord, hooks: Sequence[Mapping[str, Any]]) -> dict[str, 
     return {"run_id": record.run_id, "workflow": record.workflow, "hooks": list(hooks)}
 
 
-def hook_view(hook: Opened) -> dict[str, Any]:
+def hook_view(hook: Opened, *, shows_secrets: bool) -> dict[str, Any]:
     """Return how an open hook looks in JSON."""
     event, meta = hook.event, plain(hook.event.meta)
     return {
         "id": hook.id,
-        "token": hook.token,
+        "token": hook.token if shows_secrets else without_secret(hook.token),
         "name": meta.get("name"),
         "webhook": "webhook" in meta,
         "opened_at": time_text(event.at_ms),

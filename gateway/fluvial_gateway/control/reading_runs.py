@@ -233,7 +233,8 @@ class ReadingRunsOperations:
             encoded = _affordable(encoded)
             texts = await self._revealer.reveal(call.principal, record, encoded)
         views = [
-            event_view(start + offset, decode_event(event)) for offset, event in enumerate(encoded)
+            event_view(start + offset, decode_event(event), shows_secrets=call.query["data"])
+            for offset, event in enumerate(encoded)
         ]
         for view, revealed in zip(views, texts, strict=False):
             if isinstance(revealed, Unreadable):

@@ -9,6 +9,7 @@ from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 from fluvial.events import Event
+from fluvial.hook_tokens import without_secret
 from fluvial_gateway.control.schemas import Schema, array, nullable, obj, text
 from fluvial_queue.contract import RunRecord, RunStatus
 from fluvial_queue.records import AppRecord, DeploymentRecord
@@ -182,15 +183,22 @@ def _cron_of(record: RunRecord) -> dict[str, str] | None:
     return None if name is None else {"name": str(name), "tick": str(tick)}
 
 
-def event_view(position: int, event: Event) -> dict[str, Any]:
+def event_view(position: int, event: Event, *, shows_secrets: bool) -> dict[str, Any]:
+    meta = _without_progress(event.meta)
     return {
         "position": position,
         "type": event.type.name.lower(),
         "at": time_text(event.at_ms),
         "id": event.id,
-        "meta": plain(_without_progress(event.meta)),
+        "meta": plain(meta if shows_secrets else _without_secret(meta)),
         "bytes": len(event.payload),
     }
+
+
+def _without_secret(meta: Mapping[str, object]) -> Mapping[str, object]:
+    """Hide the token by which anybody who has it may resume a hook."""
+    token = meta.get("token")
+    return {**meta, "token": without_secret(token)} if isinstance(token, str) else meta
 
 
 def _without_progress(meta: Mapping[str, object]) -> Mapping[str, object]:

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from fluvial.events import Event, EventType
-from fluvial.hook_tokens import named_token
+from fluvial.hook_tokens import named_token, secret_token
 from fluvial.ids import continued_run_id
 from fluvial_gateway.auth import Scope
 from fluvial_queue.contract import RunStatus, StartRun
@@ -99,6 +99,26 @@ def test_a_webhook_shows_as_one_and_takes_no_values(control: Control) -> None:
         for way in ("1", "move", "1/ask"):
             sent = await world.post(f"/v1/runs/{run_id}/hooks/{way}", json={"column": 3})
             assert (sent.status_code, sent.json()["code"]) == (422, "payload_invalid")
+
+    control(scenario)
+
+
+def test_a_made_token_shows_to_those_who_may_read_data(control: Control) -> None:
+    async def scenario(world: World) -> None:
+        await world.deploy()
+        run_id = await world.start()
+        token = secret_token(run_id, bytes(15))
+        started = Event(EventType.RUN_STARTED, 1000, 0, b"[]", {})
+        await world.record(run_id, started, status=RUNNING)
+        opening = Event(EventType.HOOK_OPENED, 2000, 1, b"", {"token": token, "chosen": False})
+        await world.record(run_id, opening, status=RUNNING, hooks=(token,))
+        for path in ("/v1/hooks", f"/v1/runs/{run_id}/hooks", f"/v1/runs/{run_id}/events"):
+            shown = (await world.get(path)).text
+            assert run_id.removeprefix("run_") in shown
+            assert token not in shown
+        for part in ("hooks", "events"):
+            path = f"/v1/runs/{run_id}/{part}"
+            assert token in (await world.get(path, params={"data": "true"})).text
 
     control(scenario)
 
