@@ -17,6 +17,10 @@ def _twice(number: int) -> int:
     return 2 * number
 
 
+def _order(number: int) -> golden.Order:
+    return golden.Order(number, golden.Colour.BLUE, Decimal("1.50"), ("x", "y"))
+
+
 _LONG: Final = {"slow": 5000}  # milliseconds that a step takes
 CHILDREN: Final[dict[str, Any]] = {
     "golden.child": _twice,
@@ -52,6 +56,17 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
             Resume(21, {"a": [1.5, None]}, as_json=True),
             Resume(30, "last"),
             Resume(40, None, token="taken", conflict=True),
+        ],
+    ),
+    "talking": Scenario(
+        golden.talking,
+        actions=[
+            Resume(0, None, token="held", conflict=True),
+            Resume(10, _order(1), ask=True, resume="1"),
+            Resume(20, _order(-1), ask=True, resume="2"),
+            Resume(30, {"number": "x"}, ask=True, resume="3", as_json=True),
+            Resume(40, _order(2), resume="4"),
+            Resume(50, _order(9), ask=True, resume="5"),
         ],
     ),
     "cancelled": Scenario(golden.cancelled, actions=[Cancel(100)], durations=_LONG),

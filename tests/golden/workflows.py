@@ -153,6 +153,28 @@ async def hooks() -> list[Any]:
     return seen
 
 
+@workflow(name="golden.talking")
+async def talking() -> list[Any]:
+    seen: list[Any] = []
+    async with Hook(object, token="held") as held:
+        seen.append(await held.conflict())
+    async with Hook(Order, name="orders", metadata={"shop": 7}) as orders:
+        async for request in orders.requests():
+            seen.append(request.value.number)
+            if request.value.number < 0:
+                request.refuse("no such order")
+                continue
+            await request.answer({"taken": [*seen], "in": request.value.colour})
+            if request.value.number == 9:
+                break
+    try:
+        async with Hook(object, timeout="1 h") as silent:
+            await silent
+    except TimeoutError:
+        seen.append("nobody")
+    return seen
+
+
 @workflow(name="golden.cancelled")
 async def cancelled() -> None:
     await add(1)

@@ -81,7 +81,7 @@ def test_every_value_of_a_golden_log_can_be_read(log: GoldenLog) -> None:
 def test_the_logs_hold_every_kind_of_event_that_a_workflow_causes_or_sees() -> None:
     kinds = {event.type for log in LOGS for event in log.events}
 
-    assert (INPUTS | OUTPUTS) - kinds == {EventType.HOOK_ANSWERED}
+    assert kinds >= INPUTS | OUTPUTS
 
 
 def _outputs_after(events: list[Event], position: int) -> list[Event]:
