@@ -148,6 +148,18 @@ def test_other_base_answers_sequence_and_writes_nothing(backend: Backend) -> Non
     backend.run(main)
 
 
+def test_an_entry_for_a_shorter_log_answers_sequence(backend: Backend) -> None:
+    async def main(store: Store) -> None:
+        run = await backend.owned_run(store)
+        before = await run.commit(base=0, events=(b"e",), messages=(b"m",))
+        answer = await run.commit(handled=before.message_ids, base=0, events=(b"e",))
+
+        assert answer == CommitAnswer(SEQUENCE)
+        assert (await run.record()).events == 1
+
+    backend.run(main)
+
+
 def test_one_missing_message_refuses_the_whole_entry(backend: Backend) -> None:
     async def main(store: Store) -> None:
         run = await backend.owned_run(store)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import fluvial
+from fluvial.codec import encode
 from fluvial.errors import RunClosedError, StartConflictError
 from fluvial.events import EventType
 from fluvial.hook_tokens import named_token
@@ -18,8 +19,9 @@ from fluvial.workflows import Workflow
 from fluvial_gateway.forks import MAX_LOG_EVENTS, ForkPlan
 from fluvial_gateway.problems import ProblemError
 from fluvial_gateway.runs import Arguments
-from fluvial_queue.contract import RunStatus
+from fluvial_queue.contract import RunStatus, SendOutcome
 from fluvial_queue.cuts import NoFailedStepError, StepNotFoundError
+from fluvial_queue.hook_sends import Payload, send_payload
 from fluvial_queue.messages import MessageKind
 from tests.integration.forking import NEW, OLD, Forking
 from tests.integration.in_process import Application
@@ -85,6 +87,30 @@ async def approval(token: str | None) -> list[Any]:
 async def talking() -> list[str]:
     async with fluvial.Hook(str, name="said") as hook:
         return [await first(), await patient(), await hook]
+
+
+@fluvial.step(name="forks.note")
+async def note(number: float) -> float:
+    executed.append("note")
+    return number
+
+
+@fluvial.step(name="forks.slow")
+async def slow() -> str:
+    if not repaired:
+        await asyncio.sleep(60)
+    return "slow"
+
+
+@fluvial.workflow(name="forks.waiting")
+async def waiting() -> list[Any]:
+    drawn = fluvial.random()
+    async with fluvial.Hook(str) as hook:
+        nap, beside = asyncio.create_task(asyncio.sleep(0.2)), asyncio.create_task(slow())
+        noted = await note(drawn)
+        mended = await picky()
+        await nap
+        return [drawn == noted, mended, await beside, await hook]
 
 
 @fluvial.workflow(name="forks.child")
@@ -223,6 +249,27 @@ def test_hooks_that_are_open_stay_open_in_the_fork_of_a_run_that_has_ended(
             await forking.resume(handed_out, "again")
 
     play_application(main)
+
+
+def test_a_fork_goes_on_with_all_that_its_origin_had_open(play_application: PlayOn) -> None:
+    async def main(app: Application) -> None:
+        forking = await Forking.of(app)
+        origin = await app.start(waiting)
+        assert await app.finish(origin) == "failed"
+        opened = [e for e in await app.events(origin) if e.type is EventType.HOOK_OPENED]
+        repaired.append(True)
+
+        run_id = await forking.fork(origin, None)
+        await app.wait_for_kind(run_id, EventType.RUN_FORKED)
+        token = opened[0].meta["token"]
+        sealed = app.keys.for_run(run_id).seal(encode("hello"), "hook", token)
+        sending = Payload(run_id=run_id, token=token, resume_id="r", sealed=sealed)
+        assert await send_payload(app.store, sending) is SendOutcome.ACCEPTED
+        assert await app.result(run_id) == [True, "repaired", "slow", "hello"]
+        assert executed.count("note") == 1  # what had ended does not run again
+
+    play_application(main)
+    executed.clear()
 
 
 def test_a_hook_with_a_name_is_each_run_s_own(play_application: PlayOn) -> None:

@@ -14,7 +14,7 @@ import secrets
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -284,6 +284,26 @@ def test_a_finaliser_draws_nothing_from_the_run(play: Play) -> None:
 
     assert play(main).result == play(plain).result
     assert len(seen) == 3
+
+
+def test_a_dropped_generator_draws_nothing_from_the_run(play: Play) -> None:
+    async def numbers() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            random.random()
+
+    async def draw_after_dropping() -> float:
+        async for _ in numbers():
+            break
+        return random.random()
+
+    async def draw() -> float:
+        return random.random()
+
+    dropped = play(workflow(name="dropping")(draw_after_dropping))
+
+    assert dropped.result == play(workflow(name="drawing")(draw)).result
 
 
 def test_log_records_carry_the_workflows_time(play: Play, caplog: pytest.LogCaptureFixture) -> None:

@@ -9,12 +9,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fluvial.durations import to_seconds
+from fluvial.encryption import AppKeys
 from fluvial.errors import WorkflowSandboxError
 from fluvial.events import EventType
+from fluvial.journal import Journal
+from fluvial.loop import DurableTimer, new_loop
 from fluvial.registry import registry
+from fluvial.scope import RunScope
 from fluvial.sleeping import sleep
 from fluvial.steps import step
 from fluvial.workflows import workflow
+from tests.unit.fluvial.conftest import APP, RUN
 
 if TYPE_CHECKING:
     from tests.unit.fluvial.conftest import Play
@@ -98,6 +103,31 @@ def test_sleeping_moves_the_clock(play: Play) -> None:
         3_600_000,
         5_400_000,
     ]
+
+
+def test_the_clock_never_goes_back(keys: AppKeys) -> None:
+    """An event may be older than the timer that fired before it: owners' clocks differ."""
+    loop = new_loop(Journal(keys.for_run(RUN)), RunScope(RUN, APP, "main", bytes))
+
+    loop.advance(START_SECONDS + 5)
+    loop.advance(START_SECONDS)
+
+    assert loop.time() == START_SECONDS + 5
+
+
+@pytest.mark.parametrize(("early", "seconds"), [(False, 5), (True, 0)])
+def test_when_a_timer_has_fired_the_clock_is_at_its_time(
+    keys: AppKeys, early: bool, seconds: int
+) -> None:
+    loop = new_loop(Journal(keys.for_run(RUN)), RunScope(RUN, APP, "main", bytes))
+    loop.advance(START_SECONDS)
+    timer = loop.call_at(START_SECONDS + 5, int)
+    assert isinstance(timer, DurableTimer)
+    assert timer.operation is not None
+
+    loop.fire(timer.operation, early=early)  # though the event may say that it is earlier
+
+    assert loop.time() == START_SECONDS + seconds
 
 
 def test_a_timer_that_is_not_needed_makes_no_operation(play: Play) -> None:

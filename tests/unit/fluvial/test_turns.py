@@ -251,6 +251,7 @@ def test_a_result_for_something_never_asked_diverges(keys: AppKeys, nap: Workflo
 
     assert answer.outcome == "diverged"
     assert "operation 9" in answer.reason
+    assert len(live) == 0  # nobody may go on with a coroutine that is half advanced
 
 
 def test_a_tampered_input_is_refused_and_nothing_is_proposed(
@@ -506,6 +507,19 @@ def test_a_task_left_behind_does_not_hold_up_the_end(play: Play) -> None:
 
     assert outcome.result == "False"
     assert outcome.types[-1] == "RUN_COMPLETED"
+
+
+def test_what_is_only_begun_when_the_workflow_returns_never_existed(play: Play) -> None:
+    @step
+    async def slow() -> None: ...
+
+    @workflow
+    async def main() -> str:
+        task = asyncio.create_task(slow())
+        await asyncio.sleep(0)
+        return f"{task.done()}"
+
+    assert play(main).types == ["RUN_STARTED", "RUN_COMPLETED"]
 
 
 def test_reveal_renders_every_payload(play: Play, keys: AppKeys) -> None:

@@ -122,6 +122,13 @@ def leaving(seen: Sequence[Event]) -> list[Event]:
     return [given_up, _step(6)] if len(seen) == 2 else [_end()]
 
 
+def quitting(seen: Sequence[Event]) -> list[Event]:
+    """A parent that gives its child up and ends, in one turn."""
+    if len(seen) == 1:
+        return [_child(seen, 1, "cancel"), _step(2)]
+    return [Event(EventType.CHILD_CANCELLED, 0, 1), _end()]
+
+
 def continuing(seen: Sequence[Event]) -> list[Event]:
     """A child that goes on as a new run twice, and a parent that hears of the last one's end."""
     run_id = seen[0].payload.decode()

@@ -205,10 +205,11 @@ class World:
 
     async def _answer(self, owner: Owner) -> None:
         job = owner.jobs.pop(self.random.randrange(len(owner.jobs)))
-        instance, answer = await self._evaluate(job)
+        instance, answer = await self.evaluate(job)
         owner.sequencer.answered(job, answer, instance, {"invocation": "inv", "cpu_us": 1})
 
-    async def _evaluate(self, job: Job) -> tuple[str, Answer]:
+    async def evaluate(self, job: Job) -> tuple[str, Answer]:
+        """Have an instance execute a job; nobody hears of it yet."""
         log = await self.store.read_events(job.view.run_id, limit=10_000)
         return self.instances.evaluate(job, log, self.now_ms)
 
@@ -291,7 +292,7 @@ class World:
         if self.owner is not None and self.owner.jobs:
             self._hit("answer lost")
             job = self.owner.jobs.pop()
-            await self._evaluate(job)
+            await self.evaluate(job)
             self.owner.sequencer.lost(job, "link_lost")
 
     async def _diverge(self) -> None:

@@ -82,6 +82,12 @@ def test_a_step_that_never_ended_goes_on_without_the_cancel_that_ended_it() -> N
     assert cut_before_step(log, 2) == Cut(4, 1)
 
 
+def test_a_step_that_outlasted_the_cancel_goes_on_without_it() -> None:
+    log = [STARTED, asked(1), asked(2), done(1), CANCEL, asked(3), done(2), done(3), CANCELLED]
+
+    assert cut_before_step(log, 2) == Cut(4, 1)
+
+
 def test_a_step_that_was_given_up_goes_on_in_front_of_what_made_the_workflow_do_so() -> None:
     log = [STARTED, asked(1), TIMEOUT, FIRED, given_up(1), asked(3)]
     beside = [STARTED, asked(1), TIMEOUT, asked(3), done(3), FIRED, given_up(1), asked(4)]

@@ -143,6 +143,36 @@ def test_rules_of_a_step_that_its_owner_could_not_follow_are_refused(
         check_outputs(view, [_scheduled({**meta, **rules})])
 
 
+def _event(kind: EventType, id_: int = 0, **meta: object) -> bytes:
+    return Event(kind, 1, id_, b"", meta).encode()
+
+
+@pytest.mark.parametrize(
+    ("outputs", "problem"),
+    [
+        ([_event(EventType.TIMER_FIRED, 1)], "not an output"),
+        ([_event(EventType.RUN_STARTED)], "not an output"),
+        ([_event(EventType.TIMER_SET, 3, delay_ms=1)] * 2, "id 3 after id 3"),
+        ([_event(EventType.STEP_CANCELLED, 9)], "unknown id"),
+        ([_event(EventType.RUN_COMPLETED), _event(EventType.STATE_PUBLISHED)], "after the end"),
+        (
+            [_event(EventType.CHILD_SCHEDULED, 1, run="run_x", workflow="w", policy="cancel")],
+            "not the id of this child",
+        ),
+        ([_event(EventType.RUN_CONTINUED, run="run_x")], "not the next run's id"),
+    ],
+)
+def test_what_no_workflow_can_ask_for_is_refused(outputs: list[bytes], problem: str) -> None:
+    with pytest.raises(InvalidProposalError, match=problem):
+        check_outputs(_view(), outputs)
+
+
+def test_an_invocation_ends_its_own_step() -> None:
+    assert check_step_end(STEP, _completed()).id == STEP
+    with pytest.raises(InvalidProposalError, match="as the end of step"):
+        check_step_end(STEP + 1, _completed())
+
+
 @pytest.mark.parametrize(
     "meta",
     [{"progress": "text"}, {"progress": bytes(16 * 1024 + 1)}, {"reason": b"x"}, {"reason": ""}],
