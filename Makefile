@@ -6,7 +6,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test lint format types imports units bench campaign openapi clean
+.PHONY: help run test lint format types imports units bench campaign mutants openapi clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -53,6 +53,9 @@ bench: $(DEV) ## measure against other systems, e.g. ARGS='--only T1'; prints ra
 
 campaign: $(DEV) ## 100,000 random schedules with faults, or SCALE times as many
 	@$(BIN)/python -m tests.campaign --scale $(or $(SCALE),1)
+
+mutants: $(DEV) ## plant small bugs one by one and see that tests notice, e.g. ARGS='--only fork'
+	@$(BIN)/python -m tests.mutants $(ARGS)
 
 openapi: $(DEV) ## write docs/openapi.json anew, from the routes
 	@$(BIN)/python -m tests.openapi

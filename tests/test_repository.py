@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.mutants.listing import MUTANTS
+
 REPO = Path(__file__).parents[1]
 PACKAGES = {
     "sdk": "fluvial",
@@ -66,6 +68,15 @@ def test_tracked_files_are_not_generated() -> None:
     found = [name for name in names if generated.search(name)]
 
     assert found == []
+
+
+@pytest.mark.parametrize("path", sorted({mutant.path for mutant in MUTANTS}))
+def test_every_mutant_still_applies(path: str) -> None:
+    source = (REPO / path).read_text("utf-8")
+
+    for mutant in MUTANTS:
+        if mutant.path == path:
+            assert mutant.apply_to(source) != source
 
 
 def test_version_is_the_newest_of_the_changelog() -> None:

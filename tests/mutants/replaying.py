@@ -1,0 +1,523 @@
+"""Mutants of the replay code: what a workflow asks for, when, and what it is told."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutants.mutant import Mutant
+
+_SDK: Final = "sdk/fluvial"
+_TURNS: Final = "tests/unit/fluvial/test_turns.py"
+_JOURNAL: Final = "tests/unit/fluvial/test_journal.py"
+_LOOP: Final = "tests/unit/fluvial/test_loop.py"
+_ASYNCIO: Final = "tests/unit/fluvial/test_asyncio.py"
+_DIVERGENCE: Final = "tests/unit/fluvial/test_divergence.py"
+_CHANGES: Final = "tests/unit/fluvial/test_planted_changes.py"
+_ANSWERS: Final = "tests/unit/fluvial/test_answers.py"
+_CHILDREN: Final = "tests/unit/fluvial/test_children.py"
+_HOOKS: Final = "tests/unit/fluvial/test_hooks.py"
+_PATCHES: Final = "tests/unit/fluvial/test_patches.py"
+_GOLDEN: Final = "tests/unit/fluvial/test_golden_logs.py"
+_MAPPING: Final = "tests/unit/fluvial/test_mapping.py"
+_SAGA: Final = "tests/unit/fluvial/test_saga.py"
+_KEYS: Final = "tests/unit/fluvial/test_encryption.py"
+_FORKS: Final = "tests/integration/test_forks.py"
+
+REPLAYING: Final = (
+    # ---- a replay holds what it asks for against the log ----
+    Mutant(
+        "any type of operation matches",
+        f"{_SDK}/journal.py",
+        "if recorded[0] != event_type or recorded[1] != operation_id or not _same(recorded, meta):",
+        "if recorded[1] != operation_id or not _same(recorded, meta):",
+        "A replay that asks for something else than the log recorded is caught.",
+        (_JOURNAL,),
+    ),
+    Mutant(
+        "any id matches",
+        f"{_SDK}/journal.py",
+        "if recorded[0] != event_type or recorded[1] != operation_id or not _same(recorded, meta):",
+        "if recorded[0] != event_type or not _same(recorded, meta):",
+        "A replay that gives up another operation than the log recorded is caught.",
+        (_JOURNAL,),
+    ),
+    Mutant(
+        "any name matches",
+        f"{_SDK}/journal.py",
+        '    EventType.STEP_SCHEDULED: ("name",),',
+        "    EventType.STEP_SCHEDULED: (),",
+        "A replay that asks for another step is caught.",
+        (_JOURNAL,),
+    ),
+    Mutant(
+        "any delay matches",
+        f"{_SDK}/journal.py",
+        '    EventType.TIMER_SET: ("delay_ms",),',
+        "    EventType.TIMER_SET: (),",
+        "A replay that sleeps for another time is caught.",
+        (_JOURNAL,),
+    ),
+    Mutant(
+        "any child matches",
+        f"{_SDK}/journal.py",
+        '    EventType.CHILD_SCHEDULED: ("workflow",),',
+        "    EventType.CHILD_SCHEDULED: (),",
+        "A replay that starts another child is caught.",
+        (_JOURNAL,),
+    ),
+    Mutant(
+        "any arguments match",
+        f"{_SDK}/journal.py",
+        "            if plaintext is not None and operation.id in self._arguments:",
+        "            if plaintext is not None and operation.id in ():",
+        "A replay that gives a step other arguments is caught.",
+        (_DIVERGENCE,),
+    ),
+    Mutant(
+        "less than the log recorded is enough",
+        f"{_SDK}/journal.py",
+        "        self.check_complete()\n        self.is_replaying = False",
+        "        self.is_replaying = False",
+        "A replay that does not ask for what the log goes on with is caught.",
+        (_DIVERGENCE, _TURNS),
+    ),
+    Mutant(
+        "a result for nothing is ignored",
+        f"{_SDK}/journal.py",
+        "        if not 1 <= operation_id <= self._count:",
+        "        if not 1 <= operation_id:",
+        "A result for something that was never asked for is caught.",
+        (_TURNS,),
+    ),
+    Mutant(
+        "patches are compared",
+        f"{_SDK}/replays.py",
+        "_COMPARED_TYPES: Final = frozenset(int(t) for t in OUTPUTS) - {_PATCHED}",
+        "_COMPARED_TYPES: Final = frozenset(int(t) for t in OUTPUTS)",
+        "A patch may be removed from the code again.",
+        (_PATCHES,),
+    ),
+    Mutant(
+        "arguments of another deployment are compared",
+        f"{_SDK}/replays.py",
+        "                return at if is_here else len(self._events)",
+        "                return 0",
+        "A run that has moved may give other arguments than on its old deployment.",
+        (_DIVERGENCE,),
+    ),
+    Mutant(
+        "a replay stops one input short",
+        f"{_SDK}/replays.py",
+        "            feed(execution, log.inputs[: request.consumed])\n"
+        "            if not execution.is_over:\n"
+        "                execution.journal.end_replay()",
+        "            feed(execution, log.inputs[: request.consumed - 1])\n"
+        "            if not execution.is_over:\n"
+        "                execution.journal.end_replay()",
+        "A replay consumes what the turns before have consumed, and proposes what is new.",
+        (_TURNS,),
+    ),
+    # ---- numbers and order of what is asked for ----
+    Mutant(
+        "operations are settled in another order",
+        f"{_SDK}/journal.py",
+        "        for operation, closing in asked:",
+        "        for operation, closing in reversed(asked):",
+        "Ids count in the order of asking.",
+        (_GOLDEN, _LOOP),
+    ),
+    Mutant(
+        "what was given up at once existed",
+        f"{_SDK}/journal.py",
+        "            elif operation.is_open:",
+        "            else:",
+        "What is asked for and given up between two idle moments never existed.",
+        (_LOOP,),
+    ),
+    Mutant(
+        "what was given up stays open",
+        f"{_SDK}/journal.py",
+        "            self._asked.append((operation, True))\n\n    def note(",
+        "\n    def note(",
+        "What a workflow gives up is withdrawn.",
+        (_LOOP,),
+    ),
+    Mutant(
+        "a workflow's end begins steps",
+        f"{_SDK}/journal.py",
+        "        self._asked = [e for e in self._asked if e[1] or not e[0].is_numbered]\n",
+        "",
+        "What a workflow has only begun when it returns is dropped.",
+        (_TURNS,),
+    ),
+    Mutant(
+        "a discarded coroutine asks",
+        f"{_SDK}/journal.py",
+        '        """Note an operation; it is settled when the workflow is idle."""\n'
+        "        if self.is_closed:\n            raise GeneratorExit\n",
+        '        """Note an operation; it is settled when the workflow is idle."""\n',
+        "A coroutine that is given up asks for nothing any more.",
+        (_JOURNAL,),
+    ),
+    Mutant(
+        "a turn may be of any size",
+        f"{_SDK}/journal.py",
+        "if len(self._outputs) > MAX_OUTPUTS or self._output_bytes > MAX_OUTPUT_BYTES:",
+        "if self._output_bytes > MAX_OUTPUT_BYTES:",
+        "A turn that no answer can carry fails its run.",
+        (_TURNS,),
+    ),
+    Mutant(
+        "a patch is asked each time",
+        f"{_SDK}/patches.py",
+        "        taken = journal.patches[patch] = not journal.is_replaying",
+        "        taken = not journal.is_replaying",
+        "What a patch has answered holds for the rest of the run.",
+        (_PATCHES,),
+    ),
+    Mutant(
+        "a replay takes a new patch",
+        f"{_SDK}/patches.py",
+        "        taken = journal.patches[patch] = not journal.is_replaying",
+        "        taken = journal.patches[patch] = True",
+        "A run that has passed the place of a change stays on its path.",
+        (_PATCHES,),
+    ),
+    # ---- coroutines that live on ----
+    Mutant(
+        "any live coroutine goes on",
+        f"{_SDK}/turns.py",
+        "            if execution is None or execution.turn_id != request.turn_id:",
+        "            if execution is None:",
+        "A coroutine is continued only by a request that names its last turn.",
+        (_TURNS,),
+    ),
+    Mutant(
+        "a step carries into any coroutine",
+        f"{_SDK}/turns.py",
+        "        if execution is None or execution.turn_id != request.carry:",
+        "        if execution is None:",
+        "A step carries over only into the coroutine that the request names.",
+        (_TURNS,),
+    ),
+    Mutant(
+        "a turn keeps the id of the one before",
+        f"{_SDK}/turns.py",
+        "        execution.turn_id = random_bytes(TURN_ID_BYTES)",
+        "        execution.turn_id = execution.turn_id or random_bytes(TURN_ID_BYTES)",
+        "Every turn has a fresh id.",
+        (_TURNS,),
+    ),
+    Mutant(
+        "a failed attempt is carried over",
+        f"{_SDK}/turns.py",
+        "if request.carry is not None and verdict.type is not EventType.STEP_RETRYING:",
+        "if request.carry is not None:",
+        "A workflow hears of a step's end, and of no attempt before.",
+        (_TURNS, "tests/unit/fluvial/test_attempts.py"),
+    ),
+    Mutant(
+        "a diverged coroutine stays live",
+        f"{_SDK}/turns.py",
+        "            self._drop(request.run_id)\n"
+        '            return Answer(outcome="diverged", reason=self._reason(request, error))',
+        '            return Answer(outcome="diverged", reason=self._reason(request, error))',
+        "Nothing is kept of a turn that has diverged.",
+        (_TURNS,),
+    ),
+    Mutant(
+        "an error is sealed for another attempt",
+        f"{_SDK}/turns.py",
+        '        index = request.attempt if verdict.kind == "step_error" else 0',
+        "        index = 0",
+        "An attempt's error opens in its own place and in no other.",
+        ("tests/unit/fluvial/test_attempts.py",),
+    ),
+    Mutant(
+        "frozen keys execute",
+        f"{_SDK}/turns.py",
+        "        if self._keys.is_frozen:  # its result could not be sealed\n",
+        "        if self._keys.is_frozen and request.carry:\n",
+        "Nothing is executed whose result could not be sealed.",
+        ("tests/unit/fluvial/test_blocked_runs.py",),
+    ),
+    # ---- what a workflow is told ----
+    Mutant(
+        "a cancelled workflow has failed",
+        f"{_SDK}/execution.py",
+        "            self._end(EventType.RUN_CANCELLED, {}, None)\n            return",
+        "            self._end(EventType.RUN_TERMINATED, {}, None)\n            return",
+        "A workflow that ends by its cancel is cancelled.",
+        (_TURNS,),
+    ),
+    Mutant(
+        "a sleep that was ended moves the clock",
+        f"{_SDK}/execution.py",
+        'early=bool(given[4].get("early"))',
+        "early=False",
+        "A sleep that somebody ends early has not taken its whole time.",
+        (_CHILDREN,),
+    ),
+    Mutant(
+        "a run goes on where it is",
+        f"{_SDK}/execution.py",
+        '**({"deployment": "latest"} if continuation.latest else {})',
+        "**({} if continuation.latest else {})",
+        "A run that asks for it goes on as a new one on the latest deployment.",
+        (_CHILDREN,),
+    ),
+    Mutant(
+        "a new run cannot read its input",
+        f"{_SDK}/execution.py",
+        "        sealed = self._keys.of(run_id).seal(continuation.plaintext",
+        "        sealed = self._keys.seal(continuation.plaintext",
+        "A continued run's input is sealed for that run.",
+        (_CHILDREN,),
+    ),
+    Mutant(
+        "all children have one id",
+        f"{_SDK}/children.py",
+        "run_id = child_run_id(scope.run_id, self.id, scope.partitions)",
+        "run_id = child_run_id(scope.run_id, 1, scope.partitions)",
+        "Each child has an id that follows from its operation.",
+        (_CHILDREN,),
+    ),
+    Mutant(
+        "a cancelled child goes on",
+        f"{_SDK}/children.py",
+        "        operation.loop.journal.withdraw(operation)\n"
+        '        operation.fail(RunCancelledError(self.id, "was cancelled by its parent"))',
+        '        operation.fail(RunCancelledError(self.id, "was cancelled by its parent"))',
+        "A child that its parent cancels is asked to stop.",
+        (_CHILDREN,),
+    ),
+    Mutant(
+        "a fork waits at a hook of its own",
+        f"{_SDK}/hook_operations.py",
+        '        self.token = str(meta["token"])\n',
+        "",
+        "A fork goes on with the tokens that its origin has handed out.",
+        (_FORKS,),
+    ),
+    Mutant(
+        "a chosen token may change",
+        f"{_SDK}/hook_operations.py",
+        'if self.terms.is_chosen and meta["token"] != self.token:',
+        "if self.terms.is_chosen and not self.token:",
+        "A replay that chooses another token is caught.",
+        (_DIVERGENCE,),
+    ),
+    Mutant(
+        "a step that is given up goes on",
+        f"{_SDK}/steps.py",
+        "        loop.journal.withdraw(operation)  # without effect when it has its result",
+        "        pass",
+        "To cancel the task that waits for a step withdraws the step.",
+        (_LOOP,),
+    ),
+    # ---- time, chance and the order of things ----
+    Mutant(
+        "the clock goes back",
+        f"{_SDK}/loop.py",
+        "        if seconds > self._seconds:  # hot: cheaper than max()",
+        "        if seconds:",
+        "A workflow's clock never goes back.",
+        (_LOOP,),
+    ),
+    Mutant(
+        "a timer fires before its time",
+        f"{_SDK}/loop.py",
+        "            self.advance(operation.timer.when())",
+        "            self.advance(0)",
+        "When a timer has fired, a workflow's clock is at its time at least.",
+        (_LOOP,),
+    ),
+    Mutant(
+        "a delay is rounded down",
+        f"{_SDK}/loop.py",
+        "        delay_ms = math.ceil(max(delay, 0.0) * 1000 - _ROUNDING_MS)",
+        "        delay_ms = math.floor(max(delay, 0.0) * 1000 - _ROUNDING_MS)",
+        "A sleep is never shorter than asked for.",
+        (_LOOP, _ASYNCIO),
+    ),
+    Mutant(
+        "the last to be ready wakes first",
+        f"{_SDK}/loop.py",
+        "            handle = ready.popleft()",
+        "            handle = ready.pop()",
+        "Callbacks run in the order in which they were scheduled.",
+        (_ASYNCIO,),
+    ),
+    Mutant(
+        "a timer that is cancelled stays",
+        f"{_SDK}/loop.py",
+        "        if operation is not None:\n            self.journal.withdraw(operation)",
+        "        if operation is None:\n            self.journal.withdraw(operation)",
+        "A timeout that was met leaves no timer.",
+        (_LOOP,),
+    ),
+    Mutant(
+        "tasks hash by their address",
+        f"{_SDK}/loop.py",
+        "        self._log_destroy_pending = False\n\n"
+        "    def __hash__(self) -> int:\n        return self._number",
+        "        self._log_destroy_pending = False\n\n"
+        "    def __hash__(self) -> int:\n        return id(self) >> 4",
+        "Sets of tasks have the same order on every replay.",
+        (_ASYNCIO,),
+    ),
+    Mutant(
+        "as_completed goes by addresses",
+        f"{_SDK}/ordering.py",
+        "            fs = [asyncio.ensure_future(each) for each in fs]",
+        "            fs = list(fs)",
+        "What as_completed makes tasks of is asked for in the order of its arguments.",
+        (_ASYNCIO, _LOOP),
+    ),
+    Mutant(
+        "chance is not seeded",
+        f"{_SDK}/scope.py",
+        '            self._random = Random(self._derive(b"random"))',
+        "            self._random = Random(id(self))",
+        "A replay draws the same random numbers.",
+        (_ANSWERS,),
+    ),
+    Mutant(
+        "fresh bytes repeat",
+        f"{_SDK}/scope.py",
+        "        self._entropy_reads += 1\n",
+        "",
+        "Two ids that a workflow draws differ.",
+        (_ANSWERS,),
+    ),
+    Mutant(
+        "all hooks have one token",
+        f"{_SDK}/scope.py",
+        "        self._hooks += 1\n",
+        "",
+        "Each hook has a token of its own.",
+        (_HOOKS,),
+    ),
+    Mutant(
+        "two time-based ids are one",
+        f"{_SDK}/scope.py",
+        "        self._last_tick = max(at, self._last_tick + 1)",
+        "        self._last_tick = at",
+        "Ids that are made at one moment differ.",
+        (_ANSWERS,),
+    ),
+    Mutant(
+        "a fork has chance of its own",
+        f"{_SDK}/replays.py",
+        "        if seed is None:",
+        "        if seed is None or seed:",
+        "A fork draws what its origin has drawn.",
+        (_FORKS,),
+    ),
+    Mutant(
+        "a discarded coroutine draws",
+        f"{_SDK}/answers.py",
+        "    return None if loop is None or loop.journal.is_closed else loop",
+        "    return None if loop is None else loop",
+        "What does not happen again in a replay draws nothing from the run.",
+        (_ANSWERS,),
+    ),
+    Mutant(
+        "a clock is real",
+        f"{_SDK}/answers.py",
+        '    for name in ("time", "monotonic", "perf_counter"):',
+        '    for name in ("time", "monotonic"):',
+        "All of Python's clocks stand at the last event.",
+        (_ANSWERS,),
+    ),
+    # ---- keys ----
+    Mutant(
+        "a rotation is not noticed",
+        f"{_SDK}/encryption.py",
+        "        if key_id is not self._owner.sealing:  # the keyring has changed",
+        "        if self._owner.sealing is None:",
+        "From a rotation on everything is sealed with the new key.",
+        (_KEYS,),
+    ),
+    Mutant(
+        "a rotation changes a run's chance",
+        f"{_SDK}/encryption.py",
+        "        _, key_id, _ = read_head(envelope)\n        return self.derive(key_id,",
+        "        return self.derive(self.current,",
+        "A rotation in the middle of a run changes nothing of what it draws.",
+        (_KEYS,),
+    ),
+    Mutant(
+        "a rotation changes fingerprints",
+        f"{_SDK}/encryption.py",
+        "        oldest = next(iter(self._roots))",
+        "        oldest = self.current",
+        "Two equal starts with a rotation in between are no conflict.",
+        (_KEYS,),
+    ),
+    # ---- map and Saga ----
+    Mutant(
+        "a window is too wide",
+        f"{_SDK}/mapping.py",
+        "            if not is_exhausted and len(self._calls) < self._concurrency:",
+        "            if not is_exhausted and len(self._calls) <= self._concurrency:",
+        "No more calls go on at a time than asked for.",
+        (_MAPPING,),
+    ),
+    Mutant(
+        "one failure less is tolerated",
+        f"{_SDK}/mapping.py",
+        "        return len(self._failures) > allowed or",
+        "        return len(self._failures) >= max(allowed, 1) or",
+        "As many failures are tolerated as asked for.",
+        (_MAPPING,),
+    ),
+    Mutant(
+        "a share is rounded down",
+        f"{_SDK}/mapping.py",
+        "allowed * self._total + _ROUNDING",
+        "allowed * self._total",
+        "29 of a hundred is 0.29 of them.",
+        (_MAPPING,),
+    ),
+    Mutant(
+        "compensations run forwards",
+        f"{_SDK}/saga.py",
+        "self._run(compensations[::-1])",
+        "self._run(compensations)",
+        "What was done last is undone first.",
+        (_SAGA,),
+    ),
+    Mutant(
+        "a compensation runs twice",
+        f"{_SDK}/saga.py",
+        "        everything, self._compensations = self._compensations, []",
+        "        everything = self._compensations",
+        "What was undone is not undone again.",
+        (_SAGA,),
+    ),
+    Mutant(
+        "a cancel cuts compensations short",
+        f"{_SDK}/saga.py",
+        "        cancel = await outlast([undoing]) or cancel",
+        "        await undoing",
+        "To be cancelled never cuts a compensation short.",
+        (_SAGA,),
+    ),
+    Mutant(
+        "an evicted run undoes",
+        f"{_SDK}/saga.py",
+        "        if isinstance(error, GeneratorExit):\n            return\n",
+        "",
+        "A coroutine that is given up undoes nothing.",
+        (_SAGA,),
+    ),
+    Mutant(
+        "what nobody got is not undone",
+        f"{_SDK}/saga.py",
+        "                task.result()[1].is_due = True",
+        "                task.result()[1].is_due = False",
+        "An action whose result nobody got is undone though the block succeeds.",
+        (_SAGA,),
+    ),
+)
