@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from fluvial.testing import Mode
 from fluvial_queue import open_store
 from tests.integration.in_process import Application, Main, run_application
 
@@ -17,7 +18,7 @@ def play_application(request: pytest.FixtureRequest) -> PlayOn:
     """Runs a test's coroutine with a dispatcher and instances on each store."""
     url = "memory://" if request.param == "memory" else request.getfixturevalue("valkey_url")
 
-    def play(main: Main, *, keep_live: bool = True, **limits: int) -> Application:
-        return run_application(open_store(url), main, keep_live=keep_live, **limits)
+    def play(main: Main, *, mode: Mode = "live", **limits: int) -> Application:
+        return run_application(open_store(url), main, mode=mode, **limits)
 
     return play

@@ -10,7 +10,9 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, cast, get_args
+
+import pytest
 
 from fluvial.codec import decode
 from fluvial.context import activate
@@ -22,6 +24,7 @@ from fluvial.ports import Platform
 from fluvial.registry import Registry, registry
 from fluvial.resealing import ResealRequest
 from fluvial.signatures import encode_call
+from fluvial.testing import Mode
 from fluvial.turns import LiveRuns
 from fluvial.webhook_checks import VERIFY, VerifyRequest
 from fluvial.workflows import Workflow
@@ -37,6 +40,9 @@ from fluvial_gateway.invocations import (
 )
 from fluvial_queue.contract import Bell, RunRecord, RunStatus, SendOutcome, StartRun, Store
 from fluvial_queue.messages import Message, MessageKind
+
+each_mode = pytest.mark.parametrize("mode", get_args(Mode))
+"""Plays a test once in each mode: what it sees must not depend on it."""
 
 APP = "app"
 ROOTS = {"k1": os.urandom(32)}
@@ -107,13 +113,17 @@ class _Pulses:
 
 class InProcess:
     """Two instances of every deployment in this process; `code` holds the functions of those
-    deployments that are not this process's own."""
+    deployments that are not this process's own.
 
-    def __init__(self, keys: AppKeys, *, keep_live: bool = True) -> None:
+    `mode`: with `replay`, coroutines stay alive, and still every turn asks for the log; with
+    `evict`, they are dropped after every invocation.
+    """
+
+    def __init__(self, keys: AppKeys, *, mode: Mode = "live") -> None:
         self._keys = keys
         self.code: dict[str, Registry] = {}
         self._instances: dict[tuple[str, int], LiveRuns] = {}
-        self._keep_live = keep_live
+        self._mode = mode
         self._tasks: dict[asyncio.Task[None], Callable[[Outcome], None]] = {}
         self._runs: set[str] = set()
         self._progress: dict[asyncio.Task[None], bytes] = {}
@@ -202,6 +212,9 @@ class InProcess:
         if kind in ("reveal", VERIFY):
             self._tell(deployment, number, fields, done)
             return
+        if kind == "step" and self._mode == "replay":
+            without: dict[str, Any] = {"carry": None}
+            meta = {**meta, **without}
         if self.platform is not None:
             activate(None, self.platform(subject))
         else:
@@ -209,7 +222,9 @@ class InProcess:
         self._runs.add(meta["run"])
         live = self._instance(deployment, number)
         try:
-            if kind == "turn":
+            if kind == "turn" and self._mode == "replay" and meta["turn"] is not None:
+                answer = Answer(outcome="not_live")
+            elif kind == "turn":
                 await asyncio.sleep(0)
                 answer = live.turn(TurnRequest.from_frame(meta, body))
             elif kind == "reseal":
@@ -220,7 +235,7 @@ class InProcess:
             if asyncio.current_task() not in self._tasks:
                 return  # killed: nobody hears of it
             answer = Answer(outcome="cancelled")
-        if not self._keep_live:
+        if self._mode == "evict":
             live.forget(self._runs)
         task = asyncio.current_task()
         if task is not None:
@@ -251,7 +266,7 @@ class Application:
         self,
         store: Store,
         *,
-        keep_live: bool = True,
+        mode: Mode = "live",
         on_bell: Callable[[Bell], None] | None = None,
         max_in_flight: int = MAX_IN_FLIGHT,
     ) -> None:
@@ -259,7 +274,7 @@ class Application:
         self._max_in_flight = max_in_flight
         self._on_bell = on_bell
         self.keys = AppKeys(APP, ROOTS, "k1")
-        self.instances = InProcess(self.keys, keep_live=keep_live)
+        self.instances = InProcess(self.keys, mode=mode)
         self.observer = Silent()
         self.dispatcher = self._dispatcher("gateway")
 
@@ -355,13 +370,13 @@ Main = Callable[[Application], Awaitable[None]]
 
 
 def run_application(
-    store: Store, main: Main, *, keep_live: bool = True, max_in_flight: int = MAX_IN_FLIGHT
+    store: Store, main: Main, *, mode: Mode = "live", max_in_flight: int = MAX_IN_FLIGHT
 ) -> Application:
     """Run a test's coroutine with an open store and a dispatcher on it."""
 
     async def body() -> Application:
         await store.open()
-        application = Application(store, keep_live=keep_live, max_in_flight=max_in_flight)
+        application = Application(store, mode=mode, max_in_flight=max_in_flight)
         await application.dispatcher.start()
         try:
             await main(application)

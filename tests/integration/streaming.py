@@ -8,6 +8,7 @@ from typing import Any
 from fluvial.errors import FluvialError, UnavailableError
 from fluvial.ids import new_run_id
 from fluvial.runs import Run
+from fluvial.testing import Mode
 from fluvial_gateway.calls import Calls
 from fluvial_gateway.catalogue import Catalogue
 from fluvial_gateway.fingerprints import Fingerprints
@@ -67,10 +68,10 @@ class CallingPlatform:
 class Streaming(Application):
     """An application whose steps and handlers can call the platform."""
 
-    def __init__(self, store: Store, *, keep_live: bool = True) -> None:
+    def __init__(self, store: Store, *, mode: Mode = "live") -> None:
         self.appended = Appended()
         self.streams = Streams(store, self.appended, partitions=store.partitions)
-        super().__init__(store, keep_live=keep_live, on_bell=self.streams.heard)
+        super().__init__(store, mode=mode, on_bell=self.streams.heard)
         catalogue = Catalogue(store)
         runs = Runs(store, catalogue, self, Fingerprints(b"k" * 32))
         hooks = Hooks(store, catalogue, runs)

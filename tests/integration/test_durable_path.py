@@ -12,12 +12,19 @@ from fluvial.codec import decode
 from fluvial.encryption import KeySet
 from fluvial.events import EventType, decode_event
 from fluvial.sealing import read_head
+from fluvial.testing import Mode
 from fluvial_gateway.admission import MAX_IN_FLIGHT
 from fluvial_queue import open_store
 from fluvial_queue.contract import RunStatus, SendOutcome, StoreUnavailableError
 from fluvial_queue.memory import MemoryStore
 from fluvial_queue.messages import Message, MessageKind
-from tests.integration.in_process import ROOTS, Application, Main, run_application
+from tests.integration.in_process import (
+    ROOTS,
+    Application,
+    Main,
+    each_mode,
+    run_application,
+)
 
 executions: list[str] = []
 
@@ -129,7 +136,7 @@ async def remembers() -> str:
 class Play(Protocol):
     """Runs a test's coroutine with a store, a dispatcher and instances."""
 
-    def __call__(self, main: Main, *, keep_live: bool = True) -> Application: ...
+    def __call__(self, main: Main, *, mode: Mode = "live") -> Application: ...
 
 
 @pytest.fixture(params=["memory", "valkey"])
@@ -140,8 +147,8 @@ def play(request: pytest.FixtureRequest) -> Play:
 
     executions.clear()
 
-    def play(main: Main, *, keep_live: bool = True) -> Application:
-        return run_application(open_store(url), main, keep_live=keep_live)
+    def play(main: Main, *, mode: Mode = "live") -> Application:
+        return run_application(open_store(url), main, mode=mode)
 
     return play
 
@@ -171,11 +178,8 @@ async def wait_for_kind(app: Application, run_id: str, kind: EventType) -> None:
             await app.dispatcher.wait_for_events(run_id, len(kinds), 20)
 
 
-both = pytest.mark.parametrize("keep_live", [True, False], ids=["live", "replayed"])
-
-
-@both
-def test_a_sequence_of_steps(play: Play, keep_live: bool) -> None:
+@each_mode
+def test_a_sequence_of_steps(play: Play, mode: Mode) -> None:
     async def main(app: Application) -> None:
         run_id = await app.start(sums, 10)
         assert await app.finish(run_id) == "completed"
@@ -185,23 +189,23 @@ def test_a_sequence_of_steps(play: Play, keep_live: bool) -> None:
         assert all(e.meta["attempt"] == 1 and e.meta["invocation"] for e in done)
         assert len({e.meta["invocation"] for e in done}) == 10
 
-    app = play(main, keep_live=keep_live)
-    if keep_live:
+    app = play(main, mode=mode)
+    if mode == "live":
         assert len(app.observer.commits) == 12  # start, first turn, one for each step
         assert app.observer.replays == 0
 
 
-@both
-def test_parallel_steps(play: Play, keep_live: bool) -> None:
+@each_mode
+def test_parallel_steps(play: Play, mode: Mode) -> None:
     async def main(app: Application) -> None:
         assert await app.finish(await app.start(together, 100)) == "completed"
 
-    play(main, keep_live=keep_live)
+    play(main, mode=mode)
     assert executions.count("add") == 100
 
 
-@both
-def test_errors_sleeps_and_retries(play: Play, keep_live: bool) -> None:
+@each_mode
+def test_errors_sleeps_and_retries(play: Play, mode: Mode) -> None:
     async def main(app: Application) -> None:
         run_id = await app.start(careful)
         assert await app.finish(run_id) == "completed"
@@ -209,12 +213,12 @@ def test_errors_sleeps_and_retries(play: Play, keep_live: bool) -> None:
         assert kinds.count(EventType.STEP_RETRYING) == 2
         assert kinds.count(EventType.TIMER_FIRED) == 1
 
-    play(main, keep_live=keep_live)
+    play(main, mode=mode)
     assert executions.count("tried") == 3
 
 
-@both
-def test_a_timeout_gives_a_step_up(play: Play, keep_live: bool) -> None:
+@each_mode
+def test_a_timeout_gives_a_step_up(play: Play, mode: Mode) -> None:
     async def main(app: Application) -> None:
         run_id = await app.start(impatient)
         assert await app.finish(run_id) == "completed"
@@ -222,18 +226,18 @@ def test_a_timeout_gives_a_step_up(play: Play, keep_live: bool) -> None:
         assert EventType.STEP_CANCELLED in kinds
         assert await app.store.depth(range(app.store.partitions)) == (0, 0)
 
-    play(main, keep_live=keep_live)
+    play(main, mode=mode)
 
 
-@both
-def test_a_cancel_lets_the_workflow_clean_up(play: Play, keep_live: bool) -> None:
+@each_mode
+def test_a_cancel_lets_the_workflow_clean_up(play: Play, mode: Mode) -> None:
     async def main(app: Application) -> None:
         run_id = await app.start(cleans_up)
         await app.dispatcher.wait_for_events(run_id, 1, 5)
         assert await send(app, MessageKind.CANCEL, run_id) is SendOutcome.ACCEPTED
         assert await app.finish(run_id) == "cancelled"
 
-    play(main, keep_live=keep_live)
+    play(main, mode=mode)
     assert executions.count("add") == 1
 
 
@@ -300,8 +304,8 @@ async def pause_reason(app: Application, run_id: str) -> str:
     return [str(e.meta["reason"]) for e in events if e.type is EventType.RUN_PAUSED][-1]
 
 
-@both
-def test_a_run_goes_on_across_a_rotation_of_its_apps_keys(play: Play, keep_live: bool) -> None:
+@each_mode
+def test_a_run_goes_on_across_a_rotation_of_its_apps_keys(play: Play, mode: Mode) -> None:
     async def main(app: Application) -> None:
         run_id = await app.start(careful)
         await wait_for_kind(app, run_id, EventType.TIMER_SET)
@@ -311,13 +315,13 @@ def test_a_run_goes_on_across_a_rotation_of_its_apps_keys(play: Play, keep_live:
         sealed_with = [read_head(event.payload)[1] for event in events if event.payload]
         assert (sealed_with[0], sealed_with[-1]) == ("k1", "k2")
 
-    play(main, keep_live=keep_live)
+    play(main, mode=mode)
 
 
-@both
+@each_mode
 @pytest.mark.parametrize("hindrance", ["frozen", "missing", "destroyed"])
 def test_a_run_whose_keys_cannot_be_used_pauses_with_the_reason(
-    play: Play, keep_live: bool, hindrance: str
+    play: Play, mode: Mode, hindrance: str
 ) -> None:
     hindered = {
         "frozen": KeySet(ROOTS, "k1", is_frozen=True),
@@ -340,7 +344,7 @@ def test_a_run_whose_keys_cannot_be_used_pauses_with_the_reason(
             await send(app, MessageKind.RESUME, run_id)
             assert await app.finish(run_id) == "completed"
 
-    play(main, keep_live=keep_live)
+    play(main, mode=mode)
 
 
 @pytest.mark.parametrize("owner", ["gateway", "another"])

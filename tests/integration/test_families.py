@@ -13,20 +13,19 @@ from fluvial.codec import encode
 from fluvial.events import EventType
 from fluvial.ids import child_run_id, continued_run_id, new_run_id
 from fluvial.resealing import ResealRequest, is_taken, reseal
+from fluvial.testing import Mode
 from fluvial_queue.contract import RunQuery, RunStatus, SendOutcome
 from fluvial_queue.cuts import Cut, cut_at_start, cut_before_failure
 from fluvial_queue.hook_sends import Payload, send_payload
 from fluvial_queue.messages import Message, MessageKind
 from fluvial_queue.views import pack_turn
-from tests.integration.in_process import APP, Application
+from tests.integration.in_process import APP, Application, each_mode
 
 if TYPE_CHECKING:
     from tests.integration.conftest import PlayOn
 
 executions: list[str] = []
 repaired: list[bool] = []
-
-both = pytest.mark.parametrize("keep_live", [True, False], ids=["live", "replayed"])
 
 
 @fluvial.step(name="families.add")
@@ -108,8 +107,8 @@ async def tagged() -> None:
     await wait()
 
 
-@both
-def test_a_tree_of_runs_comes_together(play_application: PlayOn, keep_live: bool) -> None:
+@each_mode
+def test_a_tree_of_runs_comes_together(play_application: PlayOn, mode: Mode) -> None:
     async def main(app: Application) -> None:
         run_id = await app.start(tree, 3)
         assert await app.result(run_id) == 16
@@ -119,17 +118,15 @@ def test_a_tree_of_runs_comes_together(play_application: PlayOn, keep_live: bool
         roots = {run.meta["root"] for run in page.runs if run.meta}
         assert roots == {run_id}
 
-    play_application(main, keep_live=keep_live)
+    play_application(main, mode=mode)
 
 
-@both
-def test_a_failed_child_is_an_error_with_its_cause(
-    play_application: PlayOn, keep_live: bool
-) -> None:
+@each_mode
+def test_a_failed_child_is_an_error_with_its_cause(play_application: PlayOn, mode: Mode) -> None:
     async def main(app: Application) -> None:
         assert await app.result(await app.start(careful)) == "StepFailedError"
 
-    play_application(main, keep_live=keep_live)
+    play_application(main, mode=mode)
 
 
 @pytest.mark.parametrize(
@@ -171,8 +168,8 @@ async def tree_of_sleep() -> None:
     await fluvial.execute(sleeper)
 
 
-@both
-def test_a_run_goes_on_as_new_ones_to_its_end(play_application: PlayOn, keep_live: bool) -> None:
+@each_mode
+def test_a_run_goes_on_as_new_ones_to_its_end(play_application: PlayOn, mode: Mode) -> None:
     async def main(app: Application) -> None:
         run_id = await app.start(counter, 1, 5, options={"tags": {"a": "b"}, "retention_ms": 10**6})
         assert await app.result(run_id) == "counted to 5"
@@ -182,7 +179,7 @@ def test_a_run_goes_on_as_new_ones_to_its_end(play_application: PlayOn, keep_liv
         assert (second.tags, second.retention_ms) == ({"a": "b"}, 10**6)
         assert (second.meta["first"], second.meta["hops"]) == (run_id, 1)
 
-    play_application(main, keep_live=keep_live)
+    play_application(main, mode=mode)
 
 
 def test_a_child_stays_as_long_as_its_parent_unless_its_start_says_otherwise(
@@ -207,14 +204,14 @@ async def parent_of_two() -> list[str]:
     return [plain.id, other.id]
 
 
-@both
+@each_mode
 def test_a_parent_waits_for_the_last_run_that_its_child_goes_on_as(
-    play_application: PlayOn, keep_live: bool
+    play_application: PlayOn, mode: Mode
 ) -> None:
     async def main(app: Application) -> None:
         assert await app.result(await app.start(awaits_counter)) == "counted to 4"
 
-    play_application(main, keep_live=keep_live)
+    play_application(main, mode=mode)
 
 
 def test_a_sleep_is_ended_early(play_application: PlayOn) -> None:
@@ -345,10 +342,8 @@ async def fork(app: Application, origin: str, cut: Cut) -> str:
     return await app.start(long, options=options)
 
 
-@both
-def test_a_fork_goes_on_from_the_step_that_failed(
-    play_application: PlayOn, keep_live: bool
-) -> None:
+@each_mode
+def test_a_fork_goes_on_from_the_step_that_failed(play_application: PlayOn, mode: Mode) -> None:
     async def main(app: Application) -> None:
         origin = await app.start(long)
         assert await app.finish(origin) == "failed"
@@ -376,5 +371,5 @@ def test_a_fork_goes_on_from_the_step_that_failed(
 
     executions.clear()
     repaired.clear()
-    play_application(main, keep_live=keep_live)
+    play_application(main, mode=mode)
     assert executions == ["first", "second", "first", "second"]

@@ -7,18 +7,17 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
 import fluvial
 from fluvial.events import Event, EventType
 from fluvial.payloads import PayloadReader
+from fluvial.testing import Mode
 from fluvial_queue import open_store
 from tests.integration.forking import Forking
-from tests.integration.in_process import Application, run_application
+from tests.integration.in_process import Application, each_mode, run_application
 
-both = pytest.mark.parametrize("keep_live", [True, False], ids=["live", "replayed"])
 rounds = settings(
     max_examples=25,
     deadline=None,
@@ -88,11 +87,11 @@ async def _run_several(kind: str, content: Any, label: str) -> list[Any]:
     return [await _run(*part) for part in labelled]
 
 
-@both
+@each_mode
 @rounds
 @given(tree=trees)
 def test_a_fork_executes_what_had_not_ended_before_its_step_and_nothing_else(
-    keep_live: bool, tree: Any
+    mode: Mode, tree: Any
 ) -> None:
     async def main(app: Application) -> None:
         forking = await Forking.of(app)
@@ -112,15 +111,13 @@ def test_a_fork_executes_what_had_not_ended_before_its_step_and_nothing_else(
         assert Counter(executed) == Counter(label for label, _ in ends.values())
         assert await app.events(origin) == log
 
-    run_application(open_store("memory://"), main, keep_live=keep_live)
+    run_application(open_store("memory://"), main, mode=mode)
 
 
-@both
+@each_mode
 @rounds
 @given(tree=trees)
-def test_a_retry_of_what_failed_last_keeps_every_success_from_before(
-    keep_live: bool, tree: Any
-) -> None:
+def test_a_retry_of_what_failed_last_keeps_every_success_from_before(mode: Mode, tree: Any) -> None:
     async def main(app: Application) -> None:
         forking = await Forking.of(app)
         origin = await app.start(program, tree)
@@ -137,7 +134,7 @@ def test_a_retry_of_what_failed_last_keeps_every_success_from_before(
         assert all(ends[label] > max(failed) for label in succeeded), (executed, _shown(log))
         assert Counter(executed).most_common(1)[0][1] == 1
 
-    run_application(open_store("memory://"), main, keep_live=keep_live)
+    run_application(open_store("memory://"), main, mode=mode)
 
 
 def _ends(app: Application, run_id: str, log: Sequence[Event]) -> dict[int, tuple[str, int]]:

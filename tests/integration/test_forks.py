@@ -15,6 +15,7 @@ from fluvial.errors import RunClosedError, StartConflictError
 from fluvial.events import EventType
 from fluvial.hook_tokens import named_token
 from fluvial.registry import Registry, registry
+from fluvial.testing import Mode
 from fluvial.workflows import Workflow
 from fluvial_gateway.forks import MAX_LOG_EVENTS, ForkPlan
 from fluvial_gateway.problems import ProblemError
@@ -24,7 +25,7 @@ from fluvial_queue.cuts import NoFailedStepError, StepNotFoundError
 from fluvial_queue.hook_sends import Payload, send_payload
 from fluvial_queue.messages import MessageKind
 from tests.integration.forking import NEW, OLD, Forking
-from tests.integration.in_process import Application
+from tests.integration.in_process import Application, each_mode
 
 if TYPE_CHECKING:
     from tests.integration.conftest import PlayOn
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 executed: list[str] = []
 repaired: list[bool] = []
 released: list[asyncio.Event] = []  # of the loop of the test that runs
-
-both = pytest.mark.parametrize("keep_live", [True, False], ids=["live", "replayed"])
 
 
 @pytest.fixture(autouse=True)
@@ -140,10 +139,8 @@ async def waiting_at(app: Application, run_id: str, step: str) -> None:
     await app.wait_for_kind(run_id, EventType.STEP_SCHEDULED)
 
 
-@both
-def test_the_step_that_failed_is_retried_in_a_fork(
-    play_application: PlayOn, keep_live: bool
-) -> None:
+@each_mode
+def test_the_step_that_failed_is_retried_in_a_fork(play_application: PlayOn, mode: Mode) -> None:
     async def main(app: Application) -> None:
         forking = await Forking.of(app)
         options = {"tags": {"team": "a"}, "retention_ms": 9_000_000, "meta": {"priority": 3}}
@@ -167,7 +164,7 @@ def test_the_step_that_failed_is_retried_in_a_fork(
         again = await forking.fork(run_id, "forks.picky")
         assert (await app.result(again))[0] == chance  # also in a fork of a fork
 
-    play_application(main, keep_live=keep_live)
+    play_application(main, mode=mode)
 
 
 def test_a_fork_goes_on_with_the_code_of_the_deployment_that_is_named(
@@ -196,10 +193,8 @@ def test_a_fork_goes_on_with_the_code_of_the_deployment_that_is_named(
     play_application(main)
 
 
-@both
-def test_a_live_run_is_forked_and_goes_on_by_itself(
-    play_application: PlayOn, keep_live: bool
-) -> None:
+@each_mode
+def test_a_live_run_is_forked_and_goes_on_by_itself(play_application: PlayOn, mode: Mode) -> None:
     async def main(app: Application) -> None:
         released.append(asyncio.Event())
         forking = await Forking.of(app)
@@ -218,7 +213,7 @@ def test_a_live_run_is_forked_and_goes_on_by_itself(
         assert [await app.result(live), await app.result(run_id)] == ["patient"] * 2
         assert executed == ["patient"] * 2
 
-    play_application(main, keep_live=keep_live)
+    play_application(main, mode=mode)
 
 
 @pytest.mark.parametrize("token", [None, "chosen"])

@@ -8,16 +8,15 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-import pytest
-
 import fluvial
 from fluvial.codec import encode
 from fluvial.events import EventType
 from fluvial.hook_tokens import named_token
+from fluvial.testing import Mode
 from fluvial_queue.contract import SendOutcome
 from fluvial_queue.hook_sends import Payload, send_payload
 from fluvial_queue.messages import MessageKind
-from tests.integration.in_process import APP, Application
+from tests.integration.in_process import APP, Application, each_mode
 
 PlayOn = Callable[..., Application]
 RESUMES = 300
@@ -135,10 +134,8 @@ async def _stopped(
             await race.app.dispatcher.wait_for_events(run_id, record.events, 1.0)
 
 
-@pytest.mark.parametrize("keep_live", [True, False], ids=["live", "replayed"])
-def test_payloads_race_with_hooks_that_open_and_close(
-    play_application: PlayOn, keep_live: bool
-) -> None:
+@each_mode
+def test_payloads_race_with_hooks_that_open_and_close(play_application: PlayOn, mode: Mode) -> None:
     async def main(app: Application) -> None:
         race = Race(app, random.Random(9))
         runs = [await app.start(room) for _ in range(5)]
@@ -160,7 +157,7 @@ def test_payloads_race_with_hooks_that_open_and_close(
         assert recorded > RESUMES // 4
         assert race.refused
 
-    play_application(main, keep_live=keep_live)
+    play_application(main, mode=mode)
 
 
 def test_payloads_race_with_runs_that_hand_a_token_on(play_application: PlayOn) -> None:

@@ -11,6 +11,7 @@ import pytest
 import fluvial
 from fluvial.codec import decode
 from fluvial.events import Event, EventType, decode_event
+from fluvial.testing import Mode
 from fluvial_queue import open_store
 from fluvial_queue.contract import RunStatus, SendOutcome
 from fluvial_queue.messages import MessageKind
@@ -105,9 +106,9 @@ def play(request: pytest.FixtureRequest) -> Play:
     if request.param == "valkey":
         url = request.getfixturevalue("valkey_url")
 
-    def play(main: Any, *, keep_live: bool = True) -> Application:
+    def play(main: Any, *, mode: Mode = "live") -> Application:
         bodies.clear()
-        return run_application(open_store(url), main, keep_live=keep_live)
+        return run_application(open_store(url), main, mode=mode)
 
     return play
 

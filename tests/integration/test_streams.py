@@ -18,6 +18,7 @@ from fluvial import StreamChunk, StreamReset
 from fluvial.errors import StreamClosedError
 from fluvial.events import EventType, decode_event
 from fluvial.ports import Platform
+from fluvial.testing import Mode
 from fluvial_gateway.invocations import Subject
 from fluvial_queue import open_store
 from fluvial_queue.contract import (
@@ -30,6 +31,7 @@ from fluvial_queue.memory import MemoryStore
 from fluvial_queue.redis.address import parse_address
 from fluvial_queue.redis.link import Link
 from fluvial_queue.stream_contract import Append, AppendAnswer
+from tests.integration.in_process import each_mode
 from tests.integration.streaming import Streaming
 
 TOKENS = ("What", " a", " day", ".")
@@ -191,7 +193,7 @@ Main = Callable[[Streaming], Awaitable[None]]
 class Play(Protocol):
     """Runs a test's coroutine with a store, a dispatcher and instances."""
 
-    def __call__(self, main: Main, *, keep_live: bool = True) -> Streaming: ...
+    def __call__(self, main: Main, *, mode: Mode = "live") -> Streaming: ...
 
 
 @pytest.fixture(params=["memory", "valkey"])
@@ -200,17 +202,17 @@ def play(request: pytest.FixtureRequest) -> Play:
     if request.param == "valkey":
         url = f"{request.getfixturevalue('valkey_url')}&stream_bytes=5000000"
 
-    def play(main: Main, *, keep_live: bool = True) -> Streaming:
-        return run_streaming(open_store(url), main, keep_live=keep_live)
+    def play(main: Main, *, mode: Mode = "live") -> Streaming:
+        return run_streaming(open_store(url), main, mode=mode)
 
     return play
 
 
-def run_streaming(store: Store, main: Main, *, keep_live: bool = True) -> Streaming:
+def run_streaming(store: Store, main: Main, *, mode: Mode = "live") -> Streaming:
     async def body() -> Streaming:
         gates.reset()
         await store.open()
-        app = Streaming(store, keep_live=keep_live)
+        app = Streaming(store, mode=mode)
         await app.dispatcher.start()
         try:
             async with asyncio.timeout(60):
@@ -236,11 +238,8 @@ async def entries_of(app: Streaming, run_id: str, start: int = 0) -> list[Any]:
     return [entry async for entry in reader.entries()]
 
 
-both = pytest.mark.parametrize("keep_live", [True, False], ids=["live", "replayed"])
-
-
-@both
-def test_what_a_step_wrote_is_read_in_order(play: Play, keep_live: bool) -> None:
+@each_mode
+def test_what_a_step_wrote_is_read_in_order(play: Play, mode: Mode) -> None:
     async def main(app: Streaming) -> None:
         run_id = await app.start(one, "say", list(TOKENS))
         assert await values_of(app, run_id) == list(TOKENS)  # until the run has ended
@@ -252,7 +251,7 @@ def test_what_a_step_wrote_is_read_in_order(play: Play, keep_live: bool) -> None
         (info,) = await app.run(run_id).streams()
         assert (info.name, info.length, info.closed) == ("tokens", len(TOKENS), True)
 
-    play(main, keep_live=keep_live)
+    play(main, mode=mode)
 
 
 def test_chunks_are_read_while_the_step_runs(play: Play) -> None:
@@ -305,9 +304,9 @@ def test_an_execution_that_was_cut_off_is_void_once_the_next_one_writes(play: Pl
     play(main)
 
 
-@both
+@each_mode
 def test_a_failed_attempt_s_chunks_are_void_once_the_next_one_writes(
-    play: Play, keep_live: bool
+    play: Play, mode: Mode
 ) -> None:
     async def main(app: Streaming) -> None:
         run_id = await app.start(one, "fail")
@@ -317,7 +316,7 @@ def test_a_failed_attempt_s_chunks_are_void_once_the_next_one_writes(
         entries = await entries_of(app, run_id)
         assert [(type(e), e.attempt) for e in entries] == [(StreamReset, 2), (StreamChunk, 2)]
 
-    play(main, keep_live=keep_live)
+    play(main, mode=mode)
 
 
 def test_a_stale_execution_cannot_write(play: Play) -> None:

@@ -1,10 +1,11 @@
 """A dispatcher and a store on a Python list, in virtual time, to play workflows on.
 
-Each workflow is played in three modes, which must write the same log and come to the same result:
+Each workflow is played in four modes, which must write the same log and come to the same result:
 
     live     every turn goes on with the suspended coroutine
     replay   every turn replays the whole log
     carry    a step that is the only outstanding operation takes the next turn along
+    evict    every turn asks for the coroutine, which is dropped each time, and then replays
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ from fluvial.signatures import encode_call
 from fluvial.turns import LiveRuns
 from fluvial.workflows import Workflow
 
-Mode = Literal["live", "replay", "carry"]
-MODES: tuple[Mode, ...] = ("live", "replay", "carry")
+Mode = Literal["live", "replay", "carry", "evict"]
+MODES: tuple[Mode, ...] = ("live", "replay", "carry", "evict")
 APP = "orders"
 RUN = "run_0000000000000000000000000a"
 OTHER_RUN = "run_0000000000000000000000000b"
@@ -141,7 +142,6 @@ class Player:
     keys: AppKeys = field(default_factory=make_keys)
     log: list[bytes] = field(default_factory=list[bytes])
     now_ms: int = START_MS
-    not_live: int = 0
     children: dict[str, Any] = field(default_factory=dict[str, Any])  # workflow → result or error
     cut_off: str = ""  # a step whose execution is lost; it must be one that runs at most once
     run_id: str = RUN
@@ -193,13 +193,18 @@ class Player:
         heapq.heappush(self._due, (at_ms, next(self._sequence), what))
 
     def _turn(self) -> None:
-        if self.mode == "replay" or self.turn_id is None:
-            answer = self.live.turn(self._request(None, self.log))
-        else:
+        answer = Answer(outcome="not_live")
+        if self.mode != "replay" and self.turn_id is not None:
             inputs = [data for data in self.log if decode_event(data).type in INPUTS]
             answer = self.live.turn(self._request(self.turn_id, inputs[self.consumed :]))
+            assert answer.outcome == "not_live" or self.mode != "evict"
+        if answer.outcome == "not_live":
+            assert self.turn_id is None or self.mode in ("replay", "evict")
+            answer = self.live.turn(self._request(None, self.log))
         assert answer.outcome == "ok", answer.reason
         self._commit(answer, answer.events)
+        if self.mode == "evict":
+            self.live.forget([RUN])
 
     def _request(self, turn_id: bytes | None, events: list[bytes]) -> TurnRequest:
         return TurnRequest(
@@ -287,7 +292,7 @@ class Player:
         deadline_ms = scheduled.meta.get("deadline_ms", 0)
         others = self._timers or self._children or self._turn_due
         only = len(self._steps) == 1 and not others
-        carry = self.turn_id if self.mode == "carry" and only else None
+        carry = self.turn_id if self.mode in ("carry", "evict") and only else None
         answer = await self.live.step(
             StepRequest(
                 run_id=self.run_id,
@@ -364,6 +369,8 @@ class Player:
 
 class Play:
     """Plays a workflow in every mode, demands equal logs and results, returns what it came to."""
+
+    modes = MODES
 
     def __call__(
         self,

@@ -395,7 +395,7 @@ def test_a_finaliser_may_clean_up(play: Play, tmp_path: Path) -> None:
 
     play(main, before=before)
 
-    assert len(folders) == 3
+    assert len(folders) == len(play.modes)
     assert not any(folder.exists() for folder in folders)
 
 
