@@ -241,5 +241,6 @@ class Dispatcher:
                 self._waiters.wake_all()
                 for partition in list(self._owned):
                     self.poke(partition)
+                    self._expect_timer(partition, 0)
             if self._on_bell is not None:
                 self._on_bell(bell)

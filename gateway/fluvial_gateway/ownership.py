@@ -375,8 +375,7 @@ class Ownership:
     # ---- timers ----
 
     def expect_timer(self, due_ms: int | None) -> None:
-        """Look at the timers no later than then."""
-        """Wake up when the partition's next timer is due."""
+        """Look at the partition's timers no later than then; None: there are none."""
         if due_ms is None or (self._timer_due_ms is not None and due_ms >= self._timer_due_ms):
             return
         if self._timer is not None:
