@@ -44,7 +44,7 @@ imports: $(DEV) ## who may import whom
 
 units: $(DEV) ## the tests alone; and that those exist which the feature matrix names
 	@echo '── pytest'
-	@$(BIN)/python -m pytest --junitxml=$(REPORT)
+	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --junitxml=$(REPORT)
 	@echo '── feature matrix'
 	@$(BIN)/python -m tests.feature_matrix $(REPORT)
 

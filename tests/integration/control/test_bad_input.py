@@ -9,12 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fluvial.ids import new_run_id
 from fluvial_gateway.control.starting import MAX_INPUT_BYTES
 from tests.integration.control.world import World
 
 Control = Callable[..., None]
-RUN = new_run_id(4)
+RUN = "run_0006h1kv6z0wt3bdqwdsmjzd44"  # nobody has it
 ELSEWHERE = f"run_zz{RUN[6:]}"  # a partition that this store does not have
 START = "/v1/apps/shop/workflows/fulfil/runs"
 DIGEST = {"x-fluvial-bundle-digest": "0" * 64}
