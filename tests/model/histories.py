@@ -19,6 +19,7 @@ from fluvial.signatures import encode_call
 from fluvial.testing.engines import EngineSettings
 from fluvial.workflows import Workflow
 from fluvial_queue.contract import SendOutcome, StartRun
+from fluvial_queue.hook_sends import Payload, send_payload
 from fluvial_queue.kit import Driver
 from fluvial_queue.kit.work import Answering, Committing
 from fluvial_queue.memory.state import Run
@@ -132,10 +133,9 @@ class _Player:
         await self._store.start(run)
 
     async def _resume(self) -> bool:
-        meta = {"token": TOKEN, "resume": "r"}
-        payload = self._keys.for_run(RUN).seal(encode(None), "hook", TOKEN)
-        body = Message(MessageKind.HOOK, RUN, meta=meta, payload=payload).encode()
-        outcome = await self._store.send(RUN, body, token=TOKEN, resume_id="r")
+        sealed = self._keys.for_run(RUN).seal(encode(None), "hook", TOKEN)
+        payload = Payload(run_id=RUN, token=TOKEN, resume_id="r", sealed=sealed)
+        outcome = await send_payload(self._store, payload)
         return outcome is SendOutcome.ACCEPTED
 
     async def _disturb(self) -> None:
