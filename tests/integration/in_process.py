@@ -44,6 +44,15 @@ from fluvial_queue.messages import Message, MessageKind
 each_mode = pytest.mark.parametrize("mode", get_args(Mode))
 """Plays a test once in each mode: what it sees must not depend on it."""
 
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """Where a test is played: on which store, and in which mode unless it says otherwise."""
+
+    url: str
+    mode: Mode
+
+
 APP = "app"
 ROOTS = {"k1": os.urandom(32)}
 

@@ -21,6 +21,7 @@ from fluvial_queue.messages import Message, MessageKind
 from tests.integration.in_process import (
     ROOTS,
     Application,
+    Ground,
     Main,
     each_mode,
     run_application,
@@ -136,19 +137,15 @@ async def remembers() -> str:
 class Play(Protocol):
     """Runs a test's coroutine with a store, a dispatcher and instances."""
 
-    def __call__(self, main: Main, *, mode: Mode = "live") -> Application: ...
+    def __call__(self, main: Main, *, mode: Mode | None = None) -> Application: ...
 
 
-@pytest.fixture(params=["memory", "valkey"])
-def play(request: pytest.FixtureRequest) -> Play:
-    url = "memory://"
-    if request.param == "valkey":
-        url = request.getfixturevalue("valkey_url")
-
+@pytest.fixture
+def play(ground: Ground) -> Play:
     executions.clear()
 
-    def play(main: Main, *, mode: Mode = "live") -> Application:
-        return run_application(open_store(url), main, mode=mode)
+    def play(main: Main, *, mode: Mode | None = None) -> Application:
+        return run_application(open_store(ground.url), main, mode=mode or ground.mode)
 
     return play
 

@@ -15,7 +15,7 @@ from fluvial.testing import Mode
 from fluvial_queue import open_store
 from fluvial_queue.contract import RunStatus, SendOutcome
 from fluvial_queue.messages import MessageKind
-from tests.integration.in_process import Application, run_application
+from tests.integration.in_process import Application, Ground, Main, run_application
 from tests.integration.test_durable_path import (
     Play,
     kinds_of,
@@ -100,15 +100,11 @@ async def goes_on() -> None:
     await waits()
 
 
-@pytest.fixture(params=["memory", "valkey"])
-def play(request: pytest.FixtureRequest) -> Play:
-    url = "memory://"
-    if request.param == "valkey":
-        url = request.getfixturevalue("valkey_url")
-
-    def play(main: Any, *, mode: Mode = "live") -> Application:
+@pytest.fixture
+def play(ground: Ground) -> Play:
+    def play(main: Main, *, mode: Mode | None = None) -> Application:
         bodies.clear()
-        return run_application(open_store(url), main, mode=mode)
+        return run_application(open_store(ground.url), main, mode=mode or ground.mode)
 
     return play
 

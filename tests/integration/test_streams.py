@@ -31,7 +31,7 @@ from fluvial_queue.memory import MemoryStore
 from fluvial_queue.redis.address import parse_address
 from fluvial_queue.redis.link import Link
 from fluvial_queue.stream_contract import Append, AppendAnswer
-from tests.integration.in_process import each_mode
+from tests.integration.in_process import Ground, each_mode
 from tests.integration.streaming import Streaming
 
 TOKENS = ("What", " a", " day", ".")
@@ -193,17 +193,15 @@ Main = Callable[[Streaming], Awaitable[None]]
 class Play(Protocol):
     """Runs a test's coroutine with a store, a dispatcher and instances."""
 
-    def __call__(self, main: Main, *, mode: Mode = "live") -> Streaming: ...
+    def __call__(self, main: Main, *, mode: Mode | None = None) -> Streaming: ...
 
 
-@pytest.fixture(params=["memory", "valkey"])
-def play(request: pytest.FixtureRequest) -> Play:
-    url = "memory://"
-    if request.param == "valkey":
-        url = f"{request.getfixturevalue('valkey_url')}&stream_bytes=5000000"
+@pytest.fixture
+def play(ground: Ground) -> Play:
+    url = ground.url if ground.url == "memory://" else f"{ground.url}&stream_bytes=5000000"
 
-    def play(main: Main, *, mode: Mode = "live") -> Streaming:
-        return run_streaming(open_store(url), main, mode=mode)
+    def play(main: Main, *, mode: Mode | None = None) -> Streaming:
+        return run_streaming(open_store(url), main, mode=mode or ground.mode)
 
     return play
 

@@ -17,7 +17,7 @@ from fluvial_queue import open_store
 from fluvial_queue.contract import RunRecord, RunStatus, SendOutcome
 from fluvial_queue.hook_sends import Payload, send_payload
 from fluvial_queue.messages import Message, MessageKind
-from tests.integration.in_process import Application
+from tests.integration.in_process import Application, Ground
 
 OLD, FIXED = "dpl_old", "dpl_fixed"
 TOKEN = "go on"
@@ -56,20 +56,16 @@ def code(body: Body) -> Registry:
     return functions
 
 
-@pytest.fixture(params=["memory", "valkey"])
-def play(request: pytest.FixtureRequest) -> Play:
-    url = "memory://"
-    if request.param == "valkey":
-        url = request.getfixturevalue("valkey_url")
-
+@pytest.fixture
+def play(ground: Ground) -> Play:
     def play(main: Callable[[Application], Awaitable[None]]) -> None:
         executions.clear()
 
         async def body() -> None:
             released[:] = [asyncio.Event()]
-            store = open_store(url)
+            store = open_store(ground.url)
             await store.open()
-            application = Application(store)
+            application = Application(store, mode=ground.mode)
             await application.dispatcher.start()
             try:
                 async with asyncio.timeout(30):
