@@ -13,14 +13,13 @@ outlive their run. Those for one target are carried out in order.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from fluvial.events import Event, EventType
 from fluvial_queue.contract import StartRun
 from fluvial_queue.messages import Message, MessageKind
 from fluvial_queue.views import ChildView, RunView
 
-Policy = Literal["cancel", "terminate", "abandon", "detach"]
 POLICIES: Final = frozenset({"cancel", "terminate", "abandon", "detach"})
 LATEST: Final = "latest"  # instead of a deployment: the app's production at that moment
 

@@ -47,6 +47,7 @@ _STEP_COMPLETED: Final = int(EventType.STEP_COMPLETED)
 _HOOK_RECEIVED: Final = int(EventType.HOOK_RECEIVED)
 
 Input = Fields
+"""An event that the workflow consumes."""
 
 
 class Execution:

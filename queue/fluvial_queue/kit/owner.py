@@ -134,11 +134,6 @@ class Owner:
         if not any(isinstance(work, Reading) for work in self.work):
             self.ask(Reading())
 
-    def read_again(self) -> None:
-        """Read everything once more, as after a lost subscription."""
-        self._cursor = ""
-        self.notice()
-
     def check_timers(self) -> None:
         """See whether a timer is due."""
         if self.next_timer_ms is None or self.next_timer_ms > self._around.now_ms():
