@@ -41,7 +41,7 @@ from fluvial_queue.contract import (
     StartOutcome,
     StartRun,
 )
-from fluvial_queue.hook_contract import OpenHook
+from fluvial_queue.hook_sends import MessageSender
 from fluvial_queue.messages import Message, MessageKind
 from fluvial_queue.records import AppRecord, DeploymentRecord
 
@@ -55,24 +55,13 @@ _Value = TypeVar("_Value")
 LATEST: Final = "latest"  # instead of a deployment's id: where the app's production alias stands
 
 
-class RunStore(Protocol):
+class RunStore(MessageSender, Protocol):
     """The part of a store that runs need."""
 
     @property
     def partitions(self) -> int: ...
 
     async def start(self, run: StartRun) -> StartOutcome: ...
-
-    async def send(
-        self,
-        run_id: str,
-        body: bytes,
-        *,
-        token: str | None = None,
-        hook: OpenHook | None = None,
-        resume_id: str = "",
-        urgent: bool = False,
-    ) -> SendOutcome: ...
 
     async def delete_run(self, run_id: str) -> DeleteOutcome: ...
 

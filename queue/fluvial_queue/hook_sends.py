@@ -15,8 +15,8 @@ from fluvial_queue.hook_contract import HookStore, OpenHook
 from fluvial_queue.messages import Message, MessageKind
 
 
-class HookSender(HookStore, Protocol):
-    """The part of a store that takes payloads."""
+class MessageSender(Protocol):
+    """The part of a store that takes messages to runs."""
 
     async def send(
         self,
@@ -28,6 +28,10 @@ class HookSender(HookStore, Protocol):
         resume_id: str = "",
         urgent: bool = False,
     ) -> SendOutcome: ...
+
+
+class HookSender(HookStore, MessageSender, Protocol):
+    """The part of a store that takes payloads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -88,22 +88,20 @@ def redrive(
     as_json: Json = False,
 ) -> None:
     """Let dead letters go on, on another deployment if you name one."""
-    filters = {"app": app, "workflow": workflow, "code": code, "since": since, "until": until}
+    filters: dict[str, Any] = {
+        "app": app,
+        "workflow": workflow,
+        "code": code or None,
+        "since": since,
+        "until": until,
+    }
     if (run is None) is not any([*filters.values(), tag]):
         raise InvalidRequestError("name one run, or say which with --app, --code and the like")
     with connect() as client:
         if run is not None:
             chosen = [run]
         else:
-            found = client.dead_letters(
-                app=app,
-                workflow=workflow,
-                code=code or None,
-                since=since,
-                until=until,
-                tags=tags_of(tag),
-                limit=limit,
-            )
+            found = client.dead_letters(**filters, tags=tags_of(tag), limit=limit)
             chosen = [str(letter["run_id"]) for letter in found]
             if chosen and not dry_run and not yes:
                 _confirm(len(chosen))
