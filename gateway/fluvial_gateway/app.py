@@ -18,6 +18,7 @@ from fluvial_gateway.builder_client import BuilderClient
 from fluvial_gateway.calls import Calls
 from fluvial_gateway.catalogue import Catalogue
 from fluvial_gateway.config import Config
+from fluvial_gateway.control.aliasing import AliasingOperations
 from fluvial_gateway.control.application import control_app
 from fluvial_gateway.control.bulk import BulkOperations
 from fluvial_gateway.control.checking import CheckingOperations
@@ -190,6 +191,7 @@ class Gateway:
         revealer, resealer = Revealer(self._router), Resealer(self._router)
         operations = [
             *deploying.operations(),
+            *AliasingOperations(self._catalogue, aliases, addresses).operations(),
             *StartingOperations(runs).operations(),
             *SteeringOperations(runs).operations(),
             *BulkOperations(runs, self._waits).operations(),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from fluvial_gateway.problems import ProblemError
+from fluvial_queue.alias_records import AliasHistory
 from fluvial_queue.contract import Record, RecordKind
 from fluvial_queue.records import (
     DEFAULT_APP_SETTING,
@@ -27,6 +28,14 @@ class Versioned:
     """An app as it was read, with the version that a compare-and-set must name."""
 
     app: AppRecord
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class VersionedHistory:
+    """An app's history as it was read, likewise; version 0: there is none yet."""
+
+    history: AliasHistory
     version: int
 
 
@@ -82,6 +91,29 @@ class Catalogue:
         """Write an app if its record's version is `expect` (0: there is none)."""
         value = app.to_dict()
         return await self._records.put_record("app", app.app, value, expect=expect) is not None
+
+    async def history(self, app: str) -> VersionedHistory:
+        """Return how the app's aliases moved, without the newest move."""
+        record = await self._records.get_record("history", app)
+        if record is None:
+            return VersionedHistory(AliasHistory(), 0)
+        return VersionedHistory(AliasHistory.from_dict(record.value), record.version)
+
+    async def save_history(self, app: str, history: AliasHistory, *, expect: int) -> bool:
+        """Write an app's history if its version is `expect`."""
+        value = history.to_dict()
+        return await self._records.put_record("history", app, value, expect=expect) is not None
+
+    async def deployment_of(self, app: str, deployment_id: str) -> DeploymentRecord:
+        """Raises:
+        ProblemError: the app has no such deployment.
+        """
+        deployment = await self.deployment(deployment_id)
+        if deployment.spec.app != app:
+            raise ProblemError(
+                "deployment_not_found", f"app {app!r} has no deployment {deployment_id!r}"
+            )
+        return deployment
 
     async def deployment(self, deployment_id: str) -> DeploymentRecord:
         """Raises:

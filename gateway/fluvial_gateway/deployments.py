@@ -20,7 +20,7 @@ from typing import Final, Protocol
 from fluvial.errors import FluvialError
 from fluvial.ids import new_id
 from fluvial.manifest import APP_NAME, DeploymentSpec
-from fluvial_gateway.aliases import Aliases, promoted
+from fluvial_gateway.aliases import Aliases, Occasion, promoted
 from fluvial_gateway.builder_client import BuildReport, BuildRequest
 from fluvial_gateway.catalogue import Catalogue
 from fluvial_gateway.invoker_client import RefusedError
@@ -36,6 +36,7 @@ _LOG = logging.getLogger(__name__)
 _CONCURRENT: Final = 16
 # `dpl-….<domain>` is a deployment's own host, so no app may be called like one.
 _RESERVED_PREFIX: Final = "dpl-"
+_ALIAS_SEPARATOR: Final = "--"  # `<alias>--<app>.<domain>`
 
 
 class Builder(Protocol):
@@ -76,9 +77,9 @@ class Deployments:
         self._registering: set[asyncio.Task[Deployed]] = set()
 
     async def deploy(
-        self, upload: Upload, *, name: str | None, promote: bool
+        self, upload: Upload, *, name: str | None, promote: bool, by: str
     ) -> AsyncGenerator[str | Deployed, None]:
-        """Build and register an upload; yield the build's log, then the result.
+        """Build and register an upload for `by`; yield the build's log, then the result.
 
         Raises:
             FluvialError: nothing was changed.
@@ -97,7 +98,9 @@ class Deployments:
                     raise ProblemError("build_failed", "the builder ended without a report")
                 _check_name(report.app)
                 self._uploads.keep(upload)
-                deployed = await self._register_uncancelled(report, upload.digest, promote)
+                deployed = await self._register_uncancelled(
+                    report, upload.digest, by if promote else None
+                )
         finally:
             self._uploads.discard(upload)
         yield deployed
@@ -117,16 +120,18 @@ class Deployments:
             self._under_way -= 1
 
     async def _register_uncancelled(
-        self, report: BuildReport, source_digest: str, promote: bool
+        self, report: BuildReport, source_digest: str, promoter: str | None
     ) -> Deployed:
         task = asyncio.get_running_loop().create_task(
-            self._register(report, source_digest, promote), name=f"register {report.app}"
+            self._register(report, source_digest, promoter), name=f"register {report.app}"
         )
         self._registering.add(task)
         task.add_done_callback(self._registering.discard)
         return await asyncio.shield(task)
 
-    async def _register(self, report: BuildReport, source_digest: str, promote: bool) -> Deployed:
+    async def _register(
+        self, report: BuildReport, source_digest: str, promoter: str | None
+    ) -> Deployed:
         keyring = await self._keyring(report.app)
         deployment = DeploymentRecord(
             spec=_spec(report),
@@ -138,13 +143,13 @@ class Deployments:
         current = await self._current(report.app)
         if current is not None and _is_same(current[1], deployment):
             return Deployed(current[1], current[0], created=False)
-        app = await self._add(deployment, keyring, promote)
+        app = await self._add(deployment, keyring, promoter)
         _LOG.info(
             "deployed",
             extra={
                 "app": report.app,
                 "deployment": deployment.spec.deployment,
-                "promoted": promote,
+                "promoted": promoter is not None,
             },
         )
         await self._aliases.published(app)
@@ -163,12 +168,12 @@ class Deployments:
         return found.app, await self._catalogue.deployment(found.app.production)
 
     async def _add(
-        self, deployment: DeploymentRecord, keyring: KeyringState, promote: bool
+        self, deployment: DeploymentRecord, keyring: KeyringState, promoter: str | None
     ) -> AppRecord:
         await self._catalogue.add_deployment(deployment)
 
         async def change(app: AppRecord | None) -> AppRecord:
-            return _app_after(app, deployment, keyring, promote)
+            return _app_after(app, deployment, keyring, promoter)
 
         try:
             return await self._aliases.change(deployment.spec.app, change)
@@ -212,9 +217,20 @@ def _is_same(one: DeploymentRecord, other: DeploymentRecord) -> bool:
 
 
 def _app_after(
-    app: AppRecord | None, deployment: DeploymentRecord, keyring: KeyringState, promote: bool
+    app: AppRecord | None,
+    deployment: DeploymentRecord,
+    keyring: KeyringState,
+    promoter: str | None,
 ) -> AppRecord:
     if app is None:
+        if _ALIAS_SEPARATOR in deployment.spec.app:
+            raise ProblemError(
+                "manifest_invalid",
+                f"a new app cannot be called {deployment.spec.app!r}: {_ALIAS_SEPARATOR!r} parts "
+                "an alias from its app in the names of hosts",
+            )
         app = AppRecord(app=deployment.spec.app, created_ms=deployment.created_ms)
     app = with_keyring(app, keyring)  # it may have a newer key by now
-    return promoted(app, deployment, deployment.created_ms) if promote else app
+    if promoter is None:
+        return app
+    return promoted(app, deployment, Occasion(deployment.created_ms, promoter, "deploy"))

@@ -33,6 +33,9 @@ class Routes:
 
     domain: str = "localhost"
     production: Mapping[str, str] = field(default_factory=dict[str, str])  # app → deployment
+    aliases: Mapping[str, Mapping[str, str]] = field(  # app → alias → deployment
+        default_factory=dict[str, Mapping[str, str]]
+    )
     deployments: Mapping[str, str] = field(default_factory=dict[str, str])  # deployment → app
     hosts: Mapping[str, str] = field(default_factory=dict[str, str])  # custom host → app
     default_app: str | None = None
@@ -77,7 +80,10 @@ def _names(routes: Routes) -> dict[str, Destination]:
     default = _production(routes, routes.default_app)
     if default is not None:
         names.update(dict.fromkeys({*_LOOPBACK_NAMES, routes.domain}, default))
-    for app in routes.production:
+    for app, aliases in routes.aliases.items():
+        for alias, deployment in aliases.items():
+            names[f"{alias}--{app}.{routes.domain}"] = Destination(app, deployment)
+    for app in routes.production:  # behind: an app that is called like an alias keeps its host
         destination = _production(routes, app)
         if destination is not None:
             names[f"{app}.{routes.domain}"] = destination

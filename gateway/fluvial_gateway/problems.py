@@ -68,6 +68,8 @@ _KINDS: Final[Mapping[str, _Kind]] = {
     "ask_unanswered": _Kind(409, "The run will not answer"),
     "ask_timeout": _Kind(504, "The run has not answered in time"),
     "run_not_paused": _Kind(409, "The run is not paused"),
+    "alias_not_found": _Kind(404, "The app has no such alias"),
+    "alias_limit": _Kind(409, "The app has too many aliases"),
     "alias_conflict": _Kind(409, "The alias was moved by somebody else"),
     "nothing_deployed": _Kind(409, "The app has no production deployment"),
     "no_previous_deployment": _Kind(409, "There is no deployment to go back to"),

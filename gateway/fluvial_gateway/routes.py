@@ -40,6 +40,7 @@ class RouteTable:
             routes = Routes(
                 domain=self._domain,
                 production={app.app: app.production for app in apps if app.production is not None},
+                aliases={app.app: app.aliases for app in apps if app.aliases},
                 deployments={d.spec.deployment: d.spec.app for d in deployments},
                 hosts=await self._catalogue.hosts(),
                 default_app=await self._catalogue.default_app(),

@@ -331,7 +331,7 @@ class Bell:
     due_ms: int = 0
 
 
-RecordKind = Literal["app", "deployment", "token", "host", "setting", "cron"]
+RecordKind = Literal["app", "deployment", "token", "host", "setting", "cron", "history"]
 
 
 @dataclass(frozen=True, slots=True)

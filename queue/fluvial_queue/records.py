@@ -1,5 +1,5 @@
 """The typed forms of the records that the control plane keeps (`Store.put_record`); what is known
-of a cron is in `cron_records`.
+of a cron is in `cron_records`, how aliases moved in `alias_records`.
 
 `to_dict` gives plain values for the store, `from_dict` reads them back and ignores keys that a
 newer version has added. The record's id is not part of its value.
@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, Self
 
 from fluvial.crons import CronSpec
 from fluvial.manifest import DeploymentSpec
+from fluvial_queue.alias_records import AliasMove
 
 Interface = Literal["asgi", "wsgi", "handler"]
 
@@ -44,6 +45,8 @@ class AppRecord:
     keys_frozen: bool = False  # nothing new may be sealed for it
     created_ms: int = 0
     crons: tuple[ActiveCron, ...] = ()
+    aliases: Mapping[str, str] = field(default_factory=dict[str, str])  # beside `production`
+    last_move: AliasMove | None = None  # of any alias; older ones are in the history
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record's value."""
@@ -56,11 +59,14 @@ class AppRecord:
             "keys_frozen": self.keys_frozen,
             "created_ms": self.created_ms,
             "crons": [cron.to_list() for cron in self.crons],
+            "aliases": dict(self.aliases),
+            "last_move": None if self.last_move is None else self.last_move.to_list(),
         }
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Self:
         """Return the record that `to_dict` made `value` from."""
+        move = value.get("last_move")
         return cls(
             app=value["app"],
             production=value["production"],
@@ -70,6 +76,8 @@ class AppRecord:
             keys_frozen=value.get("keys_frozen", False),
             created_ms=value["created_ms"],
             crons=tuple(ActiveCron(*cron) for cron in value.get("crons", ())),
+            aliases=value.get("aliases", {}),
+            last_move=None if move is None else AliasMove.from_list(move),
         )
 
 

@@ -16,7 +16,7 @@ from typing import Any, Final, cast
 
 import httpx
 
-from fluvial.bulk_client import BulkClient
+from fluvial.app_client import AppClient
 from fluvial.bulk_client import BulkProgress as BulkProgress  # parts of this module's surface
 from fluvial.bulk_client import BulkRun as BulkRun
 from fluvial.bulk_client import RunFilter as RunFilter
@@ -48,7 +48,7 @@ class Deployed:
     created: bool  # False: the app was at this deployment already
 
 
-class Client(BulkClient):
+class Client(AppClient):
     """Speaks to one control API. Not safe for threads that share it during `close`."""
 
     def __init__(self, url: str, token: str | None = None) -> None:
@@ -99,26 +99,6 @@ class Client(BulkClient):
                 check(response)
                 yield from _build_lines(response)
 
-    def apps(self) -> list[dict[str, Any]]:
-        """Return all apps."""
-        return items(self._get("/v1/apps"), "apps")
-
-    def app(self, name: str) -> dict[str, Any]:
-        """Return one app."""
-        return self._get(f"/v1/apps/{path_part(name)}")
-
-    def deployments(self, app: str | None = None) -> list[dict[str, Any]]:
-        """Return deployments, newest first."""
-        return items(self._get("/v1/deployments", app=app), "deployments")
-
-    def deployment(self, deployment: str) -> dict[str, Any]:
-        """Return one deployment."""
-        return self._get(f"/v1/deployments/{path_part(deployment)}")
-
-    def promote(self, app: str, deployment: str) -> dict[str, Any]:
-        """Make a deployment the app's production; return the app."""
-        return self._post(f"/v1/apps/{path_part(app)}/promote", {"deployment": deployment})
-
     def replay_check(
         self,
         deployment: str,
@@ -153,10 +133,6 @@ class Client(BulkClient):
                 yield ReplayReport.from_json(item["report"])
                 return
         raise UnavailableError("the platform went away before the check had ended: check again")
-
-    def rollback(self, app: str) -> dict[str, Any]:
-        """Go back to the previous production; return the app."""
-        return self._post(f"/v1/apps/{path_part(app)}/rollback", {})
 
     # Crons
 

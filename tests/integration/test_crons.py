@@ -177,7 +177,7 @@ def test_each_of_200_ticks_has_one_run_whoever_races_and_crashes(url: str, seed:
             minute = min(TICKS, minute + chance.choice((1, 1, 1, 2, 7)))  # sometimes all are away
             world.at(minute)
             target = chance.choice((first, second, ""))
-            move = other.aliases.promote("shop", target) if target else asyncio.sleep(0)
+            move = other.aliases.promote("shop", target, by="test") if target else asyncio.sleep(0)
             await rivals.race(move)
 
         found = _ticks(await world.started())
@@ -199,10 +199,10 @@ def test_missed_ticks_follow_the_policy_whoever_races_and_crashes(url: str, seed
         while minute < TICKS:
             step = chance.choice((1, 1, 2, 9))
             if chance.random() < 0.1:  # without the cron for a while: those ticks are nobody's
-                await world.aliases.promote("shop", "dpl_shop" + "2".zfill(20))
+                await world.aliases.promote("shop", "dpl_shop" + "2".zfill(20), by="test")
                 world.at(minute + step)
                 await rivals.race()
-                await world.aliases.rollback("shop")
+                await world.aliases.rollback("shop", by="test")
             else:
                 world.at(minute + step)
                 await rivals.race()

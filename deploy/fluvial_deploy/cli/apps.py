@@ -8,12 +8,12 @@ import typer
 
 from fluvial_deploy.cli.connection import connect
 from fluvial_deploy.cli.exits import reported
-from fluvial_deploy.cli.options import App, Json
+from fluvial_deploy.cli.options import App, Deployment, Json
 from fluvial_deploy.cli.output import data, data_json, show, table
 
 apps = typer.Typer(help="Apps.", no_args_is_help=True)
 deployments = typer.Typer(help="Deployments: versions of apps.", no_args_is_help=True)
-Deployment = Annotated[str, typer.Argument(metavar="DEPLOYMENT", help="Its id, dpl_….")]
+_COLUMNS = ("deployment", "app", "aliases", "created_at", "interface", "workflows")
 
 
 @apps.command("ls")
@@ -41,7 +41,7 @@ def list_deployments(
     """List deployments, newest first."""
     with connect() as client:
         rows = client.deployments(app)
-    table(rows, ("deployment", "app", "created_at", "interface", "workflows"), as_json=as_json)
+    table(rows, _COLUMNS, as_json=as_json)
 
 
 @deployments.command("show")
@@ -61,8 +61,14 @@ def promote(app: App, deployment: Deployment, as_json: Json = False) -> None:
 
 
 @reported
-def rollback(app: App, as_json: Json = False) -> None:
+def rollback(
+    app: App,
+    deployment: Annotated[
+        str | None, typer.Argument(metavar="[DEPLOYMENT]", help="Where to; default: the previous.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Go back to an app's previous production; print the deployment."""
     with connect() as client:
-        moved = client.rollback(app)
+        moved = client.rollback(app, deployment)
     data_json(moved) if as_json else data(str(moved.get("production")))

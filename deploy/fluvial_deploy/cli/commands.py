@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fluvial_deploy.cli.aliases import aliases
 from fluvial_deploy.cli.apps import apps, deployments, promote, rollback
 from fluvial_deploy.cli.connection import connect
 from fluvial_deploy.cli.crons import crons
@@ -97,6 +98,7 @@ for _group, _name in (
     (crons, "crons"),
     (apps, "apps"),
     (deployments, "deployments"),
+    (aliases, "alias"),
     (keys, "keys"),
     (tokens, "token"),
 ):

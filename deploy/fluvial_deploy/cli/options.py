@@ -14,6 +14,7 @@ Data = Annotated[
     bool, typer.Option("--data", help="Decrypt inputs and results (needs the scope data:read).")
 ]
 App = Annotated[str, typer.Argument(metavar="APP", help="The app's name.")]
+Deployment = Annotated[str, typer.Argument(metavar="DEPLOYMENT", help="Its id, dpl_….")]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="The run's id, run_….")]
 Tags = Annotated[
     list[str] | None,

@@ -155,13 +155,19 @@ class DeployingOperations:
                 method="POST",
                 path="/v1/apps/{app}/rollback",
                 name="rollback",
-                summary="Move the alias `production` back to where it was",
+                summary="Move the alias `production` back, or to a named deployment",
                 handler=self.rollback,
                 scopes=(Scope.DEPLOY,),
                 parameters=(APP_IN_PATH,),
-                body=Body(obj({}), optional=True),
+                description="A second one in a row goes forth again: it undoes the first.",
+                body=Body(obj({"deployment": DEPLOYMENT_ID}), optional=True),
                 replies={200: Reply("The app with its new alias.", APP_SCHEMA)},
-                problems=("app_not_found", "no_previous_deployment", "alias_conflict"),
+                problems=(
+                    "app_not_found",
+                    "deployment_not_found",
+                    "no_previous_deployment",
+                    "alias_conflict",
+                ),
             ),
         ]
 
@@ -177,12 +183,18 @@ class DeployingOperations:
 
     async def list_deployments(self, call: Call) -> Response:
         found = await self._catalogue.deployments(call.query["app"])
-        views = [deployment_view(d, self._addresses) for d in found[: call.query["limit"]]]
+        apps = {app.app: app for app in await self._catalogue.apps()}
+        views = [
+            deployment_view(deployment, self._addresses, apps.get(deployment.spec.app))
+            for deployment in found[: call.query["limit"]]
+        ]
         return JSONResponse({"deployments": views})
 
     async def get_deployment(self, call: Call) -> Response:
         deployment = await self._catalogue.deployment(call.path["id"])
-        return JSONResponse(deployment_view(deployment, self._addresses))
+        found = await self._catalogue.find_app(deployment.spec.app)
+        app = None if found is None else found.app
+        return JSONResponse(deployment_view(deployment, self._addresses, app))
 
     async def list_apps(self, call: Call) -> Response:
         apps = await self._catalogue.apps()
@@ -193,18 +205,26 @@ class DeployingOperations:
         return JSONResponse(app_view(app, self._addresses))
 
     async def promote(self, call: Call) -> Response:
-        app = await self._aliases.promote(call.path["app"], call.body["deployment"])
+        app = await self._aliases.promote(
+            call.path["app"], call.body["deployment"], by=call.principal.author
+        )
+        call.note(deployment=app.production)
         return JSONResponse(app_view(app, self._addresses))
 
     async def rollback(self, call: Call) -> Response:
-        app = await self._aliases.rollback(call.path["app"])
+        app = await self._aliases.rollback(
+            call.path["app"], to=call.body.get("deployment"), by=call.principal.author
+        )
+        call.note(deployment=app.production)
         return JSONResponse(app_view(app, self._addresses))
 
     async def _deploying(
         self, call: Call, received: Received
     ) -> AsyncGenerator[dict[str, Any], None]:
         name, promote = call.query["name"], call.query["promote"]
-        deploying = self._deployments.deploy(received, name=name, promote=promote)
+        deploying = self._deployments.deploy(
+            received, name=name, promote=promote, by=call.principal.author
+        )
         async with aclosing(deploying) as progress:
             async for item in progress:
                 if not isinstance(item, Deployed):
@@ -216,7 +236,7 @@ class DeployingOperations:
 
     def _result(self, deployed: Deployed) -> dict[str, Any]:
         is_production = deployed.app.production == deployed.deployment.spec.deployment
-        view = deployment_view(deployed.deployment, self._addresses)
+        view = deployment_view(deployed.deployment, self._addresses, deployed.app)
         app_url = self._addresses.of_app(deployed.app.app)
         return {
             "deployment": view,

@@ -10,17 +10,25 @@ from urllib.parse import urlsplit
 
 from fluvial.events import Event
 from fluvial.hook_tokens import without_secret
+from fluvial_gateway.aliases import aliases_of
 from fluvial_gateway.control.schemas import Schema, array, nullable, obj, text
+from fluvial_queue.alias_records import PRODUCTION
 from fluvial_queue.contract import RunRecord, RunStatus
 from fluvial_queue.records import AppRecord, DeploymentRecord
 
 TIME: Final[Schema] = {"type": "string", "format": "date-time"}
+ALIASES: Final[Schema] = {
+    "type": "object",
+    "additionalProperties": text("a deployment"),
+    "description": "by name, without production",
+}
 APP: Final = obj(
     {
         "app": text(),
         "url": text(),
         "production": nullable(text()),
         "previous": nullable(text()),
+        "aliases": ALIASES,
         "created_at": TIME,
     }
 )
@@ -41,6 +49,7 @@ DEPLOYMENT: Final = obj(
         "instance": {"type": "object"},
         "retention_seconds": nullable({"type": "number", "description": "null: the platform's"}),
         "environment": array(text("the name of a variable")),
+        "aliases": array(text("an alias that stands on it")),
     }
 )
 UNREADABLE: Final = obj({"code": text("such as key_destroyed"), "message": text()})
@@ -102,6 +111,9 @@ class Addresses:
     def of_deployment(self, deployment: str) -> str:
         return self._of(deployment.replace("_", "-"))
 
+    def of_alias(self, app: str, alias: str) -> str:
+        return self._of(app if alias == PRODUCTION else f"{alias}--{app}")
+
     def _of(self, name: str) -> str:
         parts = urlsplit(self.public_url)
         port = f":{parts.port}" if parts.port is not None else ""
@@ -120,11 +132,14 @@ def app_view(app: AppRecord, addresses: Addresses) -> dict[str, Any]:
         "url": addresses.of_app(app.app),
         "production": app.production,
         "previous": app.previous,
+        "aliases": dict(app.aliases),
         "created_at": time_text(app.created_ms),
     }
 
 
-def deployment_view(deployment: DeploymentRecord, addresses: Addresses) -> dict[str, Any]:
+def deployment_view(
+    deployment: DeploymentRecord, addresses: Addresses, app: AppRecord | None
+) -> dict[str, Any]:
     spec, functions = deployment.spec, deployment.functions
     return {
         "deployment": spec.deployment,
@@ -143,7 +158,12 @@ def deployment_view(deployment: DeploymentRecord, addresses: Addresses) -> dict[
         "retention_seconds": _seconds(deployment.retention_ms),
         # Values may be secrets; who deployed knows them.
         "environment": sorted(spec.environment),
+        "aliases": [] if app is None else _aliases_on(app, spec.deployment),
     }
+
+
+def _aliases_on(app: AppRecord, deployment: str) -> list[str]:
+    return [alias for alias, target in aliases_of(app).items() if target == deployment]
 
 
 def run_view(record: RunRecord) -> dict[str, Any]:

@@ -22,6 +22,7 @@ def path_of(operation: Operation) -> str:
         "workflow": "fulfil",
         "token": "t",
         "cron": "nightly",
+        "alias": "staging",
         "name": "tokens",
         "key": "k",
         "hook": "approval",

@@ -30,6 +30,7 @@ from fluvial_gateway.auth import Scope, Tokens
 from fluvial_gateway.builder_client import BuildReport, BuildRequest
 from fluvial_gateway.calls import Calls
 from fluvial_gateway.catalogue import Catalogue
+from fluvial_gateway.control.aliasing import AliasingOperations
 from fluvial_gateway.control.application import control_app
 from fluvial_gateway.control.bulk import BulkOperations
 from fluvial_gateway.control.checking import CheckingOperations
@@ -403,12 +404,13 @@ class World:
         keys = KeyKeeping(
             self.catalogue, aliases, holder=self.keyring, runs=self.runs, reader=self.store
         )
+        addresses = Addresses("http://127.0.0.1:8080", "localhost")
         deploying = DeployingOperations(
             self.catalogue,
             deployments=self.deployments,
             aliases=aliases,
             uploads=uploads,
-            addresses=Addresses("http://127.0.0.1:8080", "localhost"),
+            addresses=addresses,
         )
         self.platform = PlatformOperations(
             about=About(
@@ -439,6 +441,7 @@ class World:
         )
         return [
             *deploying.operations(),
+            *AliasingOperations(self.catalogue, aliases, addresses).operations(),
             *StartingOperations(self.runs).operations(),
             *SteeringOperations(self.runs).operations(),
             *BulkOperations(self.runs, self.waits).operations(),

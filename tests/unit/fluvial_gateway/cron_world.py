@@ -142,7 +142,7 @@ class CronWorld:
             new = AppRecord(app=app, key_id=key_id, public_key=public_key)
             assert await self.catalogue.save_app(new, expect=0)
         if promote:
-            await self.aliases.promote(app, deployment)
+            await self.aliases.promote(app, deployment, by="test")
         return deployment
 
     # ---- deciding ----

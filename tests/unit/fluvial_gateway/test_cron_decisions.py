@@ -302,7 +302,7 @@ def test_only_the_production_deployment_has_crons() -> None:
         world.at(60)
         assert await world.decide() == Decided()
         world.at(90)
-        await world.aliases.rollback("shop")
+        await world.aliases.rollback("shop", by="test")
         # The ticks of the time in between are nobody's, even for a cron that would catch up.
         assert await world.settle() == Decided(next_ms=at(120))
         assert await world.started() == []
@@ -322,7 +322,7 @@ def test_a_cron_that_stays_goes_on_over_a_promotion_with_the_new_code() -> None:
 
         # A tick that had come before the move is not lost by it, nor started twice.
         world.at(121)
-        await world.aliases.rollback("shop")
+        await world.aliases.rollback("shop", by="test")
         await world.finish_all()
         await world.settle()
         assert await world.minutes() == [60, 120]

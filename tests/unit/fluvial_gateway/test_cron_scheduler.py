@@ -135,7 +135,7 @@ def test_a_change_made_by_another_gateway_is_seen_within_a_sweep() -> None:
             await world.crons.resume(NIGHTLY)
             await world.deploy(number=2)
             await scheduled.to(185)
-            await world.aliases.rollback("shop")
+            await world.aliases.rollback("shop", by="test")
             await scheduled.to(241)
             assert await world.minutes() == [60, 240]
 

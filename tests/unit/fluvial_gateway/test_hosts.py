@@ -8,7 +8,8 @@ from fluvial_gateway.hosts import Destination, HostTable, Routes, host_name
 
 ROUTES = Routes(
     domain="fn.example",
-    production={"shop": "dpl_new", "blog": "dpl_blog"},
+    production={"shop": "dpl_new", "blog": "dpl_blog", "x--blog": "dpl_x"},
+    aliases={"shop": {"qa": "dpl_old"}, "blog": {"x": "dpl_blog"}},
     deployments={"dpl_old": "shop", "dpl_new": "shop"},
     hosts={"Shop.Example.com": "shop", "lost.example.com": "deleted"},
     default_app="blog",
@@ -24,6 +25,9 @@ BLOG = Destination("blog", "dpl_blog")
         (b"SHOP.fn.Example:8080", NEW),
         (b"shop.fn.example.", NEW),
         (b"dpl-old.fn.example", Destination("shop", "dpl_old")),
+        (b"qa--shop.fn.example", Destination("shop", "dpl_old")),
+        (b"x--blog.fn.example", Destination("x--blog", "dpl_x")),  # an app, not blog's alias x
+        (b"qa--blog.fn.example", None),
         (b"shop.example.com", NEW),
         (b"fn.example", BLOG),
         (b"localhost", BLOG),

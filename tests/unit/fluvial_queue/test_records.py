@@ -16,6 +16,7 @@ from fluvial_queue import (
     HostRecord,
     TokenRecord,
 )
+from fluvial_queue.alias_records import AliasHistory, AliasMove
 from fluvial_queue.cron_records import (
     MAX_REASON_CHARACTERS,
     RECENT,
@@ -35,6 +36,7 @@ SPEC = DeploymentSpec(
     instance=InstanceSettings(max_concurrency=3),
     environment={"A": "1"},
 )
+MOVE = AliasMove(alias="staging", before=None, after="dpl_1", at_ms=6, by="ci", reason="set")
 RECORDS: list[Any] = [
     AppRecord(
         app="shop",
@@ -44,8 +46,11 @@ RECORDS: list[Any] = [
         public_key=b"\x00\xff",
         created_ms=5,
         crons=(ActiveCron("nightly", "0123456789abcdef", 7),),
+        aliases={"staging": "dpl_1"},
+        last_move=MOVE,
     ),
     AppRecord(app="new"),
+    AliasHistory((MOVE,)),
     DeploymentRecord(
         spec=SPEC,
         created_ms=5,
@@ -76,6 +81,13 @@ def test_record_survives_the_store(record: Any) -> None:
 
     assert kind.from_dict(stored) == record
     assert kind.from_dict({**stored, "from_the_future": 1}) == record
+
+
+def test_a_record_from_before_aliases_is_read() -> None:
+    app = AppRecord(app="shop", production="dpl_1").to_dict()
+    del app["aliases"], app["last_move"]
+
+    assert AppRecord.from_dict(app) == AppRecord(app="shop", production="dpl_1")
 
 
 def test_a_record_from_before_crons_is_read() -> None:

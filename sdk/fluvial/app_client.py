@@ -1,0 +1,62 @@
+"""The part of `fluvial.client.Client` that is about apps, their deployments and their aliases."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fluvial.bulk_client import BulkClient
+from fluvial.control_api import items, path_part
+
+
+class AppClient(BulkClient):
+    """Apps, through one control API."""
+
+    def apps(self) -> list[dict[str, Any]]:
+        """Return all apps."""
+        return items(self._api.get("/v1/apps"), "apps")
+
+    def app(self, name: str) -> dict[str, Any]:
+        """Return one app."""
+        return self._api.get(_app(name))
+
+    def deployments(self, app: str | None = None) -> list[dict[str, Any]]:
+        """Return deployments, newest first."""
+        return items(self._api.get("/v1/deployments", app=app), "deployments")
+
+    def deployment(self, deployment: str) -> dict[str, Any]:
+        """Return one deployment."""
+        return self._api.get(f"/v1/deployments/{path_part(deployment)}")
+
+    def promote(self, app: str, deployment: str) -> dict[str, Any]:
+        """Make a deployment the app's production; return the app."""
+        return self._api.post(f"{_app(app)}/promote", {"deployment": deployment})
+
+    def rollback(self, app: str, deployment: str | None = None) -> dict[str, Any]:
+        """Go back to the previous production, or to the deployment that is named; return the app.
+        A second rollback to the previous one undoes the first."""
+        body = {} if deployment is None else {"deployment": deployment}
+        return self._api.post(f"{_app(app)}/rollback", body)
+
+    def aliases(self, app: str) -> list[dict[str, Any]]:
+        """Return where the app's aliases stand, production first."""
+        return items(self._api.get(f"{_app(app)}/aliases"), "aliases")
+
+    def set_alias(self, app: str, alias: str, deployment: str) -> dict[str, Any]:
+        """Move an alias other than production, made if need be; return it."""
+        path = f"{_app(app)}/aliases/{path_part(alias)}"
+        return self._api.post(path, {"deployment": deployment})
+
+    def remove_alias(self, app: str, alias: str) -> None:
+        """Remove an alias other than production."""
+        self._api.delete(f"{_app(app)}/aliases/{path_part(alias)}")
+
+    def history(
+        self, app: str, alias: str | None = None, *, limit: int | None = None
+    ) -> list[dict[str, Any]]:
+        """Return how the app's aliases moved, newest first, as far as that is kept."""
+        found = self._api.get(f"{_app(app)}/history", alias=alias, limit=limit)
+        return items(found, "moves")
+
+
+def _app(name: str) -> str:
+    return f"/v1/apps/{path_part(name)}"
