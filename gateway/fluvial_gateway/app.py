@@ -7,7 +7,7 @@ import hashlib
 import logging
 import os
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Final
 
@@ -24,6 +24,7 @@ from fluvial_gateway.control.bulk import BulkOperations
 from fluvial_gateway.control.checking import CheckingOperations
 from fluvial_gateway.control.dead_lettering import DeadLetteringOperations
 from fluvial_gateway.control.deploying import DeployingOperations
+from fluvial_gateway.control.environment import EnvironmentOperations
 from fluvial_gateway.control.explaining import ExplainingOperations
 from fluvial_gateway.control.hooks import HookOperations
 from fluvial_gateway.control.keys import KeysOperations
@@ -47,6 +48,7 @@ from fluvial_gateway.crons.states import CronStates
 from fluvial_gateway.data_plane import DataPlane
 from fluvial_gateway.deployments import Deployments
 from fluvial_gateway.dispatcher import Dispatcher
+from fluvial_gateway.environments import Environments
 from fluvial_gateway.explaining import Explaining
 from fluvial_gateway.fingerprints import Fingerprints, load_key
 from fluvial_gateway.forks import Forks
@@ -134,7 +136,7 @@ class Gateway:
         hooks = Hooks(store, self._catalogue, runs)
         talking, hook_answers = Talking(runs, hooks), HookAnswers(runs)
         streams = Streams(store, self._metrics, partitions=store.partitions)
-        addresses = Addresses(config.public_url, config.domain)
+        self._addresses = addresses = Addresses(config.public_url, config.domain)
         self._router = Router(
             spec=self._spec,
             invoker=self._invoker,
@@ -162,12 +164,14 @@ class Gateway:
         signals.dispatcher = self._dispatcher
 
         aliases = Aliases(self._catalogue, self._alias_moved)
+        environments = Environments(store, self._catalogue, self._invoker)
         self._deployments = Deployments(
             self._catalogue,
             aliases,
             uploads,
             builder=BuilderClient(config.builder_socket),
             keys=self._invoker,
+            environments=environments,
         )
         self._waits = LongWaits()
         tokens = Tokens(store)
@@ -180,7 +184,14 @@ class Gateway:
             metrics=self._metrics,
             scrape=Scrape(self._metrics, store, self._dispatcher, self._invoker, self._router),
         )
-        keys = KeyKeeping(self._catalogue, aliases, holder=self._invoker, runs=runs, reader=store)
+        keys = KeyKeeping(
+            self._catalogue,
+            aliases,
+            holder=self._invoker,
+            environments=environments,
+            runs=runs,
+            reader=store,
+        )
         deploying = DeployingOperations(
             self._catalogue,
             deployments=self._deployments,
@@ -213,6 +224,7 @@ class Gateway:
             *ReadingRunsOperations(runs, revealer, self._waits).operations(),
             *ReadingStreamsOperations(runs, streams, revealer, self._waits).operations(),
             *SchedulingOperations(crons).operations(),
+            *EnvironmentOperations(environments).operations(),
             *KeysOperations(keys).operations(),
             *self._platform.operations(),
         ]
@@ -300,9 +312,14 @@ class Gateway:
 
     async def _spec(self, deployment_id: str) -> DeploymentSpec | None:
         try:
-            return (await self._catalogue.deployment(deployment_id)).spec
+            spec = (await self._catalogue.deployment(deployment_id)).spec
         except ProblemError:
             return None
+        urls = {
+            "FLUVIAL_APP_URL": self._addresses.of_app(spec.app),
+            "FLUVIAL_DEPLOYMENT_URL": self._addresses.of_deployment(deployment_id),
+        }
+        return replace(spec, environment={**spec.environment, **urls})
 
 
 async def serve(config: Config, stop: asyncio.Event) -> None:

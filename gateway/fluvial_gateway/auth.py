@@ -46,6 +46,7 @@ class Scope(StrEnum):
 
     ADMIN = "admin"
     DEPLOY = "deploy"
+    ENVIRONMENT = "environment"
     RUNS_READ = "runs:read"
     RUNS_WRITE = "runs:write"
     DATA_READ = "data:read"

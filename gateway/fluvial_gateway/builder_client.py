@@ -11,13 +11,14 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, cast
 
 from fluvial import wire
 from fluvial.errors import WireError
 from fluvial.manifest import InstanceSettings
+from fluvial.variables import check_variables
 from fluvial.wire import FrameType
 from fluvial_gateway.problems import ProblemError, is_known
 from fluvial_queue.records import DeploymentFunctions
@@ -39,6 +40,7 @@ class BuildRequest:
     archive: Path
     digest: str
     name: str | None
+    variables: tuple[str, ...] = ()  # names of the app's own variables: their values stay sealed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +54,7 @@ class BuildReport:
     instance: InstanceSettings
     functions: DeploymentFunctions
     retention_ms: int | None = None  # of runs that have ended; None: the platform's
+    environment: dict[str, str] = field(default_factory=dict[str, str])  # of the manifest
 
 
 class BuilderClient:
@@ -127,7 +130,12 @@ async def _frames(reader: asyncio.StreamReader) -> AsyncIterator[list[Any]]:
 
 
 def _request_map(request: BuildRequest) -> dict[str, Any]:
-    return {"archive": str(request.archive), "digest": request.digest, "name": request.name}
+    return {
+        "archive": str(request.archive),
+        "digest": request.digest,
+        "name": request.name,
+        "variables": list(request.variables),
+    }
 
 
 def _map(header: list[Any]) -> dict[str, Any]:
@@ -149,9 +157,16 @@ def _report(report: dict[str, Any]) -> BuildReport:
             instance=InstanceSettings(**manifest["instance"]),
             functions=DeploymentFunctions.from_dict(functions),
             retention_ms=None if retention is None else round(float(retention) * 1000),
+            environment=_environment(manifest["environment"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise WireError(f"the builder's report is incomplete: {error!r}") from error
+
+
+def _environment(variables: dict[str, Any]) -> dict[str, str]:
+    environment = {str(name): str(value) for name, value in variables.items()}
+    check_variables(environment)
+    return environment
 
 
 def _refusal(header: list[Any]) -> ProblemError:

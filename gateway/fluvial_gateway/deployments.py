@@ -6,23 +6,26 @@ Invariants:
   the one moment in which a deploy happens; what fails before it leaves no record.
 * Registering is not cancelled by a client that goes away: it ends, one way or the other.
 * A deploy that would change nothing about production makes no record.
+* A deployment has a copy of the app's environment as it was when it was registered, for ever.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from fluvial.errors import FluvialError
 from fluvial.ids import new_id
 from fluvial.manifest import APP_NAME, DeploymentSpec
+from fluvial.variables import check_environment_size, variable_bytes
 from fluvial_gateway.aliases import Aliases, Occasion, promoted
 from fluvial_gateway.builder_client import BuildReport, BuildRequest
 from fluvial_gateway.catalogue import Catalogue
+from fluvial_gateway.environments import Environments
 from fluvial_gateway.invoker_client import RefusedError
 from fluvial_gateway.keyrings import KeyringHolder, KeyringState, with_keyring
 from fluvial_gateway.problems import ProblemError
@@ -67,12 +70,14 @@ class Deployments:
         *,
         builder: Builder,
         keys: KeyringHolder,
+        environments: Environments,
     ) -> None:
         self._catalogue = catalogue
         self._aliases = aliases
         self._uploads = uploads
         self._builder = builder
         self._keys = keys
+        self._environments = environments
         self._under_way = 0
         self._registering: set[asyncio.Task[Deployed]] = set()
 
@@ -87,7 +92,7 @@ class Deployments:
         report: BuildReport | None = None
         try:
             async with self._slot():
-                request = BuildRequest(archive=upload.path, digest=upload.digest, name=name)
+                request = await self._request(upload, name)
                 async with aclosing(self._builder.build(request)) as answers:
                     async for answer in answers:
                         if isinstance(answer, BuildReport):
@@ -98,12 +103,26 @@ class Deployments:
                     raise ProblemError("build_failed", "the builder ended without a report")
                 _check_name(report.app)
                 self._uploads.keep(upload)
-                deployed = await self._register_uncancelled(
-                    report, upload.digest, by if promote else None
-                )
+                registering = self._register(report, upload.digest, by if promote else None)
+                deployed = await self._uncancelled(registering, report.app)
         finally:
             self._uploads.discard(upload)
         yield deployed
+
+    async def redeploy(self, app_name: str, *, by: str, promote: bool) -> Deployed:
+        """Register what is production once more, with the app's environment as it is now.
+
+        Raises:
+            ProblemError: there is no such app, or it has no production.
+        """
+        app = await self._catalogue.app(app_name)
+        if app.production is None:
+            raise ProblemError(
+                "nothing_deployed", f"app {app_name!r} has no production: deploy or promote first"
+            )
+        production = await self._catalogue.deployment(app.production)
+        candidate = replace(production, created_ms=await self._catalogue.now_ms())
+        return await self._uncancelled(self._settle(candidate, by if promote else None), app_name)
 
     async def close(self) -> None:
         """Wait for registrations under way."""
@@ -119,12 +138,17 @@ class Deployments:
         finally:
             self._under_way -= 1
 
-    async def _register_uncancelled(
-        self, report: BuildReport, source_digest: str, promoter: str | None
-    ) -> Deployed:
-        task = asyncio.get_running_loop().create_task(
-            self._register(report, source_digest, promoter), name=f"register {report.app}"
+    async def _request(self, upload: Upload, name: str | None) -> BuildRequest:
+        # Without a name, the app is known only when the archive was unpacked.
+        variables = (await self._environments.of(name)).variables if name else ()
+        return BuildRequest(
+            archive=upload.path, digest=upload.digest, name=name, variables=tuple(variables)
         )
+
+    async def _uncancelled(
+        self, registering: Coroutine[Any, Any, Deployed], app_name: str
+    ) -> Deployed:
+        task = asyncio.get_running_loop().create_task(registering, name=f"register {app_name}")
         self._registering.add(task)
         task.add_done_callback(self._registering.discard)
         return await asyncio.shield(task)
@@ -132,28 +156,45 @@ class Deployments:
     async def _register(
         self, report: BuildReport, source_digest: str, promoter: str | None
     ) -> Deployed:
-        keyring = await self._keyring(report.app)
-        deployment = DeploymentRecord(
+        candidate = DeploymentRecord(
             spec=_spec(report),
             created_ms=await self._catalogue.now_ms(),
             functions=report.functions,
             source_digest=source_digest,
             retention_ms=report.retention_ms,
         )
-        current = await self._current(report.app)
+        return await self._settle(candidate, promoter)
+
+    async def _settle(self, candidate: DeploymentRecord, promoter: str | None) -> Deployed:
+        """Register a deployment with the environment of now, unless production is the same."""
+        app_name = candidate.spec.app
+        keyring = await self._keyring(app_name)
+        deployment = replace(candidate, spec=await self._with_environment(candidate.spec))
+        current = await self._current(app_name)
         if current is not None and _is_same(current[1], deployment):
             return Deployed(current[1], current[0], created=False)
         app = await self._add(deployment, keyring, promoter)
         _LOG.info(
             "deployed",
             extra={
-                "app": report.app,
+                "app": app_name,
                 "deployment": deployment.spec.deployment,
                 "promoted": promoter is not None,
             },
         )
         await self._aliases.published(app)
         return Deployed(deployment, app, created=True)
+
+    async def _with_environment(self, spec: DeploymentSpec) -> DeploymentSpec:
+        """Return a spec of its own, with the app's environment of now."""
+        environment = await self._environments.of(spec.app)
+        plain = {k: v for k, v in spec.environment.items() if k not in environment.variables}
+        check_environment_size(
+            len(plain) + len(environment.variables),
+            sum(variable_bytes(name, value) for name, value in plain.items())
+            + environment.size_bytes,
+        )
+        return replace(spec, deployment=new_id("dpl"), sealed_environment=environment.sealed)
 
     async def _keyring(self, app: str) -> KeyringState:
         try:
@@ -201,13 +242,14 @@ def _check_name(app: str) -> None:
 
 def _spec(report: BuildReport) -> DeploymentSpec:
     return DeploymentSpec(
-        deployment=new_id("dpl"),
+        deployment="",  # named when it is registered
         app=report.app,
         bundle=report.bundle,
         layer=report.layer,
         entrypoint=report.functions.entrypoint,
         workflows=report.modules,
         instance=report.instance,
+        environment=report.environment,
     )
 
 

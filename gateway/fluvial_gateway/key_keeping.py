@@ -16,12 +16,13 @@ import logging
 import secrets
 from collections import defaultdict
 from collections.abc import Awaitable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from fluvial.errors import RunClosedError, RunNotFoundError
 from fluvial_gateway.aliases import Aliases
 from fluvial_gateway.catalogue import Catalogue
+from fluvial_gateway.environments import Environments
 from fluvial_gateway.invoker_client import RefusedError
 from fluvial_gateway.key_users import (
     MAX_EXAMINED,
@@ -63,6 +64,7 @@ class Destruction:
 
     keyring: KeyringState
     users: KeyUsers
+    variables: tuple[str, ...]  # of the app's environment, now or in production, under the key
     is_done: bool
     terminated: int = 0  # live runs whose input was under the key
 
@@ -76,12 +78,14 @@ class KeyKeeping:
         aliases: Aliases,
         *,
         holder: KeyringHolder,
+        environments: Environments,
         runs: Runs,
         reader: RunReader,
     ) -> None:
         self._catalogue = catalogue
         self._aliases = aliases
         self._holder = holder
+        self._environments = environments
         self._runs = runs
         self._steering = Steering(runs)
         self._reader = reader
@@ -132,7 +136,8 @@ class KeyKeeping:
         return Thawed(keyring=keyring, resumed=resumed)
 
     async def destroy(self, app: str, key_id: str, *, force: bool, dry_run: bool) -> Destruction:
-        """Erase a key for ever, unless live runs need it; with `force`, also then.
+        """Erase a key for ever, unless live runs or the environment need it; with `force`, also
+        then.
 
         Raises:
             ProblemError: there is no such app or key, the key is current or in use, or it was not
@@ -141,16 +146,19 @@ class KeyKeeping:
         keyring = await self.show(app)
         _check_may_be_destroyed(keyring, key_id)
         users = await users_of(self._reader, keyring, key_id)
+        variables = await self._environments.under_key(app, key_id)
+        planned = Destruction(keyring=keyring, users=users, variables=variables, is_done=False)
         if dry_run:
-            return Destruction(keyring=keyring, users=users, is_done=False)
+            return planned
         if not force:
             _check_unused(key_id, users)
+            _check_no_variable(app, key_id, variables)
         keyring = await self._carry_out(app, "destroy", key_id)
         terminated = 0
         for user in users.live:
             if user.is_certain:  # it can never go on
                 terminated += await self._does(self._terminate(user.run_id))
-        return Destruction(keyring=keyring, users=users, is_done=True, terminated=terminated)
+        return replace(planned, keyring=keyring, is_done=True, terminated=terminated)
 
     async def _carry_out(
         self, app: str, operation: KeyringOperation, key_id: str = ""
@@ -203,6 +211,18 @@ def _check_may_be_destroyed(keyring: KeyringState, key_id: str) -> None:
         raise ProblemError(
             "key_is_current",
             f"{key_id} is the current key of app {keyring.app!r}: rotate first, then destroy it",
+        )
+
+
+def _check_no_variable(app: str, key_id: str, variables: tuple[str, ...]) -> None:
+    if variables:
+        some = ", ".join(variables[:_NAMED_IN_A_SENTENCE])
+        more = ", …" if len(variables) > _NAMED_IN_A_SENTENCE else ""
+        raise ProblemError(
+            "key_in_use",
+            f"the environment of app {app!r} needs {key_id} ({some}{more}): set these anew and"
+            " redeploy, or destroy the key by force: then production cannot start",
+            extra={"variables": list(variables)},
         )
 
 

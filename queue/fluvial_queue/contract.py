@@ -331,7 +331,9 @@ class Bell:
     due_ms: int = 0
 
 
-RecordKind = Literal["app", "deployment", "token", "host", "setting", "cron", "history"]
+RecordKind = Literal[
+    "app", "deployment", "token", "host", "setting", "cron", "history", "environment"
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,6 +163,32 @@ class Client(AppClient):
         answer = self._post(f"{_cron(app, cron)}/trigger", {}, headers)
         return Started(str(answer["run_id"]), str(answer["outcome"]))
 
+    # Environments
+
+    def environment(self, app: str) -> dict[str, Any]:
+        """Return the names of an app's variables and secrets (`variables`); never a value."""
+        return self._get(_environment(app))
+
+    def set_environment(
+        self, app: str, variables: Mapping[str, str], *, secret: bool = False
+    ) -> dict[str, Any]:
+        """Set variables of an app, or secrets, for deploys from now on; return `environment`.
+
+        Raises:
+            ProblemError: it was refused; then none of them was set.
+        """
+        body = {"variables": dict(variables), "secret": secret}
+        return self._post(_environment(app), body)
+
+    def remove_variable(self, app: str, name: str) -> None:
+        """Remove a variable or a secret of an app, for deploys from now on."""
+        self._api.delete(f"{_environment(app)}/{path_part(name)}")
+
+    def redeploy(self, app: str, *, promote: bool = True) -> Deployed:
+        """Deploy what is an app's production again, with the app's environment of now."""
+        answer = self._post(f"/v1/apps/{path_part(app)}/redeploy", {"promote": promote})
+        return Deployed(answer["deployment"], str(answer["url"]), bool(answer["created"]))
+
     # Keys
 
     def keys(self, app: str) -> dict[str, Any]:
@@ -233,6 +259,10 @@ def _build_lines(response: httpx.Response) -> Iterator[str | Deployed]:
             yield Deployed(item["deployment"], str(item["url"]), bool(item["created"]))
             return
     raise UnavailableError("the platform went away before the deploy had ended: deploy again")
+
+
+def _environment(app: str) -> str:
+    return f"/v1/apps/{path_part(app)}/environment"
 
 
 def _cron(app: str, cron: str) -> str:

@@ -28,6 +28,7 @@ from fluvial.errors import (
     NoEntrypointError,
 )
 from fluvial.sizes import parse_bytes
+from fluvial.variables import check_variables
 
 Isolation = Literal["process", "jail"]
 APP_NAME: Final = re.compile(r"[a-z](?:[a-z0-9-]{0,38}[a-z0-9])?")
@@ -78,6 +79,7 @@ class Manifest:
     source_builds: bool = False  # may a dependency without a wheel be built, i.e. executed?
     crons: tuple[ManifestCron, ...] = ()
     retention_seconds: float | None = None  # of its runs that have ended; None: the platform's
+    environment: dict[str, str] = field(default_factory=dict[str, str])
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for msgpack or JSON."""
@@ -97,7 +99,9 @@ class DeploymentSpec:
     entrypoint: str | None  # "module:attribute" of the HTTP app
     workflows: tuple[str, ...]  # modules to import besides it
     instance: InstanceSettings
-    environment: dict[str, str] = field(default_factory=dict[str, str])
+    environment: dict[str, str] = field(default_factory=dict[str, str])  # of the manifest, plain
+    # Of the app, as it was at the deploy; sealed to its key (`fluvial.sealing.variable_binding`).
+    sealed_environment: dict[str, bytes] = field(default_factory=dict[str, bytes])
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for msgpack or JSON."""
@@ -117,6 +121,7 @@ class DeploymentSpec:
             workflows=tuple(plain["workflows"]),
             instance=InstanceSettings(**plain["instance"]),
             environment=dict(plain["environment"]),
+            sealed_environment=dict(plain.get("sealed_environment", {})),
         )
 
 
@@ -204,6 +209,7 @@ def _parse(
         "source_builds": ("source_builds", _boolean),
         "cron": ("crons", _crons),
         "retention": ("retention_seconds", _seconds(0.0, MAX_SECONDS)),
+        "env": ("environment", _environment),
     }
     values: dict[str, Any] = {"name": default_name, "instance": defaults}
     values |= _values(where, table, readers)
@@ -311,6 +317,20 @@ def _modules(where: str, value: object) -> tuple[str, ...]:
     if len(modules) != len(items):
         raise ManifestError(where, f'must be a list of modules such as ["main"], got {value!r}')
     return tuple(modules)
+
+
+def _environment(where: str, value: object) -> dict[str, str]:
+    variables: dict[str, str] = {}
+    for name, text in _table(where, value).items():
+        if not isinstance(text, str):
+            kind = type(text).__name__
+            raise ManifestError(f"{where} {name}", f"must be text in quotes, got a {kind}")
+        variables[name] = text
+    try:
+        check_variables(variables)
+    except InvalidRequestError as error:
+        raise ManifestError(where, str(error)) from None
+    return variables
 
 
 def _boolean(where: str, value: object) -> bool:

@@ -36,6 +36,7 @@ Kind = Literal[
     "state",
     "chunk",
     "progress",
+    "variable",
 ]
 
 UNDER_RUN_KEY: Final = 1
@@ -49,9 +50,9 @@ _VERSION: Final = 1
 class Binding:
     """Where a sealed value belongs.
 
-    `id` is the step's id, a hook's token, a chunk's place (`fluvial.stream_entries`), or which
-    payload of a hook is answered (`fluvial.hook_operations`); `index` is a step error's attempt, or
-    which of its attempt's chunks a chunk is.
+    `id` is the step's id, a hook's token, a chunk's place (`fluvial.stream_entries`), which payload
+    of a hook is answered (`fluvial.hook_operations`), or a variable's name (`variable_binding`);
+    `index` is a step error's attempt, or which of its attempt's chunks a chunk is.
     """
 
     app: str
@@ -63,6 +64,11 @@ class Binding:
     def encode(self) -> bytes:
         """Return bytes that no other binding has: every part with its length before it."""
         return binding_prefix(self.app, self.run_id) + binding_place(self.kind, self.id, self.index)
+
+
+def variable_binding(app: str, name: str) -> Binding:
+    """Return where the value of an app's environment variable belongs: to no run."""
+    return Binding(app, "", "variable", name)
 
 
 def binding_prefix(app: str, run_id: str) -> bytes:

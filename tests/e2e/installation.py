@@ -62,11 +62,12 @@ class Platform:
         headers = {"authorization": f"Bearer {token}"}
         return httpx.Client(base_url=self.control, headers=headers, timeout=httpx.Timeout(90.0))
 
-    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run the command line against this platform."""
+    def command(self, *arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
+        """Run the command line against this platform; `typed` is its standard input."""
         return subprocess.run(
             [*_FLUVIAL, *arguments],
             env=environment(self.home) | {"FLUVIAL_URL": self.control},
+            input=typed,
             capture_output=True,
             text=True,
             timeout=COMMAND_SECONDS,

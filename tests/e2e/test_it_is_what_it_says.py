@@ -147,11 +147,11 @@ def test_what_users_store_is_nowhere_in_clear(quiet: Platform) -> None:
         metrics = _counters(quiet)
 
     assert CANARY in shown
-    assert not _forms_in(bytes(traffic))
-    assert not _forms_in(metrics.encode())
+    assert not forms_in(bytes(traffic))
+    assert not forms_in(metrics.encode())
     for path in quiet.home.rglob("*"):
         if path.is_file() and "bundles" not in path.parts:
-            assert not _forms_in(path.read_bytes()), path
+            assert not forms_in(path.read_bytes()), path
 
 
 def test_the_gateway_works_without_reading_the_keyring(short_home: Path) -> None:
@@ -195,7 +195,7 @@ def _counters(running: Platform) -> str:
         return api.get("/metrics").raise_for_status().text
 
 
-def _forms_in(data: bytes) -> list[bytes]:
+def forms_in(data: bytes) -> list[bytes]:
     """Return which encodings of the canary occur: plain, hexadecimal, base64 at any offset."""
     plain = CANARY.encode()
     forms = [plain, plain.hex().encode(), plain.hex().upper().encode()]

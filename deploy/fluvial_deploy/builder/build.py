@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from fluvial.bundle import file_digest, unpack
 from fluvial.errors import BundleError, InvalidRequestError
@@ -33,6 +33,7 @@ class BuildRequest:
     archive: Path
     digest: str
     name: str | None
+    variables: tuple[str, ...] = ()  # names of the app's variables whose values are sealed
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> BuildRequest:
@@ -48,7 +49,15 @@ class BuildRequest:
             raise InvalidRequestError(f"digest must be 64 hexadecimal digits, got {digest!r}")
         if name is not None and not isinstance(name, str):
             raise InvalidRequestError(f"name must be text, got {name!r}")
-        return cls(archive=Path(archive), digest=digest, name=name or None)
+        variables: Any = plain.get("variables", [])
+        if not isinstance(variables, list):
+            raise InvalidRequestError("variables must be a list of names")
+        return cls(
+            archive=Path(archive),
+            digest=digest,
+            name=name or None,
+            variables=tuple(map(str, cast("list[object]", variables))),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +146,9 @@ class Builds:
             runtime=runtime_folder(self._home),
         )
         uid = choose_identities(os.environ, self._home).for_inspection
-        functions = await inspect_bundle(path, manifest, log, uid=uid)
+        functions = await inspect_bundle(
+            path, manifest, log, sealed_variables=request.variables, uid=uid
+        )
         await log(_summary(functions))
         return BuildReport(
             manifest=manifest, bundle=request.digest, layer=layer, functions=functions

@@ -6,6 +6,8 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, cast
@@ -57,60 +59,91 @@ async def inspect_bundle(
     manifest: Manifest,
     log: LogLine,
     *,
+    sealed_variables: Sequence[str] = (),
     timeout_seconds: float = IMPORT_SECONDS,
     uid: int | None = None,
 ) -> Functions:
     """Return what the bundle registers when its modules are imported.
+
+    It sees the manifest's variables, and placeholders in place of `sealed_variables`, whose values
+    no build may know. Code that stumbles over a placeholder may well go on without the variable:
+    what cannot be imported with them is tried without.
 
     Raises:
         NoEntrypointError: the entrypoint is missing or not callable.
         ImportFailedError: the bundle's code raised, ended its process, or took too long.
         CronInvalidError: a cron does not fit its workflow.
     """
-    # A file, not a pipe: a process that the bundle leaves behind could keep a pipe open for ever.
-    with tempfile.TemporaryFile() as answer:
-        try:
-            status = await _run(path, manifest, log, answer.fileno(), uid, timeout_seconds)
-        except ChildTimeoutError as error:
-            raise ImportFailedError(
-                f"importing the bundle {error}: move slow work out of the import"
-            ) from error
-        answer.seek(0)
-        return _functions(answer.read(_MAX_ANSWER_BYTES + 1), status, manifest)
+    inspection = _Inspection(path, manifest, log, timeout_seconds, uid)
+    try:
+        return await inspection.run(sealed_variables)
+    except ImportFailedError:
+        if sealed_variables:
+            with suppress(ImportFailedError):
+                return await inspection.run(())
+        raise  # the first failure, which says what placeholders are
 
 
-async def _run(
-    path: ImportPath,
-    manifest: Manifest,
-    log: LogLine,
-    answer_fd: int,
-    uid: int | None,
-    timeout_seconds: float,
-) -> int:
-    request = {
-        "bundle": str(path.bundle),
-        "layer": str(path.layer) if path.layer else "",
-        "runtime": str(path.runtime),
-        "entrypoint": manifest.app,
-        "workflows": manifest.workflows,
-        "crons": [(cron.workflow, asdict(cron.cron)) for cron in manifest.crons],
-        "answer_fd": answer_fd,
-    }
-    with tempfile.TemporaryDirectory() as home, tempfile.TemporaryFile() as asked:
-        # A file, not an argument: the arguments of a process are bounded, those of crons less so.
-        asked.write(json.dumps(request).encode())
-        asked.seek(0)
-        if uid is not None:
-            os.chown(home, uid, uid)
-        return await run_child(
-            [sys.executable, "-I", "-S", "-X", "utf8", "-B", str(_PROGRAM), str(asked.fileno())],
-            environment={"HOME": home, "TMPDIR": home, "PATH": os.defpath, "LANG": "C.UTF-8"},
-            directory=path.bundle,
-            log=log,
-            timeout_seconds=timeout_seconds,
-            pass_fds=(answer_fd, asked.fileno()),
-            uid=uid,
-        )
+@dataclass(frozen=True, slots=True)
+class _Inspection:
+    """One bundle that is to be imported, each time in a process of its own."""
+
+    path: ImportPath
+    manifest: Manifest
+    log: LogLine
+    timeout_seconds: float
+    uid: int | None
+
+    async def run(self, sealed_variables: Sequence[str]) -> Functions:
+        # A file, not a pipe: a process that the bundle leaves behind could keep a pipe open.
+        with tempfile.TemporaryFile() as answer:
+            try:
+                status = await self._import(answer.fileno(), _placeholders(sealed_variables))
+            except ChildTimeoutError as error:
+                raise ImportFailedError(
+                    f"importing the bundle {error}: move slow work out of the import"
+                ) from error
+            answer.seek(0)
+            return _functions(answer.read(_MAX_ANSWER_BYTES + 1), status, self.manifest)
+
+    async def _import(self, answer_fd: int, placeholders: dict[str, str]) -> int:
+        request = self._request(answer_fd, placeholders)
+        own = {"FLUVIAL": "1", "FLUVIAL_APP": self.manifest.name, "FLUVIAL_BUILD": "1"}
+        with tempfile.TemporaryDirectory() as home, tempfile.TemporaryFile() as asked:
+            # A file, not an argument: those of a process are bounded, those of crons less so.
+            asked.write(json.dumps(request).encode())
+            asked.seek(0)
+            if self.uid is not None:
+                os.chown(home, self.uid, self.uid)
+            fixed = {"HOME": home, "TMPDIR": home, "PATH": os.defpath, "LANG": "C.UTF-8", **own}
+            command = (sys.executable, "-I", "-S", "-X", "utf8", "-B", str(_PROGRAM))
+            return await run_child(
+                [*command, str(asked.fileno())],
+                environment={**self.manifest.environment, **placeholders, **fixed},
+                directory=self.path.bundle,
+                log=self.log,
+                timeout_seconds=self.timeout_seconds,
+                pass_fds=(answer_fd, asked.fileno()),
+                uid=self.uid,
+            )
+
+    def _request(self, answer_fd: int, placeholders: dict[str, str]) -> dict[str, Any]:
+        path, manifest = self.path, self.manifest
+        return {
+            "bundle": str(path.bundle),
+            "layer": str(path.layer) if path.layer else "",
+            "runtime": str(path.runtime),
+            "entrypoint": manifest.app,
+            "workflows": manifest.workflows,
+            "crons": [(cron.workflow, asdict(cron.cron)) for cron in manifest.crons],
+            "app": manifest.name,
+            "placeholders": sorted(placeholders),
+            "answer_fd": answer_fd,
+        }
+
+
+def _placeholders(names: Sequence[str]) -> dict[str, str]:
+    return {name: f"<{name} is known when the app runs>" for name in names}
 
 
 def _functions(answer: bytes, status: int, manifest: Manifest) -> Functions:

@@ -4,7 +4,8 @@ It runs as a file in a fresh interpreter (`python -I -S inspection.py`), so it i
 the builder. The answer goes as JSON to a descriptor of its own: what the bundle prints is log.
 
     argv[1]  a descriptor with JSON {bundle, layer, runtime, entrypoint: str|null,
-             workflows: [module], crons: [[workflow, {a cron}]], answer_fd}
+             workflows: [module], crons: [[workflow, {a cron}]], app,
+             placeholders: [a variable that holds one], answer_fd}
     answer   {"interface", "workflows", "steps", "crons"} or {"code", "message"}
 """
 
@@ -23,6 +24,8 @@ from typing import Any
 _MAX_MEMORY_BYTES = 2 * 1024**3
 _MAX_FILE_BYTES = 256 * 1024**2  # of one that the import writes
 _MAX_MESSAGE_CHARACTERS = 16_000
+_MAX_NAMED = 10  # variables in a message
+_MAX_NAME_CHARACTERS = 128
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -42,7 +45,8 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
     except _RefusedError as refused:
         return {"code": refused.code, "message": refused.message}
     except BaseException as error:  # noqa: BLE001 - a stranger's import may raise anything
-        return {"code": "import_failed", "message": _explain(error, request["bundle"])}
+        message = _explain(error, request["bundle"]) + _about_variables(error, request)
+        return {"code": "import_failed", "message": message}
     workflows, steps = _registered()
     if interface is None and not workflows:
         modules = ", ".join(request["workflows"])
@@ -143,6 +147,36 @@ def _explain(error: BaseException, bundle: str) -> str:
     if isinstance(error, SystemExit):
         text += "\n(the module ended the process while it was imported)"
     return text[-_MAX_MESSAGE_CHARACTERS:]
+
+
+def _about_variables(error: BaseException, request: dict[str, Any]) -> str:
+    """Return what the environment may have to do with a failed import, and what to do then."""
+    app, guard = request["app"], 'os.environ.get("FLUVIAL_BUILD")'
+    missing = _missing_variable(error)
+    if missing is not None:
+        return (
+            f"\n(the variable {missing} is not set: `fluvial secret set {app} {missing}` or"
+            f" `fluvial env set {app} {missing}=…`, then deploy again)"
+        )
+    names: list[str] = request["placeholders"]
+    if not names:
+        return ""
+    some = ", ".join(names[:_MAX_NAMED]) + (", …" if len(names) > _MAX_NAMED else "")
+    return (
+        f"\n(while a deploy imports the app, {some} hold placeholders: read them where they are"
+        f" used, or not while {guard})"
+    )
+
+
+def _missing_variable(error: BaseException) -> str | None:
+    """Return the name that was looked up in `os.environ` in vain."""
+    if not isinstance(error, KeyError) or not error.args:
+        return None
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    is_lookup = frame is not None and frame.tb_frame.f_code is type(os.environ).__getitem__.__code__
+    return str(error.args[0])[:_MAX_NAME_CHARACTERS] if is_lookup else None
 
 
 def _file(frame: TracebackType) -> str:

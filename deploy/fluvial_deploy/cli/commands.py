@@ -14,6 +14,7 @@ from fluvial_deploy.cli.crons import crons
 from fluvial_deploy.cli.dead_letters import dead_letters, redrive
 from fluvial_deploy.cli.deploy import deploy
 from fluvial_deploy.cli.doctor import doctor
+from fluvial_deploy.cli.environment import env, redeploy, secret
 from fluvial_deploy.cli.exits import reported
 from fluvial_deploy.cli.hooks import hooks
 from fluvial_deploy.cli.invoke import invoke
@@ -79,7 +80,7 @@ def usage(as_json: Json = False) -> None:
 
 
 for _command in (
-    *(up, deploy, replay, invoke, start, promote, rollback),
+    *(up, deploy, redeploy, replay, invoke, start, promote, rollback),
     *(logs, usage, doctor, version),
 ):
     cli.command()(_command)
@@ -99,6 +100,8 @@ for _group, _name in (
     (apps, "apps"),
     (deployments, "deployments"),
     (aliases, "alias"),
+    (env, "env"),
+    (secret, "secret"),
     (keys, "keys"),
     (tokens, "token"),
 ):

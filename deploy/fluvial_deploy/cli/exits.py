@@ -57,6 +57,7 @@ _NEXT_STEP: Final = {
     "no_failed_step": "a paused run goes on with `fluvial runs resume`",
     "cron_not_found": "`fluvial crons ls` shows the crons of production deployments",
     "hook_not_found": "it may open later; `fluvial hooks ls` shows the open ones",
+    "variable_not_found": "`fluvial env ls` shows an app's variables and secrets",
     "key_not_found": "`fluvial keys ls` shows an app's keys",
     "nothing_deployed": "deploy it, or promote a deployment: `fluvial promote`",
 }

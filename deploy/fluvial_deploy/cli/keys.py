@@ -117,6 +117,8 @@ def _tell_consequences(app: str, key: str, planned: dict[str, Any]) -> None:
         data(f"{run['run_id']}  {'needs it' if run['is_certain'] else 'may need it'}")
     if count > _NAMED:
         say(f"… and {count - _NAMED} more")
-    if count:
+    if planned["variables"]:
+        data(f"variables of the app that need it: {', '.join(planned['variables'])}")
+    if count or planned["variables"]:
         say("it is refused while there are any, but for --force: those that need it are terminated")
     say(f"nothing was done. To destroy it for ever: fluvial keys destroy {app} {key} --yes")

@@ -25,8 +25,8 @@ def create(
     scope: Annotated[
         list[str],
         typer.Option(
-            help="admin, deploy, runs:read, runs:write, data:read, keys or metrics:read; "
-            "again for more."
+            help="admin, deploy, environment, runs:read, runs:write, data:read, keys or"
+            " metrics:read; again for more."
         ),
     ],
     name: Annotated[str, typer.Option(help="What it is for.")] = "command line",

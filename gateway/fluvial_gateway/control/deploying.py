@@ -169,6 +169,32 @@ class DeployingOperations:
                     "alias_conflict",
                 ),
             ),
+            Operation(
+                method="POST",
+                path="/v1/apps/{app}/redeploy",
+                name="redeploy",
+                summary="Deploy the bundle of production again, with the app's environment of now",
+                handler=self.redeploy,
+                scopes=(Scope.DEPLOY,),
+                parameters=(APP_IN_PATH,),
+                body=Body(
+                    obj({"promote": {"type": "boolean", "description": "default: true"}}),
+                    optional=True,
+                ),
+                replies={
+                    200: Reply(
+                        "The deployment; `created` is false where nothing would change.",
+                        obj(
+                            {
+                                "deployment": DEPLOYMENT,
+                                "url": text(),
+                                "created": {"type": "boolean"},
+                            }
+                        ),
+                    )
+                },
+                problems=("app_not_found", "nothing_deployed", "alias_conflict", "unavailable"),
+            ),
         ]
 
     async def deploy(self, call: Call) -> Response:
@@ -217,6 +243,14 @@ class DeployingOperations:
         )
         call.note(deployment=app.production)
         return JSONResponse(app_view(app, self._addresses))
+
+    async def redeploy(self, call: Call) -> Response:
+        promote = call.body.get("promote", True)
+        deployed = await self._deployments.redeploy(
+            call.path["app"], by=call.principal.author, promote=promote
+        )
+        call.note(deployment=deployed.deployment.spec.deployment, created=deployed.created)
+        return JSONResponse(self._result(deployed))
 
     async def _deploying(
         self, call: Call, received: Received

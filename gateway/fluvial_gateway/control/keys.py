@@ -45,6 +45,7 @@ _DESTRUCTION: Final = obj(
         "finished_run_count": _COUNT,
         "is_complete": _FLAG,
         "terminated_runs": _COUNT,
+        "variables": array(text("a variable of the app's environment that needs the key")),
     }
 )
 _KEY_IN_PATH: Final = Parameter(
@@ -87,9 +88,10 @@ class KeysOperations:
                 name="destroyKey",
                 summary="Erase a key: what it sealed is unreadable for ever",
                 description=(
-                    "Refused while live runs need the key, unless `force` is set: then those whose "
-                    "input is under it are terminated. The app's instances are ended. With "
-                    f"`dry_run` nothing happens. At most {NAMED_RUNS} live runs are named."
+                    "Refused while live runs or the app's environment need the key, unless `force` "
+                    "is set: then runs whose input is under it are terminated. The app's instances "
+                    "are ended. With `dry_run` nothing happens. At most "
+                    f"{NAMED_RUNS} live runs are named."
                 ),
                 handler=self.destroy,
                 scopes=(Scope.ADMIN,),
@@ -185,6 +187,7 @@ def _destruction_view(key_id: str, done: Destruction) -> dict[str, Any]:
         "finished_run_count": users.finished,
         "is_complete": users.has_all_live and users.has_all_finished,
         "terminated_runs": done.terminated,
+        "variables": list(done.variables),
     }
 
 

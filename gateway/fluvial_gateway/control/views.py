@@ -157,7 +157,7 @@ def deployment_view(
         "instance": asdict(spec.instance),
         "retention_seconds": _seconds(deployment.retention_ms),
         # Values may be secrets; who deployed knows them.
-        "environment": sorted(spec.environment),
+        "environment": sorted({*spec.environment, *spec.sealed_environment}),
         "aliases": [] if app is None else _aliases_on(app, spec.deployment),
     }
 

@@ -17,12 +17,13 @@ from fluvial_invoker.instance.confinement import (
     confine,
     die_with_parent,
     reseed,
-    set_environment,
     take_descriptors,
 )
 from fluvial_invoker.instance.control import Control
-from fluvial_invoker.instance.main import run_instance
+from fluvial_invoker.instance.loading import DeploymentError
+from fluvial_invoker.instance.main import EXIT_NOT_LOADED, run_instance, tell_not_loaded
 from fluvial_invoker.instance.output import capture_output
+from fluvial_invoker.instance.variables import open_variables, set_environment
 
 EXIT_CRASHED: Final = 72
 
@@ -47,12 +48,24 @@ def _live(parent_pid: int) -> int:
     become(certificate.uid)
     die_with_parent(parent_pid)
     confine(certificate.deployment)
-    set_environment(certificate.deployment, certificate.user_folder)
     reseed()
     os.chdir(certificate.bundle_path)
     _set_import_path(certificate)
     capture_output(LOG_FD)
+    try:
+        _set_environment(certificate, control)
+    except DeploymentError as error:
+        tell_not_loaded(control, error)
+        return EXIT_NOT_LOADED
     return run_instance(certificate, control, listener)
+
+
+def _set_environment(certificate: BirthCertificate, control: Control) -> None:
+    spec = certificate.deployment
+    opened: dict[str, str] = {}
+    if spec.sealed_environment:  # most have none: then the keys are not asked for yet
+        opened = open_variables(spec, control.keys_at_birth(spec.app))
+    set_environment(spec, opened, user_folder=certificate.user_folder)
 
 
 def _set_import_path(certificate: BirthCertificate) -> None:

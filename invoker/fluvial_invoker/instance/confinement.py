@@ -111,18 +111,6 @@ def _limit(kind: int, value: int) -> None:
     resource.setrlimit(kind, (value, value))
 
 
-def set_environment(spec: DeploymentSpec, user_folder: str = "") -> None:
-    """Replace the environment by the allow-list, the deployment's own, and who it is."""
-    environment = inherited_environment(os.environ)
-    if user_folder:
-        environment["HOME"] = user_folder
-    environment.update(spec.environment)
-    environment["FLUVIAL_APP"] = spec.app
-    environment["FLUVIAL_DEPLOYMENT"] = spec.deployment
-    os.environ.clear()
-    os.environ.update(environment)
-
-
 def reseed() -> None:
     """Give this process random numbers of its own; a fork inherits its parent's state."""
     random.seed()

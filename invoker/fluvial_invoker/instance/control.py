@@ -72,11 +72,14 @@ class Control:
             self._take(data)
         return self._certificate
 
+    def keys_at_birth(self, app: str) -> AppKeys:
+        """Return the app's keys as they came with the certificate; before `attach`."""
+        given = self._given_keys()
+        return AppKeys(app, given.roots, given.current, destroyed=given.destroyed)
+
     def app_keys(self, app: str) -> AppKeys:
         """Return the app's keys; they follow the keyring from now on."""
-        given = self._keys
-        if given is None:
-            raise WireError("a certificate came without keys")
+        given = self._given_keys()
         keys = AppKeys(
             app,
             given.roots,
@@ -87,6 +90,11 @@ class Control:
         )
         self._on_keys = keys.update
         return keys
+
+    def _given_keys(self) -> KeySet:
+        if self._keys is None:
+            raise WireError("a certificate came without keys")
+        return self._keys
 
     def attach(
         self,

@@ -58,9 +58,7 @@ def run_instance(certificate: BirthCertificate, control: Control, listener: sock
         app, import_ms = load(certificate.deployment)
         meter_anyio_threads()
     except BaseException as error:  # noqa: BLE001 - user code at a process boundary
-        reason = describe(error)
-        report(f"the deployment cannot be loaded\n{reason}", instance_meter)
-        control.tell_failed(reason)
+        tell_not_loaded(control, error)
         return EXIT_NOT_LOADED
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
@@ -69,6 +67,13 @@ def run_instance(certificate: BirthCertificate, control: Control, listener: sock
     asyncio.set_event_loop(loop)
     instance = Instance(certificate, control, listener, app, loop)
     return loop.run_until_complete(instance.run(import_ms))
+
+
+def tell_not_loaded(control: Control, error: BaseException) -> None:
+    """Tell the app's log and the invoker why nothing will be served."""
+    reason = describe(error)
+    report(f"the deployment cannot be loaded\n{reason}", instance_meter)
+    control.tell_failed(reason)
 
 
 def describe(error: BaseException) -> str:

@@ -36,6 +36,7 @@ from fluvial_gateway.control.bulk import BulkOperations
 from fluvial_gateway.control.checking import CheckingOperations
 from fluvial_gateway.control.dead_lettering import DeadLetteringOperations
 from fluvial_gateway.control.deploying import DeployingOperations
+from fluvial_gateway.control.environment import EnvironmentOperations
 from fluvial_gateway.control.explaining import ExplainingOperations
 from fluvial_gateway.control.hooks import HookOperations
 from fluvial_gateway.control.keys import KeysOperations
@@ -54,6 +55,7 @@ from fluvial_gateway.crons.service import Crons
 from fluvial_gateway.crons.starting import CronRuns
 from fluvial_gateway.crons.states import CronStates
 from fluvial_gateway.deployments import Deployments
+from fluvial_gateway.environments import Environments
 from fluvial_gateway.explaining import Explaining
 from fluvial_gateway.fingerprints import Fingerprints
 from fluvial_gateway.forks import Forks
@@ -238,9 +240,12 @@ class FakeBuilder:
         self.go_on: asyncio.Event | None = None
         self.building = asyncio.Event()
         self.archives: list[bytes] = []
+        self.variables: tuple[str, ...] = ()  # of the last request
+        self.environment: dict[str, str] = {}
 
     async def build(self, request: BuildRequest) -> AsyncGenerator[str | BuildReport, None]:
         self.archives.append(request.archive.read_bytes())
+        self.variables = request.variables
         self.building.set()
         yield "installing nothing"
         if self.go_on is not None:
@@ -254,6 +259,7 @@ class FakeBuilder:
             modules=("main",),
             instance=InstanceSettings(),
             retention_ms=self.retention_ms,
+            environment=self.environment,
             functions=DeploymentFunctions(
                 entrypoint="main:app",
                 interface="asgi",
@@ -398,11 +404,22 @@ class World:
         uploads.prepare()
         routes = RouteTable(self.catalogue, self.hosts, "localhost")
         aliases = Aliases(self.catalogue, routes.reload)
+        environments = Environments(self.store, self.catalogue, self.keyring)
         self.deployments = Deployments(
-            self.catalogue, aliases, uploads, builder=self.builder, keys=self.keyring
+            self.catalogue,
+            aliases,
+            uploads,
+            builder=self.builder,
+            keys=self.keyring,
+            environments=environments,
         )
         keys = KeyKeeping(
-            self.catalogue, aliases, holder=self.keyring, runs=self.runs, reader=self.store
+            self.catalogue,
+            aliases,
+            holder=self.keyring,
+            environments=environments,
+            runs=self.runs,
+            reader=self.store,
         )
         addresses = Addresses("http://127.0.0.1:8080", "localhost")
         deploying = DeployingOperations(
@@ -469,6 +486,7 @@ class World:
                 self.catalogue, ReplayChecks(self.runs, self.invocations), self.waits
             ).operations(),
             *SchedulingOperations(self.crons).operations(),
+            *EnvironmentOperations(environments).operations(),
             *KeysOperations(keys).operations(),
             *self.platform.operations(),
         ]

@@ -44,16 +44,22 @@ class Builder:
     socket_path: Path
     process: subprocess.Popen[bytes]
 
-    def build(self, source: Path, *, name: str | None = "app") -> Answer:
+    def build(
+        self, source: Path, *, name: str | None = "app", variables: tuple[str, ...] = ()
+    ) -> Answer:
         """Pack and build a folder."""
         blobs = self.home / "blobs"
         blobs.mkdir(exist_ok=True)
         packed = pack(source, blobs / "new")
-        return self.build_archive(packed.archive.rename(blobs / packed.digest), name=name)
+        archive = packed.archive.rename(blobs / packed.digest)
+        return self.build_archive(archive, name=name, variables=variables)
 
-    def build_archive(self, archive: Path, *, name: str | None = "app") -> Answer:
+    def build_archive(
+        self, archive: Path, *, name: str | None = "app", variables: tuple[str, ...] = ()
+    ) -> Answer:
         request = {"archive": str(archive), "digest": file_digest(archive), "name": name}
-        return self.ask(pack_frame(FrameType.BUILD, 7, request))
+        named = {**request, "variables": list(variables)}
+        return self.ask(pack_frame(FrameType.BUILD, 7, named))
 
     def ask(self, request: bytes) -> Answer:
         answer, frames = Answer(), FrameReader()

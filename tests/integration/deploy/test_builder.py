@@ -214,7 +214,9 @@ def test_what_the_bundle_prints_is_log(builder: Any, source: Path) -> None:
 def test_the_import_sees_no_environment_and_not_the_platform(builder: Any, source: Path) -> None:
     lines = [
         "import os, sys",
-        "assert not [k for k in os.environ if k[:3] in ('FLU', 'UV_', 'PIP')], os.environ",
+        "assert not [k for k in os.environ if k[:3] in ('UV_', 'PIP')], os.environ",
+        "assert {k for k in os.environ if k[:3] == 'FLU'} == {'FLUVIAL', 'FLUVIAL_APP', "
+        "'FLUVIAL_BUILD'}, os.environ",
         "import fluvial.errors, msgpack",
         "for name in ('redis', 'starlette', 'fluvial_gateway', 'fluvial_deploy', 'httpx'):",
         "    try:",
@@ -226,6 +228,58 @@ def test_the_import_sees_no_environment_and_not_the_platform(builder: Any, sourc
     answer = builder.build(put(source, main__py="\n".join([*lines, ASGI])))
 
     assert answer.report, answer.message
+
+
+def test_the_import_sees_the_manifests_variables_and_placeholders_for_the_apps(
+    builder: Any, source: Path
+) -> None:
+    lines = [
+        "import os",
+        "assert os.environ['COLOUR'] == 'red'",
+        "assert os.environ['TOKEN'] == '<TOKEN is known when the app runs>'",
+        "assert os.environ['FLUVIAL_APP'] == 'app'",
+    ]
+    put(source, main__py="\n".join([*lines, ASGI]), fluvial__toml='[env]\nCOLOUR = "red"')
+    answer = builder.build(source, variables=("TOKEN",))
+
+    assert answer.report, answer.message
+    assert answer.report["manifest"]["environment"] == {"COLOUR": "red"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "url = os.environ.get('URL', 'sqlite://'); assert '://' in url",
+        "if 'FLUVIAL_BUILD' not in os.environ: int(os.environ['URL'])",
+    ],
+    ids=["default", "guard"],
+)
+def test_code_that_cannot_use_a_placeholder_may_do_without(
+    builder: Any, source: Path, line: str
+) -> None:
+    put(source, main__py=f"import os\n{line}\n{ASGI}")
+    answer = builder.build(source, variables=("URL",))
+
+    assert answer.report, answer.message
+
+
+@pytest.mark.parametrize(
+    ("line", "advice"),
+    [
+        ("int(os.environ['PORT'])", "PORT, URL hold placeholders: read them where they are used"),
+        ("os.environ['OTHER']", "the variable OTHER is not set: `fluvial secret set app OTHER`"),
+        ("{}['OTHER']", "PORT, URL hold placeholders"),
+    ],
+    ids=["placeholder", "missing", "another-key"],
+)
+def test_an_import_that_needs_a_variable_is_told_what_to_do(
+    builder: Any, source: Path, line: str, advice: str
+) -> None:
+    put(source, main__py=f"import os\n{line}\n{ASGI}")
+    answer = builder.build(source, variables=("PORT", "URL"))
+
+    assert answer.code == "import_failed"
+    assert advice in answer.message
 
 
 @pytest.mark.parametrize(

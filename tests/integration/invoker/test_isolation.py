@@ -72,7 +72,11 @@ def test_instance_sees_its_own_world_only(machine: Any, serve: Any, tier: str) -
             assert "SECRET_OF_THE_PLATFORM" not in seen["environment"]
             assert "PYTHONDONTWRITEBYTECODE" not in seen["environment"]
             fluvial = {k: v for k, v in seen["environment"].items() if k.startswith("FLUVIAL")}
-            assert fluvial == {"FLUVIAL_APP": "probe", "FLUVIAL_DEPLOYMENT": spec.deployment}
+            assert fluvial == {
+                "FLUVIAL": "1",
+                "FLUVIAL_APP": "probe",
+                "FLUVIAL_DEPLOYMENT": spec.deployment,
+            }
             assert seen["environment"]["GREETING"] == "hi"
             assert not seen["bytecode"]
             assert not any("site-packages" in entry for entry in seen["path"])

@@ -27,6 +27,8 @@ max_instances = 4
 max_duration = 30
 isolation = "process"
 compression = false
+[tool.fluvial.env]
+GREETING = "hi"
 """
 
 
@@ -55,10 +57,11 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         isolation="process",
         compression=False,
     )
+    assert manifest.environment == {"GREETING": "hi"}
 
 
 def test_fluvial_toml_has_no_prefix(tmp_path: Path) -> None:
-    text = FULL.replace("[tool.fluvial]\n", "").replace("[tool.fluvial.instance]", "[instance]")
+    text = FULL.replace("[tool.fluvial]\n", "").replace("[tool.fluvial.", "[")
 
     assert load_manifest(write(tmp_path, {"fluvial.toml": text})).name == "orders"
 
@@ -288,4 +291,20 @@ def test_source_that_is_not_python_is_named(tmp_path: Path, source: bytes) -> No
     (tmp_path / "main.py").write_bytes(source)
 
     with pytest.raises(ManifestError, match=r"main\.py: is not valid Python"):
+        load_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("PORT = 8080", r"env PORT: must be text in quotes, got a int"),
+        ('FLUVIAL_APP = "x"', r"env: FLUVIAL_APP is a reserved name"),
+        ('"not a name" = "x"', r"env: 'not a name' cannot be the name of a variable"),
+    ],
+    ids=["number", "reserved", "name"],
+)
+def test_a_wrong_variable_is_named(tmp_path: Path, line: str, reason: str) -> None:
+    write(tmp_path, {"fluvial.toml": f'app = "main:app"\n[env]\n{line}\n'})
+
+    with pytest.raises(ManifestError, match=reason):
         load_manifest(tmp_path)

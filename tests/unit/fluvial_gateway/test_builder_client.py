@@ -18,7 +18,7 @@ from fluvial_gateway.builder_client import (
 )
 from fluvial_gateway.problems import ProblemError
 
-REQUEST = BuildRequest(archive=Path("/a"), digest="d", name="shop")
+REQUEST = BuildRequest(archive=Path("/a"), digest="d", name="shop", variables=("TOKEN",))
 REPORT = {
     "manifest": Manifest(name="shop", workflows=("main",), retention_seconds=1.5).to_dict(),
     "bundle": "d",
@@ -89,7 +89,8 @@ def test_build_yields_its_log_then_the_report(tmp_path: Path) -> None:
     assert report.functions.workflows == ("fulfil",)
     ((header, _),) = asked
     assert header[0] == FrameType.BUILD
-    assert header[2] == {"archive": "/a", "digest": "d", "name": "shop"}
+    asked_for = {"archive": "/a", "digest": "d", "name": "shop", "variables": ["TOKEN"]}
+    assert header[2] == asked_for
 
 
 def test_builder_that_idled_out_is_dialled_again(tmp_path: Path) -> None:
