@@ -97,9 +97,11 @@ class HeaderBlock:
         "headers",
         "host",
         "is_1_1",
+        "is_websocket",
         "keep_alive",
         "raw",
         "scheme",
+        "upgrade",
     )
 
     def __init__(self, raw: bytes, is_1_1: bool) -> None:
@@ -114,6 +116,8 @@ class HeaderBlock:
         self.content_length = 0
         self.chunked = False
         self.expects_continue = False
+        self.upgrade = b""  # the protocols that the client would like to speak, in lower case
+        self.is_websocket = False  # one of them is this, and Connection says so
 
 
 def parse_line(data: bytes, limits: HttpLimits) -> RequestLine:
@@ -260,8 +264,8 @@ def _classified(name: bytes) -> tuple[bytes, int]:
 
 def _read_special(head: HeaderBlock, kind: int, name: bytes, value: bytes) -> None:
     if kind == _UPGRADE:
-        raise _refused(501, "upgrade_not_supported", "connections are not upgraded")
-    if kind == _EXPECT:
+        head.upgrade = head.upgrade + b"," + value.lower()
+    elif kind == _EXPECT:
         if value.lower() != b"100-continue":
             raise _refused(417, "expectation_failed", "only 100-continue can be expected")
         head.expects_continue = head.is_1_1
@@ -291,6 +295,8 @@ def _read_connection(head: HeaderBlock, value: bytes) -> None:
         head.keep_alive = True
     if named & _NEVER_HOP_BY_HOP:
         raise _refused(400, "invalid_header", "Connection names a header that is never hop-by-hop")
-    named -= {b"", b"close", b"keep-alive"}
+    if b"upgrade" in named and head.is_1_1:  # other protocols are ignored (RFC 9110 7.8)
+        head.is_websocket = b"websocket" in map(bytes.strip, head.upgrade.split(b","))
+    named -= {b"", b"close", b"keep-alive", b"upgrade"}
     if named:
         head.headers = [pair for pair in head.headers if pair[0] not in named]

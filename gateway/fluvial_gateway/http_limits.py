@@ -25,6 +25,7 @@ class HttpLimits:
     body_idle_seconds: float = 30.0
     body_seconds: float = 600.0  # from the end of the head to the end of the body
     write_stall_seconds: float = 30.0  # for a full write buffer to drain
+    hang_up_seconds: float = 1.0  # between looks at whether a client that is not read has gone
     linger_seconds: float = 5.0  # for the client to read our last words
     resolution_seconds: float = 0.5  # how exactly these times are kept
 

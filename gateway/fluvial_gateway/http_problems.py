@@ -75,9 +75,11 @@ BAD_RESPONSE: Final = Problem(
 class RefusedRequestError(InvalidRequestError):
     """A request that breaks the rules of HTTP, or our limits; the connection must close."""
 
-    def __init__(self, status: int, code: str, detail: str) -> None:
+    def __init__(
+        self, status: int, code: str, detail: str, *, headers: tuple[tuple[str, str], ...] = ()
+    ) -> None:
         super().__init__(detail)
-        self.problem = Problem(status=status, code=code, detail=detail)
+        self.problem = Problem(status=status, code=code, detail=detail, headers=headers)
 
 
 def outcome_problem(reason: Unavailable) -> Problem:

@@ -47,9 +47,12 @@ from fluvial_gateway.http_responses import (
     problem_response,
 )
 from fluvial_gateway.http_transport import ClientTransport
+from fluvial_gateway.http_upgrades import SWITCHING_PROTOCOLS, check_handshake, switching_head
 from fluvial_gateway.http_writer import ResponseWriter
 from fluvial_gateway.invocations import Unavailable
+from fluvial_gateway.tunnels import Tunnel
 from fluvial_gateway.webhook_exchanges import RESERVED_PATH
+from fluvial_gateway.websocket_invocations import WebSocketInvocation
 
 logger = logging.getLogger(__name__)
 
@@ -117,6 +120,8 @@ class HttpConnection(ClientTransport):
 
     def expired(self) -> None:
         """Close because the client was too slow, with an explanation where one can be given."""
+        if self._looks_after_paused():
+            return
         waits_for_head = self._line is None and self._body is None
         if self._closing or self._writer is not None or self._write_deadline < NEVER:
             self.abort()
@@ -188,8 +193,11 @@ class HttpConnection(ClientTransport):
         now = front.clock()
         target = origin_target(line.target, headers.host)
         self._keep_alive = headers.keep_alive and not front.draining
-        chunk, more = b"", False
-        if headers.chunked or headers.content_length:
+        chunk, more, scheme = b"", False, headers.scheme
+        if headers.is_websocket:
+            scheme, more = check_handshake(line, headers), True
+            self._read_deadline = self.deadline = NEVER
+        elif headers.chunked or headers.content_length:
             chunk, more, rest = self._begin_body(headers, rest, now)
         else:
             self._read_deadline = self.deadline = NEVER
@@ -205,7 +213,7 @@ class HttpConnection(ClientTransport):
             target,
             headers.headers,
             headers.client,
-            headers.scheme,
+            scheme,
             "1.1" if line.is_1_1 else "1.0",
         )
         invocation: HttpExchange
@@ -214,6 +222,7 @@ class HttpConnection(ClientTransport):
             and target.startswith(RESERVED_PATH)
             and front.webhooks is not None
         ):
+            more = more and not headers.is_websocket  # a webhook is never one
             invocation = front.webhooks.exchange(destination.app, self, fields)
         else:
             invocation = front.router.http(
@@ -275,6 +284,9 @@ class HttpConnection(ClientTransport):
         if line is None or invocation is None:
             raise RuntimeError("a response came without its request")
         try:
+            if status == SWITCHING_PROTOCOLS:
+                self._switch(head, chunk, more, invocation)
+                return
             checked = front.heads.check(head, status)
             writer = ResponseWriter(line, checked, framing, self._keep_alive)
             first = writer.go_on(chunk, more)
@@ -296,6 +308,27 @@ class HttpConnection(ClientTransport):
             self._written(len(chunk))
         else:
             self._response_done()
+
+    def _switch(self, head: bytes, chunk: bytes, more: bool, invocation: HttpExchange) -> None:
+        """Answer that the protocol is another one now, and leave the connection to a tunnel.
+
+        Raises:
+            WireError: nobody has asked for that, or the head is malformed.
+        """
+        if not self._headers.is_websocket or not isinstance(invocation, WebSocketInvocation):
+            raise WireError("status 101 where no WebSocket was asked for")
+        lines = switching_head(head, self._headers)
+        timing = invocation_lines(invocation.id, *invocation.timing())
+        self._transport.write(b"".join((lines, self._front.date.line(), timing, b"\r\n")))
+        received, self._buffer = self._buffer, b""
+        self._invocation = None
+        self._closing = True
+        tunnel = Tunnel(self._front, self._transport, invocation)
+        if self._write_deadline < NEVER:
+            tunnel.pause_writing()
+        tunnel.take_over(received, is_reading=self._reading)
+        self._front.closed(self)
+        tunnel.response_continued(chunk, more)
 
     def response_continued(self, chunk: bytes, more: bool) -> None:
         if self._writer is None:
@@ -408,10 +441,10 @@ class HttpConnection(ClientTransport):
         full = len(self._buffer) >= self._limits.pipelined_bytes and self._line is not None
         if full or (invocation is not None and invocation.backlog >= BACKLOG_BYTES):
             self._pause_reading()
-            if self._body is not None:  # we are the slow ones now
-                self._read_deadline = NEVER
-                self._set_deadline()
         elif not self._reading:
             self._resume_reading()
             if self._body is not None:
                 self._await_body(self._front.clock())
+            elif self._line is not None:
+                self._read_deadline = NEVER
+                self._set_deadline()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 import struct
 from typing import Final, cast
@@ -88,9 +89,23 @@ class ClientTransport(asyncio.Protocol):
             self.deadline = self._read_deadline
 
     def _pause_reading(self) -> None:
+        """Let the client wait; a transport that does not read does not hear of its end either."""
         if self._reading:
             self._reading = False
             self._transport.pause_reading()
+        self._read_within(self._limits.hang_up_seconds)
+
+    def _looks_after_paused(self) -> bool:
+        """Whether the deadline was only that of a look at a client that is not read."""
+        if self._reading or self._closing or self._write_deadline <= self._front.clock():
+            return False
+        poll = select.poll()
+        poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLRDHUP)
+        if poll.poll(0):
+            self.abort()
+        else:
+            self._read_within(self._limits.hang_up_seconds)
+        return True
 
     def _resume_reading(self) -> None:
         if not self._reading:

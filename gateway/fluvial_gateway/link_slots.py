@@ -150,7 +150,7 @@ class HttpSlot:
             raise WireError(f"a second response to {self.id}")
         if not isinstance(status, int) or not isinstance(head_bytes, int):
             raise WireError("a response without status or head")
-        if framing not in (0, 1, 2) or not 0 < head_bytes <= len(body):
+        if framing not in (0, 1, 2, 3) or not 0 < head_bytes <= len(body):
             raise WireError("a response with unknown framing or a head beyond its body")
         self.responded = True
         self.may_nack = False

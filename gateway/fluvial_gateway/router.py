@@ -28,6 +28,7 @@ from fluvial_gateway.pool_contract import (
 )
 from fluvial_gateway.pooled_invocations import InvocationContext
 from fluvial_gateway.pools import InstancePool
+from fluvial_gateway.websocket_invocations import WEBSOCKET_SCHEMES, WebSocketInvocation
 
 _ISOLATED: Final = " isolated"  # of a pool's name, behind its deployment's
 
@@ -110,7 +111,8 @@ class Router:
         now: float,
     ) -> HttpInvocation:
         """Prepare a request; the caller opens it."""
-        return HttpInvocation(
+        kind = WebSocketInvocation if fields[5] in WEBSOCKET_SCHEMES else HttpInvocation
+        return kind(
             self._pool(deployment),
             self._invocations,
             self._http_observer,

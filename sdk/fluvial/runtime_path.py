@@ -22,7 +22,7 @@ REQUIRED: Final = (
     *("cronsim", "tzdata"),  # for crons: declared by user code, which is told at once what is wrong
 )
 # Present or not as the wheels of the machine decide (cffi is built in on some interpreters).
-OPTIONAL: Final = ("cffi", "_cffi_backend", "pycparser", "uvloop", "a2wsgi")
+OPTIONAL: Final = ("cffi", "_cffi_backend", "pycparser", "uvloop", "a2wsgi", "wsproto", "h11")
 
 _KEY_CHARACTERS = 32  # 128 bits of the digest: a folder name, not a proof
 

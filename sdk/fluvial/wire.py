@@ -57,7 +57,8 @@ class FrameType(IntEnum):
     # Gateway and instance: HTTP invocations
     REQUEST = 10  # g→i invocation:str, method:str, target:bytes, headers:[[bytes,bytes]],
     #                    client:[host,port]|nil, scheme:str, http_version:str,
-    #                    deadline_ms:int (time left), more:bool; body: first chunk
+    #                    deadline_ms:int (time left), more:bool; body: first chunk.
+    #                    Scheme ws or wss: a WebSocket handshake that the gateway has checked
     REQUEST_BODY = 11  # g→i more:bool; body: chunk
     RESPONSE = 12  # i→g status:int, head_bytes:int, framing:int, more:bool;
     #                    body: serialised head, then the first chunk
@@ -105,6 +106,7 @@ class Framing(IntEnum):
     LENGTH = 0  # the head has a Content-Length
     STREAM = 1  # length unknown: chunked for HTTP/1.1, until close for HTTP/1.0
     NONE = 2  # no body by the rules of HTTP (HEAD, 1xx, 204, 304)
+    TUNNEL = 3  # status 101: from here on the bodies of both directions are the connection's bytes
 
 
 def pack(frame_type: int, conversation: int, *fields: object, body: bytes = b"") -> bytes:

@@ -3,10 +3,6 @@
 The common case is lean: the whole request came in one frame, and the app answers with one body
 event, so head and body leave in one frame without waiting for anything. Everything else (chunks,
 credit, disconnects) is beside that path.
-
-Flow control: `send` waits when the gateway has not granted credit for the bytes; credit for request
-bytes is granted as the app takes them, so what is buffered here is bounded by INITIAL_CREDIT each
-way and invocation.
 """
 
 from __future__ import annotations
@@ -17,13 +13,12 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 from urllib.parse import unquote
 
-from fluvial.errors import WireError
-from fluvial.wire import CHUNK_BYTES, INITIAL_CREDIT, FrameType, Framing, pack
+from fluvial.wire import CHUNK_BYTES, FrameType, Framing, pack
+from fluvial_invoker.instance.credit import CreditedInvocation
 from fluvial_invoker.instance.invocations import (
     OUTCOME_CANCELLED,
     OUTCOME_ERROR,
     OUTCOME_OK,
-    Invocation,
     Link,
 )
 from fluvial_invoker.instance.output import report, report_exception
@@ -39,15 +34,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 AsgiApp = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
-# How long an app that listens for the disconnect may take to end by itself.
-DISCONNECT_GRACE_SECONDS: Final = 2.0
-_GRANT_BYTES: Final = INITIAL_CREDIT // 2  # granting in halves costs a frame per 128 KiB
-
 _RESPONSE: Final = int(FrameType.RESPONSE)
 _RESPONSE_BODY: Final = int(FrameType.RESPONSE_BODY)
-_FINISHED: Final = int(FrameType.FINISHED)
 _BROKEN: Final = int(FrameType.BROKEN)
-_CREDIT: Final = int(FrameType.CREDIT)
 _LENGTH: Final = int(Framing.LENGTH)
 _STREAM: Final = int(Framing.STREAM)
 _NONE: Final = int(Framing.NONE)
@@ -62,35 +51,22 @@ _ASGI_VERSIONS: Final = {"version": "3.0", "spec_version": "2.4"}
 _SERVER_ERROR: Final = b"Internal Server Error"
 
 
-class ClientGoneError(OSError):
-    """The client does not want the rest of the response."""
-
-
-class HttpInvocation(Invocation):
+class HttpInvocation(CreditedInvocation):
     """One HTTP request, as an ASGI app sees it."""
 
     __slots__ = (
-        "_allowed",
         "_app",
         "_chunks",
-        "_credit",
-        "_gone",
         "_head",
         "_is_listening",
         "_left",
         "_length",
-        "_loop",
         "_method",
-        "_more",
         "_no_body",
-        "_owed",
         "_read_changed",
-        "_received",
-        "_request",
         "_response",
         "_state",
         "_status",
-        "_write_changed",
     )
 
     def __init__(
@@ -103,19 +79,11 @@ class HttpInvocation(Invocation):
         state: dict[str, Any] | None,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        super().__init__(header[1], link, id=header[2])
+        super().__init__(header, len(body), link, loop)
         self._app = app
         self._state = state
-        self._loop = loop
-        self._request = header
         self._method: str = header[3]
-        self._more: bool = header[10]
         self._chunks: deque[bytes] = deque((body,)) if body or not self._more else deque()
-        self._received = len(body)
-        self._allowed = INITIAL_CREDIT
-        self._owed = 0
-        self._credit = INITIAL_CREDIT
-        self._gone = False
         self._is_listening = False
         self._response = _NOTHING
         self._status = 0
@@ -124,7 +92,6 @@ class HttpInvocation(Invocation):
         self._left: int | None = None  # of it, not sent yet
         self._no_body = False
         self._read_changed: asyncio.Event | None = None
-        self._write_changed: asyncio.Event | None = None
 
     async def run_body(self) -> None:
         await self._app(self._scope(), self.receive, self.send)
@@ -153,21 +120,9 @@ class HttpInvocation(Invocation):
 
     # The request's body
 
-    def body_arrived(self, chunk: bytes, *, more: bool) -> None:
-        """Take a REQUEST_BODY frame.
-
-        Raises:
-            WireError: the gateway sent more than it had credit for.
-        """
-        if not self._more or self._gone:
-            return
-        self._received += len(chunk)
-        if self._received > self._allowed:
-            raise WireError(f"invocation {self.id}: request body above the granted credit")
-        self._more = more
-        if chunk or not more:
-            self._chunks.append(chunk)
-            self._wake_readers()
+    def _take(self, chunk: bytes) -> None:
+        self._chunks.append(chunk)
+        self._wake_readers()
 
     async def receive(self) -> Message:
         """ASGI's `receive`."""
@@ -184,11 +139,7 @@ class HttpInvocation(Invocation):
     def _next_chunk(self) -> Message:
         chunk = self._chunks.popleft()
         if self._more:
-            self._owed += len(chunk)
-            if self._owed >= _GRANT_BYTES:
-                self._allowed += self._owed
-                self.link.write(pack(_CREDIT, self.conversation, self._owed))
-                self._owed = 0
+            self._taken(len(chunk))
         return {
             "type": "http.request",
             "body": chunk,
@@ -301,51 +252,19 @@ class HttpInvocation(Invocation):
             if offset >= len(body):
                 return
 
-    async def _wait_for_credit(self) -> None:
-        while True:
-            if self._gone:
-                raise ClientGoneError("the client is gone")
-            if self.link.is_congested:
-                await self.link.wait_until_writable()
-            elif self._credit > 0:
-                return
-            else:
-                if self._write_changed is None:
-                    self._write_changed = asyncio.Event()
-                await self._write_changed.wait()
-
-    def credit_arrived(self, granted: int) -> None:
-        """Take a CREDIT frame."""
-        self._credit += granted
-        self._wake_writers()
-
-    def _wake_writers(self) -> None:
-        if self._write_changed is not None:
-            self._write_changed.set()
-            self._write_changed = None
-
     # The end
 
-    def cancel(self) -> None:
+    def cancel(self, reason: str = "") -> None:
         """Give an app that listens for the disconnect a moment; cancel any other now."""
-        task = self.task
-        if self._is_listening and not self._gone and task is not None:
-            self.stopped = self.stopped or OUTCOME_CANCELLED
-            self.disconnect()
-            self._loop.call_later(DISCONNECT_GRACE_SECONDS, task.cancel)
+        if self._is_listening and not self._gone:
+            self._cancel_softly()
         else:
             self.stop(OUTCOME_CANCELLED)
 
-    def stop(self, outcome: str) -> None:
-        self.disconnect()
-        super().stop(outcome)
-
     def disconnect(self) -> None:
-        """Nobody reads the response any more."""
-        self._gone = True
         self._chunks.clear()
+        super().disconnect()
         self._wake_readers()
-        self._wake_writers()
 
     def answer(self, error: BaseException | None) -> None:
         outcome = OUTCOME_OK if self._response == _COMPLETE and error is None else OUTCOME_ERROR
@@ -359,10 +278,6 @@ class HttpInvocation(Invocation):
         if self._response != _COMPLETE and self.stopped != OUTCOME_CANCELLED:
             self._give_up(outcome)
         self.finish(outcome)
-
-    def finish(self, outcome: str) -> None:
-        """Write this invocation's last frame."""
-        self.link.write(pack(_FINISHED, self.conversation, self.cpu_us, outcome))
 
     def _give_up(self, outcome: str) -> None:
         """Answer for an app that did not: a 500, or a broken connection if it is too late."""
@@ -386,15 +301,18 @@ class ThreadedInvocation(HttpInvocation):
 
     __slots__ = ()
 
-    def cancel(self) -> None:
+    def cancel(self, reason: str = "") -> None:
         self.stop(OUTCOME_CANCELLED)
 
     def stop(self, outcome: str) -> None:
         if self.stopped is None:
             self.stopped = outcome
             self.disconnect()
-            super().answer(None)
+            self._conclude(None)
 
     def answer(self, error: BaseException | None) -> None:
         if self.stopped is None:
-            super().answer(error)
+            self._conclude(error)
+
+    def _conclude(self, error: BaseException | None) -> None:
+        super().answer(error)

@@ -27,12 +27,15 @@ from fluvial.resealing import RESEAL, ResealRequest
 from fluvial.webhook_checks import VERIFY, VerifyRequest
 from fluvial.wire import FrameType, pack
 from fluvial_invoker.instance.asgi import AsgiApp, HttpInvocation, ThreadedInvocation
+from fluvial_invoker.instance.interfaces import websocket_invocation
 from fluvial_invoker.instance.invocations import OUTCOME_CANCELLED, Invocation, Link
+from fluvial_invoker.instance.loading import Interface
 from fluvial_invoker.instance.metering import Meter, current
 from fluvial_invoker.instance.output import end_output, report_exception
 from fluvial_invoker.instance.platform import FrameWriter, LinkPlatform
 
 _ANSWER: Final = int(FrameType.ANSWER)
+_WEBSOCKETS: Final = frozenset({"ws", "wss"})
 
 
 class Runs(Protocol):
@@ -55,6 +58,7 @@ class Functions:
         *,
         app: AsgiApp,
         in_threads: bool,
+        interface: Interface | None,
         state: dict[str, Any] | None,
         runs: Runs,
         keys: AppKeys,
@@ -64,6 +68,7 @@ class Functions:
     ) -> None:
         self._app = app
         self._http_class = ThreadedInvocation if in_threads else HttpInvocation
+        self._interface: Interface | None = interface
         self._state = state
         self._runs = runs
         self._keys = keys
@@ -73,6 +78,15 @@ class Functions:
 
     def http(self, header: list[Any], body: bytes, link: Link) -> HttpInvocation:
         """Return the invocation that a REQUEST frame asks for."""
+        if header[7] in _WEBSOCKETS:
+            return websocket_invocation(
+                header,
+                link,
+                app=self._app,
+                interface=self._interface,
+                state=self._state,
+                loop=self._loop,
+            )
         return self._http_class(
             header, body, link, app=self._app, state=self._state, loop=self._loop
         )

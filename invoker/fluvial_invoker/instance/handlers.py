@@ -19,7 +19,8 @@ from concurrent.futures import Executor
 from typing import Any, Final, cast
 
 from fluvial.http import Request, Response
-from fluvial_invoker.instance.asgi import AsgiApp, ClientGoneError, Receive, Send
+from fluvial_invoker.instance.asgi import AsgiApp, Receive, Send
+from fluvial_invoker.instance.credit import ClientGoneError
 from fluvial_invoker.instance.threads import run_in_thread
 
 _TEXT: Final = "text/plain; charset=utf-8"

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import MutableMapping
 from typing import Any, Final, cast
 
-from fluvial_invoker.instance.asgi import AsgiApp, Receive, Send
+from fluvial_invoker.instance.asgi import AsgiApp, HttpInvocation, Receive, Send
 from fluvial_invoker.instance.handlers import asgi_from_handler
-from fluvial_invoker.instance.loading import LoadedApp
+from fluvial_invoker.instance.invocations import Link
+from fluvial_invoker.instance.loading import Interface, LoadedApp
 from fluvial_invoker.instance.metering import MeteredExecutor
 from fluvial_invoker.instance.wsgi import asgi_from_wsgi
 
 _NO_APP: Final = b"this deployment has no HTTP function\n"
+_NO_WEBSOCKETS: Final = b"a handler serves no WebSockets\n"
 
 
 def asgi_app(app: LoadedApp | None, executor: MeteredExecutor) -> AsgiApp:
@@ -32,3 +35,33 @@ async def no_app(scope: MutableMapping[str, Any], receive: Receive, send: Send) 
     headers = [(b"content-type", b"text/plain; charset=utf-8")]
     await send({"type": "http.response.start", "status": 404, "headers": headers})
     await send({"type": "http.response.body", "body": _NO_APP})
+
+
+def websocket_invocation(
+    header: list[Any],
+    link: Link,
+    *,
+    app: AsgiApp,
+    interface: Interface | None,
+    state: dict[str, Any] | None,
+    loop: asyncio.AbstractEventLoop,
+) -> HttpInvocation:
+    """Return the invocation that a WebSocket's handshake asks for; `app` as `asgi_app` made it."""
+    # Imported at a first WebSocket, and not in a zygote: an app whose layer brings wsproto along
+    # has its own version of it then, and those that have no WebSockets do not pay for any.
+    if interface == "wsgi":
+        from fluvial_invoker.instance.wsgi_websockets import SocketInvocation
+
+        return SocketInvocation(header, link, app=app, loop=loop)
+    from fluvial_invoker.instance.websockets import WebSocketInvocation
+
+    if interface != "asgi":
+        app = refuse_websocket
+    return WebSocketInvocation(header, link, app=app, state=state, loop=loop)
+
+
+async def refuse_websocket(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    """Answer a handshake for a deployment that cannot serve it."""
+    headers = [(b"content-type", b"text/plain; charset=utf-8")]
+    await send({"type": "websocket.http.response.start", "status": 501, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": _NO_WEBSOCKETS})

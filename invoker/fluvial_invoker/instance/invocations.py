@@ -25,6 +25,10 @@ OUTCOME_ERROR: Final = "error"
 OUTCOME_CANCELLED: Final = "cancelled"
 OUTCOME_TIMEOUT: Final = "timeout"
 
+# Why a gateway cancels, where it makes a difference; otherwise nobody waits for the answer.
+CANCELLED_BY_TIMEOUT: Final = "timeout"
+CANCELLED_BY_DRAIN: Final = "draining"  # a WebSocket, as the gateway is about to stop
+
 
 class Link(Protocol):
     """What an invocation needs of the connection that it came over."""
@@ -74,9 +78,12 @@ class Invocation(Meter):
         activate(platform.describe(self.id or "", self.kind, self.attempt, self.deadline), platform)
         await self.run_body()
 
-    def cancel(self) -> None:
+    def cancel(self, reason: str = "") -> None:
         """The gateway does not want the answer any more, or is gone."""
         self.stop(OUTCOME_CANCELLED)
+
+    def drain(self) -> None:
+        """The instance is about to leave: end soon, if it could last for long."""
 
     def expire(self) -> None:
         """The deadline has passed."""
@@ -197,6 +204,8 @@ class Admission:
         """Refuse everything from now on."""
         self._draining = True
         self._idle.stop()
+        for invocation in list(self._in_flight):
+            invocation.drain()
 
     async def wait_until_empty(self) -> None:
         await self._empty.wait()

@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol, cast
 
 from fluvial.errors import WireError
 from fluvial.wire import PROTOCOL_VERSION, FrameReader, FrameType, pack
-from fluvial_invoker.instance.asgi import HttpInvocation
+from fluvial_invoker.instance.credit import CreditedInvocation
 from fluvial_invoker.instance.functions import Functions
 from fluvial_invoker.instance.invocations import Admission, Invocation
 from fluvial_invoker.instance.metering import instance_meter
@@ -251,16 +251,16 @@ class Link(asyncio.Protocol):
             self._invoke(header, body)
         elif kind == _REQUEST_BODY:
             invocation = self._invocations.get(header[1])
-            if isinstance(invocation, HttpInvocation):
+            if isinstance(invocation, CreditedInvocation):
                 invocation.body_arrived(body, more=header[2])
         elif kind == _CREDIT:
             invocation = self._invocations.get(header[1])
-            if isinstance(invocation, HttpInvocation):
+            if isinstance(invocation, CreditedInvocation):
                 invocation.credit_arrived(header[2])
         elif kind == _CANCEL:
             invocation = self._invocations.get(header[1])
             if invocation is not None:
-                invocation.cancel()
+                invocation.cancel(header[2])
         elif kind == _REPLY:
             self.platform.reply_arrived(header[1], header[2], header[3], body)
         elif kind == _FORGET:

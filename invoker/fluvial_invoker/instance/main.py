@@ -30,7 +30,7 @@ from fluvial_invoker.instance.interfaces import asgi_app
 from fluvial_invoker.instance.invocations import Admission
 from fluvial_invoker.instance.lifespan import Lifespan
 from fluvial_invoker.instance.links import Links
-from fluvial_invoker.instance.loading import DeploymentError, LoadedApp, load
+from fluvial_invoker.instance.loading import DeploymentError, Interface, LoadedApp, load
 from fluvial_invoker.instance.metering import (
     MeteredExecutor,
     instance_meter,
@@ -103,6 +103,7 @@ class Instance:
         threads = min(settings.max_concurrency, _MAX_THREADS)
         self._executor = MeteredExecutor(threads, thread_name_prefix="invocation")
         self._app = asgi_app(app, self._executor)
+        self._interface: Interface | None = None if app is None else app.interface
         self._in_threads = app is not None and not app.is_async
         self._lifespan = Lifespan(self._app) if app and app.interface == "asgi" else None
         self._admission = Admission(
@@ -137,6 +138,7 @@ class Instance:
         functions = Functions(
             app=self._app,
             in_threads=self._in_threads,
+            interface=self._interface,
             state=self._lifespan.state if self._lifespan and has_state else None,
             runs=live_runs(keys, self._executor),
             keys=keys,

@@ -47,6 +47,7 @@ async def _serve_once(loop: asyncio.AbstractEventLoop) -> None:
     functions = Functions(
         app=_hello,
         in_threads=False,
+        interface="asgi",
         state=None,
         runs=live_runs(keys, MeteredExecutor(1)),  # without work it starts no thread
         keys=keys,

@@ -24,6 +24,9 @@ LIMITS = HttpLimits(
 )
 HOST = b"Host: app.localhost\r\n"
 END = b"\r\n"
+WEBSOCKET = b"GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" + HOST
+KEY = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+VERSION = b"Sec-WebSocket-Version: 13\r\n"
 CHUNKED = b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
 
 REFUSED: dict[str, tuple[bytes, int, str]] = {
@@ -217,15 +220,32 @@ REFUSED: dict[str, tuple[bytes, int, str]] = {
     "trailer_fold": (CHUNKED + b"0\r\na: b\r\n c\r\n\r\n", 400, "invalid_framing"),
     "trailers_too_long": (CHUNKED + b"0\r\n" + b"abcdef: b\r\n" * 20, 400, "invalid_framing"),
     # not served
-    "upgrade": (
-        b"GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" + HOST + END,
-        501,
-        "upgrade_not_supported",
+    "websocket_without_key": (
+        WEBSOCKET + b"Sec-WebSocket-Version: 13\r\n\r\n",
+        400,
+        "invalid_handshake",
     ),
-    "upgrade_h2c": (
-        b"GET / HTTP/1.1\r\nUpgrade: h2c\r\n" + HOST + END,
-        501,
-        "upgrade_not_supported",
+    "websocket_with_two_keys": (WEBSOCKET + KEY + KEY + VERSION + END, 400, "invalid_handshake"),
+    "websocket_with_a_short_key": (
+        WEBSOCKET + b"Sec-WebSocket-Key: AAAA\r\n" + VERSION + END,
+        400,
+        "invalid_handshake",
+    ),
+    "websocket_without_version": (WEBSOCKET + KEY + END, 400, "websocket_version"),
+    "websocket_version_8": (
+        WEBSOCKET + KEY + b"Sec-WebSocket-Version: 8\r\n\r\n",
+        400,
+        "websocket_version",
+    ),
+    "websocket_by_post": (
+        WEBSOCKET.replace(b"GET", b"POST") + KEY + VERSION + END,
+        400,
+        "invalid_handshake",
+    ),
+    "websocket_with_a_body": (
+        WEBSOCKET + KEY + VERSION + b"Content-Length: 1\r\n\r\n",
+        400,
+        "invalid_handshake",
     ),
     "other_expectation": (
         b"POST / HTTP/1.1\r\nExpect: tea\r\nContent-Length: 1\r\n" + HOST + END,
@@ -237,7 +257,21 @@ REFUSED: dict[str, tuple[bytes, int, str]] = {
 # What follows a refused request on its connection must not be taken for a request.
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: app.localhost\r\n\r\n"
 
-ACCEPTED: dict[str, tuple[bytes, bytes]] = {  # request and the body that the instance gets
+ACCEPTED: dict[str, tuple[bytes, bytes]] = {
+    # other protocols are not spoken, and asking for them is no mistake (RFC 9110 7.8)
+    "upgrade_to_h2c": (
+        b"GET / HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+        b"HTTP2-Settings: AAAA\r\n" + HOST + END,
+        b"",
+    ),
+    "upgrade_that_connection_does_not_name": (
+        b"GET / HTTP/1.1\r\nUpgrade: websocket\r\n" + HOST + END,
+        b"",
+    ),
+    "upgrade_in_1_0": (
+        b"GET / HTTP/1.0\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" + HOST + END,
+        b"",
+    ),  # request and the body that the instance gets
     "plain": (b"GET / HTTP/1.1\r\n" + HOST + END, b""),
     "http_1_0": (b"GET / HTTP/1.0\r\n\r\n", b""),
     "empty_line_first": (b"\r\nGET / HTTP/1.1\r\n" + HOST + END, b""),

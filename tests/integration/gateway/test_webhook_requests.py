@@ -360,3 +360,18 @@ def test_no_more_are_under_way_than_the_limit() -> None:
             assert response.headers["retry-after"] == "1"
 
     run(main())
+
+
+def test_a_websockets_handshake_is_a_request_without_a_body() -> None:
+    async def main() -> None:
+        receiver = Receiver()
+        async with open_world(webhooks=receiver) as world:
+            client = await world.client()
+            upgrade = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13")
+            key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+            client.send(post(b"", *upgrade, key, method="GET"))
+
+            assert (await client.response()).status == 202
+            assert len(receiver.calls) == 1
+
+    run(main())
