@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from fluvial_gateway.cold_starts import ColdStart
+
 
 class HttpExchange(Protocol):
     """One request and its response, as the connection sees them; it tells an `HttpClient`."""
@@ -18,8 +20,8 @@ class HttpExchange(Protocol):
         """How many bytes of the body are held here because nobody can take them yet."""
         ...
 
-    def timing(self) -> tuple[float, float | None, float]:
-        """Return seconds in the queue, of the cold start (None: there was none), in the handler."""
+    def timing(self) -> tuple[float, ColdStart | None, float]:
+        """Return seconds in the queue, the cold start if there was one, seconds in the handler."""
         ...
 
     def open(self, chunk: bytes, *, more: bool) -> None:

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 from fluvial import wire
 from fluvial.manifest import DeploymentSpec
+from fluvial_gateway.cold_starts import ColdStart
 from fluvial_gateway.http_problems import Problem
 from fluvial_gateway.instances import Instance
 from fluvial_gateway.invocations import Unavailable
@@ -96,14 +97,17 @@ class HttpInvocation(PooledInvocation):
         """The id that the client and the instance know it by."""
         return self._fields[0]
 
-    def timing(self) -> tuple[float, float | None, float]:
-        """Return seconds in the queue, of the cold start (None: there was none), in the handler."""
+    def timing(self) -> tuple[float, ColdStart | None, float]:
+        """Return seconds in the queue, the cold start if there was one, seconds in the handler."""
         instance = self.instance_used
         ready_at = instance.welcomed_at if instance is not None and self.was_cold else None
         if instance is None or ready_at is None:
             return self.placed_at - self.submitted_at, None, self.responded_at - self.placed_at
         began_at = max(self.submitted_at, instance.started_at)
-        return began_at - self.submitted_at, ready_at - began_at, self.responded_at - ready_at
+        cold = ColdStart.measured(
+            instance.tier, began_at, instance.created_at, ready_at, instance.import_seconds
+        )
+        return began_at - self.submitted_at, cold, self.responded_at - ready_at
 
     def open(self, chunk: bytes, *, more: bool) -> None:
         """Look for an instance; `chunk` is the beginning of the request's body."""

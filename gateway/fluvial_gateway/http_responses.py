@@ -13,13 +13,13 @@ from http import HTTPStatus
 from typing import Final, NamedTuple
 
 from fluvial.errors import WireError
+from fluvial_gateway.cold_starts import ColdStart
 from fluvial_gateway.http_problems import Problem
 
 KEEP_ALIVE: Final = b"connection: keep-alive\r\n"
 CLOSE: Final = b"connection: close\r\n"
 CHUNKED: Final = b"transfer-encoding: chunked\r\n"
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-COLD: Final = b"x-fluvial-cold-start: 1\r\n"
 LAST_CHUNK: Final = b"0\r\n\r\n"
 
 _HEAD: Final = re.compile(
@@ -87,10 +87,10 @@ class DateHeader:
 
 
 def invocation_lines(
-    invocation: str, queue_seconds: float, cold_seconds: float | None, handler_seconds: float
+    invocation: str, queue_seconds: float, cold: ColdStart | None, handler_seconds: float
 ) -> bytes:
     """Return the header lines that tell about an invocation; no cold start: None."""
-    if cold_seconds is None:
+    if cold is None:
         lines = (
             f"x-fluvial-invocation-id: {invocation}\r\nserver-timing: "
             f"queue;dur={queue_seconds * 1000:.1f}, handler;dur={handler_seconds * 1000:.1f}\r\n"
@@ -98,10 +98,10 @@ def invocation_lines(
         return lines.encode()
     lines = (
         f"x-fluvial-invocation-id: {invocation}\r\nserver-timing: "
-        f"queue;dur={queue_seconds * 1000:.1f}, cold;dur={cold_seconds * 1000:.1f}, "
-        f"handler;dur={handler_seconds * 1000:.1f}\r\n"
+        f"queue;dur={queue_seconds * 1000:.1f}, {cold.timings()}, "
+        f"handler;dur={handler_seconds * 1000:.1f}\r\n{cold.header()}"
     )
-    return lines.encode() + COLD
+    return lines.encode()
 
 
 def problem_response(

@@ -36,8 +36,10 @@ class Instance:
         "_owner",
         "address",
         "busy_since",
+        "created_at",
         "draining",
         "id",
+        "import_seconds",
         "in_flight",
         "limit",
         "link",
@@ -64,6 +66,8 @@ class Instance:
         self.paused = False  # it refused for lack of room
         self.draining = False
         self.started_at = started_at
+        self.created_at = started_at  # when its process existed
+        self.import_seconds = 0.0  # of its deployment's modules, as it says itself
         self.welcomed_at: float | None = None
         self.reported: InstanceState = "starting"
 
@@ -72,7 +76,8 @@ class Instance:
         """How many more invocations it may get now."""
         return 0 if self.draining or self.paused else self.limit - self.in_flight
 
-    def link_ready(self, max_concurrency: int) -> None:
+    def link_ready(self, max_concurrency: int, import_seconds: float) -> None:
+        self.import_seconds = import_seconds
         self.limit = min(self.limit, max_concurrency)
         self._owner.instance_ready(self)
 

@@ -51,7 +51,7 @@ class Acquired:
     instance: str
     address: str
     credential: bytes
-    tier: str  # warm | snapshot | fork | spawn
+    tier: str  # warm | snapshot | zygote | spawn
     phases_ms: dict[str, float]
 
 

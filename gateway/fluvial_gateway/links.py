@@ -35,7 +35,7 @@ Handler = Callable[[list[Any], bytes], None]
 class LinkOwner(Protocol):
     """Whoever keeps the instance of a link."""
 
-    def link_ready(self, max_concurrency: int) -> None:
+    def link_ready(self, max_concurrency: int, import_seconds: float) -> None:
         """The instance is ready: handlers may start from now on."""
         ...
 
@@ -247,7 +247,8 @@ class Link(asyncio.Protocol):
         if header[2] != wire.PROTOCOL_VERSION or self._welcomed:
             raise WireError(f"welcome with version {header[2]}, or twice")
         self._welcomed = True
-        self._owner.link_ready(max(1, _natural(header[4])))
+        import_ms = _natural(header[5]) if len(header) > 5 else 0
+        self._owner.link_ready(max(1, _natural(header[4])), import_ms / 1000)
 
     def _on_goaway(self, header: list[Any], body: bytes) -> None:
         self._owner.link_draining(_text(header[2]))

@@ -329,6 +329,7 @@ class InstancePool:
             limit=self._room_of_one(),
             started_at=started_at,
         )
+        instance.created_at = context.clock()
         caller = LinkContext(instance=instance.id, deployment=spec.deployment, app=spec.app)
         link = instance.link = Link(instance, CallDesk(caller, context.calls, context.tasks))
         loop = asyncio.get_running_loop()

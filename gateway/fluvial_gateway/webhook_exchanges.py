@@ -155,8 +155,8 @@ class WebhookExchange:
         """The id that the client knows it by."""
         return self._fields[0]
 
-    def timing(self) -> tuple[float, float | None, float]:
-        """Return seconds in the queue, of the cold start (None: there was none), in the handler."""
+    def timing(self) -> tuple[float, None, float]:
+        """Return seconds in the queue, that there was no cold start, seconds in the handler."""
         return 0.0, None, self._desk.clock() - self._began_at
 
     def open(self, chunk: bytes, *, more: bool) -> None:

@@ -28,7 +28,7 @@ from fluvial_invoker.processes import Process
 from fluvial_invoker.zygotes import UnfitError, Zygotes
 
 TIER_WARM: Final = "warm"
-TIER_FORK: Final = "fork"
+TIER_ZYGOTE: Final = "zygote"
 TIER_SPAWN: Final = "spawn"
 _KEYS_CHANGED: Final = "keys_changed"  # why instances were ended; not their code's doing
 
@@ -285,7 +285,7 @@ class Fleet:
         ready = time.monotonic()
         pid = await zygote.fork(birth.fds)
         phases = {"zygote": _ms(began, ready), "fork": _ms(ready, time.monotonic())}
-        self._started(instance, pid, TIER_FORK, phases)
+        self._started(instance, pid, TIER_ZYGOTE, phases)
 
     def _spawn(self, instance: Instance, birth: Birth, layer: str, uid: int | None) -> None:
         began = time.monotonic()

@@ -50,7 +50,7 @@ class FrameType(IntEnum):
 
     # Gateway and instance: the link
     HELLO = 1  # g→i version:int, credential:bytes, gateway:str, partitions:int, app_url:str
-    WELCOME = 2  # i→g version:int, instance:str, max_concurrency:int
+    WELCOME = 2  # i→g version:int, instance:str, max_concurrency:int, import_ms:int
     GOAWAY = 3  # i→g reason:str; no further invocation is accepted, those under way finish
     CREDIT = 4  # both bytes:int; id is the invocation's
 

@@ -59,8 +59,10 @@ class Links:
         admission: Admission,
         credentials: Credentials,
         on_stuck: Callable[[], None],
+        import_ms: int = 0,
     ) -> None:
         self.instance = instance
+        self.import_ms = import_ms  # how long the deployment's modules took
         self.functions = functions
         self.admission = admission
         self.credentials = credentials
@@ -279,8 +281,9 @@ class Link(asyncio.Protocol):
         self._is_welcome = True
         self.platform = self._functions.platform(self, partitions, app_url)
         self._admission.touch()
-        welcome = (PROTOCOL_VERSION, self._links.instance, self._admission.max_concurrency)
-        self._write(pack(FrameType.WELCOME, 0, *welcome))
+        links = self._links
+        welcome = (PROTOCOL_VERSION, links.instance, self._admission.max_concurrency)
+        self._write(pack(FrameType.WELCOME, 0, *welcome, links.import_ms))
         if self._links.goaway_reason is not None:
             self._write(pack(FrameType.GOAWAY, 0, self._links.goaway_reason))
 

@@ -152,6 +152,7 @@ class Instance:
             admission=self._admission,
             credentials=self._control,
             on_stuck=lambda: self._leave("stuck"),
+            import_ms=round(phases_ms["import"]),
         )
         self._control.attach(
             self._loop, on_credential=self._admission.touch, on_released=links.released

@@ -176,7 +176,7 @@ class PeerInvoker:
     excluded: list[list[str]] = field(default_factory=list[Any])
     killed: list[str] = field(default_factory=list[Any])
     alone: list[bool] = field(default_factory=list[Any])
-    tier: str = "fork"
+    tier: str = "zygote"
     repeats: int = 0  # how often it still hands out the instance that it handed out last
     gate: asyncio.Event | None = None  # ACQUIRE waits for it
     kill_asked: asyncio.Event = field(default_factory=asyncio.Event)

@@ -66,17 +66,17 @@ def test_the_gateway_adds_its_headers_and_says_cold_only_once() -> None:
                 client.send(GET)
 
             cold, warm = seen
-            assert cold["x-fluvial-cold-start"] == "1"
+            assert cold["x-fluvial-cold-start"] == "zygote"
             assert "x-fluvial-cold-start" not in warm
             number = r"\d+\.\d"
             assert re.fullmatch(
-                f"queue;dur={number}, cold;dur={number}, handler;dur={number}",
+                f"queue;dur={number}, fork;dur={number}, ready;dur={number}, handler;dur={number}",
                 cold["server-timing"],
             )
             assert re.fullmatch(f"queue;dur={number}, handler;dur={number}", warm["server-timing"])
             assert warm["date"].endswith(" GMT")
             assert "connection" not in warm
-            assert world.recorder.cold_starts == [("app", "fork")]
+            assert world.recorder.cold_starts == [("app", "zygote")]
 
     run(main())
 

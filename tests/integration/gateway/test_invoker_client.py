@@ -55,7 +55,7 @@ async def _client(reaction: Reaction) -> AsyncGenerator[InvokerClient]:
 
 def _acquired(invoker: ScriptedInvoker, header: list[Any]) -> None:
     invoker.send(
-        FrameType.ACQUIRED, header[1], "ins_1", "/run/i/1.sock", b"secret", "fork", {"fork": 3.1}
+        FrameType.ACQUIRED, header[1], "ins_1", "/run/i/1.sock", b"secret", "zygote", {"fork": 3.1}
     )
 
 
@@ -83,7 +83,7 @@ def test_acquire_sends_the_spec_and_returns_the_instance() -> None:
             acquired = await client.acquire(spec(), ["ins_0"])
 
             assert (acquired.instance, acquired.address) == ("ins_1", "/run/i/1.sock")
-            assert (acquired.credential, acquired.tier) == (b"secret", "fork")
+            assert (acquired.credential, acquired.tier) == (b"secret", "zygote")
             assert acquired.phases_ms == {"fork": 3.1}
             assert asked[0][2:] == [spec().to_dict(), ["ins_0"], False]
 

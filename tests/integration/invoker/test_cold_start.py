@@ -75,7 +75,7 @@ def test_cold_starts(machine: Any) -> None:
         for name, spec in cases.items():
             first, tier = await cold_start(invoker, spec)  # starts the zygote, compiles
             times = [(await cold_start(invoker, spec))[0] for _ in range(ROUNDS)]
-            assert tier == ("spawn" if "spawned" in name else "fork")
+            assert tier == ("spawn" if "spawned" in name else "zygote")
             print(  # noqa: T201 - the result
                 f"{name}: {statistics.median(times):.1f} ms (min {min(times):.1f}, "
                 f"max {max(times):.1f}), the very first {first:.0f} ms"

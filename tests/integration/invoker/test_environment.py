@@ -53,12 +53,12 @@ async def end(invoker: InvokerLink, spec: DeploymentSpec) -> str:
     return await invoker.death_of(handed.instance)
 
 
-@pytest.mark.parametrize("tier", ["fork", "spawn"])
+@pytest.mark.parametrize("tier", ["zygote", "spawn"])
 def test_variables_are_there_when_the_app_is_imported(
     machine: Machine, serve: Any, tier: str
 ) -> None:
     plain = {"COLOUR": "green", "LANGUAGE": "en", "FLUVIAL_APP_URL": "http://demo"}
-    if tier == "fork":
+    if tier == "zygote":
         spec = machine.spec(MAIN, environment=plain)
     else:
         spec = spawned(machine, MAIN, environment=plain)

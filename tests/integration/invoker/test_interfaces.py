@@ -90,7 +90,7 @@ def test_fastapi_app_with_lifespan_sync_and_async_routes(machine: Any, serve: An
             invoker.send(FrameType.KILL, 0, handed.instance, 5000)
             reason = await invoker.death_of(handed.instance)
 
-            assert handed.tier == "fork"
+            assert handed.tier == "zygote"
             assert [each["layer"] for each in zygotes] == ["fastapi"]
             assert json.loads(reply.body) == {"number": 7, "name": "a", "started": True}
             assert wrong.status == 422

@@ -59,10 +59,12 @@ def spawned(machine: Any, main: str, **options: Any) -> DeploymentSpec:
     return spec
 
 
-@pytest.mark.parametrize("tier", ["fork", "spawn"])
+@pytest.mark.parametrize("tier", ["zygote", "spawn"])
 def test_instance_sees_its_own_world_only(machine: Any, serve: Any, tier: str) -> None:
     options: dict[str, Any] = {"environment": {"GREETING": "hi"}, "app": "probe"}
-    spec = machine.spec(PROBE, **options) if tier == "fork" else spawned(machine, PROBE, **options)
+    spec = (
+        machine.spec(PROBE, **options) if tier == "zygote" else spawned(machine, PROBE, **options)
+    )
 
     async def main() -> None:
         async with serve(spec) as (_, handed, link):
@@ -90,9 +92,9 @@ def test_instance_sees_its_own_world_only(machine: Any, serve: Any, tier: str) -
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("tier", ["fork", "spawn"])
+@pytest.mark.parametrize("tier", ["zygote", "spawn"])
 def test_platform_packages_cannot_be_imported(machine: Any, serve: Any, tier: str) -> None:
-    spec = machine.spec(PROBE) if tier == "fork" else spawned(machine, PROBE)
+    spec = machine.spec(PROBE) if tier == "zygote" else spawned(machine, PROBE)
 
     async def main() -> None:
         async with serve(spec) as (_, _, link):
@@ -247,7 +249,7 @@ def test_survey_says_what_runs(machine: Any, serve: Any) -> None:
             assert len(instances) == len(zygotes) == 1
             seen = instances[0]
             assert seen["instance"] == handed.instance
-            assert (seen["app"], seen["tier"], seen["state"]) == ("probe", "fork", "ready")
+            assert (seen["app"], seen["tier"], seen["state"]) == ("probe", "zygote", "ready")
             assert 1_000_000 < seen["rss_bytes"] < 200_000_000
             assert seen["cpu_us"] >= 0
             assert seen["started_ms_ago"] >= 0

@@ -178,7 +178,7 @@ def test_instances_die_with_their_zygote(machine: Any, serve: Any) -> None:
             assert await invoker.death_of(handed.instance) == "signal:9"
             await gone(pid)
             again, other = await invoker.open(spec, [handed.instance])
-            assert again.tier == "fork"
+            assert again.tier == "zygote"
             assert (await other.get()).outcome == "ok"
             await other.close()
 

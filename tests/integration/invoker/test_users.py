@@ -141,7 +141,7 @@ def test_an_app_reaches_nothing_of_the_platform(open_machine: Machine, *, layer:
                 target = f"/?home={machine.home}&pid={pid}&address={handed.address}"
                 target += f"&invoker={machine.process.pid}"
                 seen = json.loads((await link.get(target)).body)
-                assert ours.tier == "fork"
+                assert ours.tier == "zygote"
             assert (await neighbour.get()).body == b"fine"
         if not _drops(machine):
             assert set(seen["ids"]) == {os.getuid(), os.getgid(), *os.getgroups()}

@@ -14,7 +14,7 @@ class NoOwner:
 
 
 def _instance(name: str, in_flight: int, limit: int = 10) -> Instance:
-    instance = Instance(NoOwner(), name, tier="fork", limit=limit, started_at=0.0)
+    instance = Instance(NoOwner(), name, tier="zygote", limit=limit, started_at=0.0)
     instance.in_flight = in_flight
     return instance
 

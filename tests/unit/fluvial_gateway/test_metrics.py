@@ -12,7 +12,7 @@ from fluvial_gateway.streams import StreamObserver
 def _told(metrics: Metrics) -> None:
     """Tell everything once, through the protocols that the parts use."""
     pool: PoolObserver = metrics
-    pool.cold_start("shop", "fork", 0.01)
+    pool.cold_start("shop", "zygote", 0.01)
     pool.instances_changed("shop", "ready", 2)
     pool.instances_changed("shop", "ready", -1)
     pool.nacked("shop", "concurrency")
@@ -57,7 +57,7 @@ def test_everything_that_is_told_is_counted() -> None:
     assert _sample(metrics, "stream_appends_total", app="shop", outcome="stale") == 1
     assert _sample(metrics, "stream_chunks_total", app="shop") == 3  # not what was refused
     assert _sample(metrics, "stream_bytes_total", app="shop") == 120
-    assert _sample(metrics, "cold_starts_total", app="shop", tier="fork") == 1
+    assert _sample(metrics, "cold_starts_total", app="shop", tier="zygote") == 1
     missed = {"app": "shop", "workflow": "nightly", "outcome": "missed"}
     assert _sample(metrics, "cron_ticks_total", **missed) == 3
     assert _sample(metrics, "cron_lateness_seconds_count") == 1

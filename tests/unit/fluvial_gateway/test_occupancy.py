@@ -13,7 +13,7 @@ class Owner:
 
 
 def made() -> tuple[Occupancy, Instance]:
-    return Occupancy(), Instance(Owner(), "ins_1", tier="fork", limit=9, started_at=0.0)
+    return Occupancy(), Instance(Owner(), "ins_1", tier="zygote", limit=9, started_at=0.0)
 
 
 def test_invocations_that_overlap_are_counted_once() -> None:

@@ -78,7 +78,7 @@ def test_an_instance_that_does_not_read_its_keys_is_killed(tmp_path: Path) -> No
         birth = Birth.prepare(tmp_path / "ins_1.sock")
         instance = Instance("ins_1", SPEC, birth, AppLogs(tmp_path), on_wanted=lambda _: None)
         await instance.open(CERTIFICATE, lambda: keyring.loaded("demo"))
-        instance.started(process.pid, "fork", {})
+        instance.started(process.pid, "zygote", {})
         for _ in range(MORE_THAN_A_SOCKET_HOLDS):
             instance.send_keys(keyring.loaded("demo"))
         birth.close_theirs()
