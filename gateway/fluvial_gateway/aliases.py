@@ -17,7 +17,7 @@ from typing import Final
 
 from fluvial.errors import FluvialError, InvalidRequestError
 from fluvial_gateway.catalogue import Catalogue
-from fluvial_gateway.problems import ProblemError
+from fluvial_gateway.problems import DeploymentRetiringError, ProblemError
 from fluvial_queue.alias_records import PRODUCTION, AliasMove, MoveReason
 from fluvial_queue.contract import OutcomeUnknownError
 from fluvial_queue.records import ActiveCron, AppRecord, DeploymentRecord
@@ -174,10 +174,14 @@ class Aliases:
         """Have the routes follow a changed record."""
         if app.production is not None:
             await self._catalogue.become_default(app.app)
+        await self.reload()
+
+    async def reload(self) -> None:
+        """Have the routes follow the records; where the store does not answer, the next sweep
+        does."""
         try:
             await self._reload_routes()
         except FluvialError:
-            # The alias has moved; the routes follow with the next sweep.
             _LOG.warning("routes not reloaded", exc_info=True)
 
     async def _keep(self, app_name: str, move: AliasMove) -> None:
@@ -235,6 +239,7 @@ def promoted(app: AppRecord, deployment: DeploymentRecord, occasion: Occasion) -
     deployment_id = deployment.spec.deployment
     if app.production == deployment_id:
         return app
+    _check_stays(app, deployment_id)
     since = {(cron.name, cron.identity): cron.since_ms for cron in app.crons}
     crons = [(spec.name, spec.identity) for spec in deployment.functions.crons]
     return replace(
@@ -250,10 +255,20 @@ def _with_alias(app: AppRecord, alias: str, after: str | None, occasion: Occasio
     before = app.aliases.get(alias)
     if before == after:
         return app
+    if after is not None:
+        _check_stays(app, after)
     aliases = {name: target for name, target in app.aliases.items() if name != alias}
     if after is not None:
         aliases[alias] = after
     return replace(app, aliases=aliases, last_move=_move(alias, before, after, occasion))
+
+
+def _check_stays(app: AppRecord, deployment_id: str) -> None:
+    """Raises:
+    DeploymentRetiringError: it is to be deleted.
+    """
+    if any(entry.deployment == deployment_id for entry in app.retiring):
+        raise DeploymentRetiringError(deployment_id)
 
 
 def _move(alias: str, before: str | None, after: str | None, occasion: Occasion) -> AliasMove:

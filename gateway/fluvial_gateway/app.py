@@ -15,6 +15,7 @@ from fluvial.manifest import DeploymentSpec
 from fluvial_gateway.aliases import Aliases
 from fluvial_gateway.auth import Tokens, read_admin_token
 from fluvial_gateway.builder_client import BuilderClient
+from fluvial_gateway.bundle_files import BundleFiles
 from fluvial_gateway.calls import Calls
 from fluvial_gateway.catalogue import Catalogue
 from fluvial_gateway.config import Config
@@ -31,6 +32,7 @@ from fluvial_gateway.control.keys import KeysOperations
 from fluvial_gateway.control.operating import About, PlatformOperations
 from fluvial_gateway.control.reading_runs import ReadingRunsOperations
 from fluvial_gateway.control.reading_streams import ReadingStreamsOperations
+from fluvial_gateway.control.removing import RemovingOperations
 from fluvial_gateway.control.repeating import RepeatingOperations
 from fluvial_gateway.control.running import RunningOperations
 from fluvial_gateway.control.scheduling import SchedulingOperations
@@ -57,9 +59,11 @@ from fluvial_gateway.hook_calls import HookCalls
 from fluvial_gateway.hooks import Hooks
 from fluvial_gateway.hosts import HostTable
 from fluvial_gateway.invoker_client import InvokerClient
+from fluvial_gateway.janitor import Janitor
 from fluvial_gateway.key_keeping import KeyKeeping
 from fluvial_gateway.metrics import Metrics
 from fluvial_gateway.problems import ProblemError
+from fluvial_gateway.removals import Removals
 from fluvial_gateway.replay_checks import ReplayChecks
 from fluvial_gateway.reruns import Reruns
 from fluvial_gateway.resealer import Resealer
@@ -158,7 +162,7 @@ class Gateway:
             self._router,
             self._metrics,
             owner=_name(config),
-            ownership_changed=self._scheduler.wake,
+            ownership_changed=self._ownership_changed,
             on_bell=streams.heard,
         )
         signals.dispatcher = self._dispatcher
@@ -172,6 +176,21 @@ class Gateway:
             builder=BuilderClient(config.builder_socket),
             keys=self._invoker,
             environments=environments,
+        )
+        removals = Removals(
+            self._catalogue,
+            aliases,
+            store,
+            files=BundleFiles(config.home, config.blobs),
+            fleet=self._invoker,
+            deploys=self._deployments,
+        )
+        self._janitor = Janitor(
+            self._catalogue,
+            removals,
+            rule=config.keeping,
+            is_owner=lambda: PARTITION in self._dispatcher.partitions_owned,
+            alarm=LoopAlarm(),
         )
         self._waits = LongWaits()
         tokens = Tokens(store)
@@ -199,10 +218,14 @@ class Gateway:
             uploads=uploads,
             addresses=addresses,
         )
-        revealer, resealer = Revealer(self._router), Resealer(self._router)
+        revealer = Revealer(self._router, self._catalogue)
+        resealer = Resealer(self._router)
         operations = [
             *deploying.operations(),
             *AliasingOperations(self._catalogue, aliases, addresses).operations(),
+            *RemovingOperations(
+                self._catalogue, aliases, removals, self._janitor, addresses
+            ).operations(),
             *StartingOperations(runs).operations(),
             *SteeringOperations(runs).operations(),
             *BulkOperations(runs, self._waits).operations(),
@@ -254,6 +277,7 @@ class Gateway:
             serving.create_task(self._control.serve(), name="control plane")
             serving.create_task(self._routes.sweep(stop), name="route sweep")
             serving.create_task(self._scheduler.run(), name="cron scheduler")
+            serving.create_task(self._janitor.run(), name="janitor")
             await self._data.started.wait()
             await self._control.started.wait()
             self._tell_ready()
@@ -271,6 +295,7 @@ class Gateway:
         # 1. Not ready: load balancers look elsewhere from now on, and crons start nothing.
         self._platform.drain()
         await self._scheduler.close()
+        self._janitor.close()
         # 2. Data plane: requests under way finish. They may still start runs and wait for them,
         #    so the dispatcher goes on.
         await self._data.drain(HTTP_DRAIN_SECONDS)
@@ -305,6 +330,10 @@ class Gateway:
             changed=scheduler.wake,
         )
         return scheduler, crons
+
+    def _ownership_changed(self) -> None:
+        self._scheduler.wake()
+        self._janitor.wake()
 
     async def _alias_moved(self) -> None:
         self._scheduler.wake()

@@ -1,7 +1,7 @@
 """The catalogue: apps, deployments and hosts, read from and written to the store's records.
 
-A deployment never changes once it is written, so reads of it are cached without a time limit; an
-app record holds the alias and is read anew each time.
+A deployment never changes once it is written, so reads of it are cached until a reading of all (the
+routes make one every 30 s) misses it; an app record holds the alias and is read anew each time.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from fluvial_queue.records import (
     DeploymentRecord,
     HostRecord,
 )
+from fluvial_queue.removal_records import RemovedDeployment
 
 _CACHED_DEPLOYMENTS: Final = 512
 
@@ -134,19 +135,56 @@ class Catalogue:
         """Return deployments, newest first."""
         records = await self._records.list_records("deployment")
         found = [DeploymentRecord.from_dict(record.value) for record in records]
+        self._forget_all_but({deployment.spec.deployment for deployment in found})
         if app is not None:
             found = [deployment for deployment in found if deployment.spec.app == app]
         # Ids sort by time of creation.
         return sorted(found, key=lambda deployment: deployment.spec.deployment, reverse=True)
+
+    async def deployments_by_app(self) -> dict[str, list[DeploymentRecord]]:
+        """Return all deployments by app, newest first."""
+        by_app: dict[str, list[DeploymentRecord]] = {}
+        for deployment in await self.deployments():
+            by_app.setdefault(deployment.spec.app, []).append(deployment)
+        return by_app
+
+    async def find_deployment(self, deployment_id: str) -> DeploymentRecord | None:
+        try:
+            return await self.deployment(deployment_id)
+        except ProblemError:
+            return None
+
+    async def reader_of(self, app: str, deployment_id: str) -> str:
+        """Return the deployment that reads the data of a run of this one: itself, or the app's
+        production where it was deleted."""
+        if await self.find_deployment(deployment_id) is not None:
+            return deployment_id
+        found = await self.find_app(app)
+        production = None if found is None else found.app.production
+        return deployment_id if production is None else production
 
     async def add_deployment(self, deployment: DeploymentRecord) -> None:
         deployment_id = deployment.spec.deployment
         await self._records.put_record("deployment", deployment_id, deployment.to_dict(), expect=0)
 
     async def remove_deployment(self, deployment_id: str) -> None:
-        """Undo `add_deployment`: only for one that no alias was ever moved to."""
+        """Delete a deployment's record: only where nothing leads to it."""
         self._deployments.pop(deployment_id, None)
         await self._records.delete_record("deployment", deployment_id)
+
+    async def replace_deployment(self, deployment_id: str, removed: RemovedDeployment) -> None:
+        """Delete a deployment, and leave behind what is still to be cleaned up."""
+        await self._records.put_record("removed", deployment_id, removed.to_dict())
+        await self.remove_deployment(deployment_id)
+
+    async def removed(self) -> dict[str, RemovedDeployment]:
+        """Return what is still to be cleaned up, by deployment."""
+        records = await self._records.list_records("removed")
+        return {record.id: RemovedDeployment.from_dict(record.value) for record in records}
+
+    async def forget_removed(self, deployment_id: str) -> None:
+        """A deleted deployment has left nothing."""
+        await self._records.delete_record("removed", deployment_id)
 
     async def hosts(self) -> dict[str, str]:
         """Return custom host → app."""
@@ -161,6 +199,11 @@ class Catalogue:
     async def become_default(self, app: str) -> None:
         """Make `app` answer for the plain domain, if no app does yet."""
         await self._records.put_record("setting", DEFAULT_APP_SETTING, {"app": app}, expect=0)
+
+    def _forget_all_but(self, existing: set[str]) -> None:
+        """Forget what another gateway has deleted."""
+        for deployment_id in self._deployments.keys() - existing:
+            del self._deployments[deployment_id]
 
     def _remember(self, deployment: DeploymentRecord) -> None:
         self._deployments[deployment.spec.deployment] = deployment

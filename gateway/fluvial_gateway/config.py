@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from fluvial.durations import to_seconds
 from fluvial.errors import InvalidRequestError
+from fluvial_gateway.keeping import KeepingRule
 
 _STORE_SCHEMES: Final = ("redis", "rediss", "unix", "memory")
 _DOMAIN: Final = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(?:\.(?!-)[a-z0-9-]{1,63}(?<!-))*")
@@ -31,6 +33,7 @@ class Config:
     http_url: str
     control_url: str
     public_url: str  # how the domain is reached from outside
+    keeping: KeepingRule  # of deployments, where an app has no rule of its own
 
     @property
     def invoker_socket(self) -> Path:
@@ -73,6 +76,7 @@ def read_config(environment: Mapping[str, str] = os.environ) -> Config:
         http_url=_url(environment, "FLUVIAL_HTTP_URL"),
         control_url=_url(environment, "FLUVIAL_CONTROL_URL"),
         public_url=_url(environment, public),
+        keeping=_keeping(environment),
     )
 
 
@@ -117,6 +121,16 @@ def _url(environment: Mapping[str, str], name: str) -> str:
     if not _HTTP_URL.fullmatch(value):
         raise _wrong(name, value, "http://host:port")
     return value.rstrip("/")
+
+
+def _keeping(environment: Mapping[str, str]) -> KeepingRule:
+    rule = KeepingRule()
+    count = environment.get("FLUVIAL_KEEP_DEPLOYMENTS", str(rule.count))
+    if not count.isascii() or not count.isdigit() or int(count) < 1:
+        raise _wrong("FLUVIAL_KEEP_DEPLOYMENTS", count, "a number above 0")
+    span = environment.get("FLUVIAL_KEEP_DEPLOYMENTS_FOR", f"{rule.age_ms}ms")
+    age_seconds = to_seconds(span, "FLUVIAL_KEEP_DEPLOYMENTS_FOR")
+    return KeepingRule(int(count), round(age_seconds * 1000))
 
 
 def _descriptor(environment: Mapping[str, str], name: str) -> int:

@@ -79,6 +79,8 @@ class Deployments:
         self._keys = keys
         self._environments = environments
         self._under_way = 0
+        self._may_begin = asyncio.Event()
+        self._may_begin.set()
         self._registering: set[asyncio.Task[Deployed]] = set()
 
     async def deploy(
@@ -129,7 +131,21 @@ class Deployments:
         await asyncio.gather(*self._registering, return_exceptions=True)
 
     @asynccontextmanager
+    async def quiet(self) -> AsyncGenerator[bool, None]:
+        """Let no deploy begin meanwhile; False: one is under way, or somebody else has quiet."""
+        if self._under_way or self._registering or not self._may_begin.is_set():
+            yield False
+            return
+        self._may_begin.clear()
+        try:
+            yield True
+        finally:
+            self._may_begin.set()
+
+    @asynccontextmanager
     async def _slot(self) -> AsyncGenerator[None, None]:
+        while not self._may_begin.is_set():
+            await self._may_begin.wait()
         if self._under_way >= _CONCURRENT:
             raise ProblemError("too_many_waits", f"{_CONCURRENT} deploys are under way already")
         self._under_way += 1

@@ -74,6 +74,8 @@ _KINDS: Final[Mapping[str, _Kind]] = {
     "alias_not_found": _Kind(404, "The app has no such alias"),
     "alias_limit": _Kind(409, "The app has too many aliases"),
     "alias_conflict": _Kind(409, "The alias was moved by somebody else"),
+    "deployment_retiring": _Kind(409, "The deployment is to be deleted"),
+    "deployment_in_use": _Kind(409, "The deployment is needed"),
     "nothing_deployed": _Kind(409, "The app has no production deployment"),
     "no_previous_deployment": _Kind(409, "There is no deployment to go back to"),
     "not_decryptable": _Kind(409, "The data cannot be decrypted"),
@@ -138,6 +140,18 @@ class WorkflowNotFoundError(FluvialError, LookupError):
         names = ", ".join(known) or "none"
         super().__init__(f"{deployment} has no workflow {workflow!r}; its workflows: {names}")
         self.known = known
+
+
+class DeploymentRetiringError(FluvialError):
+    """The deployment is to be deleted: no run starts on it or moves to it, and no alias either."""
+
+    code = "deployment_retiring"
+
+    def __init__(self, deployment: str) -> None:
+        super().__init__(
+            f"{deployment} is to be deleted: use another one, or `fluvial deployments keep "
+            f"{deployment}` first"
+        )
 
 
 class RunNotPausedError(FluvialError):

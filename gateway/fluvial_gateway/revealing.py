@@ -1,6 +1,7 @@
 """Revealing: decrypting a run's data for a person who may read it.
 
-The gateway cannot decrypt; an instance of the run's own deployment can. Each reveal is one
+The gateway cannot decrypt; an instance of the run's own deployment can, and one of the app's
+production where that was deleted: they have the same keys. Each reveal is one
 invocation, bounded in events, bytes, time and number, and leaves one line in the audit log that
 says who read what of which run, and nothing of the data.
 """
@@ -11,7 +12,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from fluvial.invocations import Revealed, RevealRequest
 from fluvial_gateway.auth import Principal, Scope
@@ -37,13 +38,26 @@ _ADMITTED: Final = 512  # with those that wait for their turn; as many may wait 
 _HELD_BYTES: Final = _CONCURRENT * MAX_BYTES  # of events, by all that are admitted
 
 
+class Readers(Protocol):
+    """Knows which deployments there are."""
+
+    async def reader_of(self, app: str, deployment_id: str, /) -> str:
+        """Return the deployment that reads the data of a run of this one."""
+        ...
+
+
 class Revealer:
     """Asks deployments to decrypt."""
 
     def __init__(
-        self, invocations: Invocations, *, deadline_seconds: float = _DEADLINE_SECONDS
+        self,
+        invocations: Invocations,
+        readers: Readers | None = None,
+        *,
+        deadline_seconds: float = _DEADLINE_SECONDS,
     ) -> None:
         self._invocations = invocations
+        self._readers = readers  # None: a run's own deployment is never gone
         self._deadline_seconds = deadline_seconds
         self._turns = asyncio.Semaphore(_CONCURRENT)
         self._admitted = 0
@@ -79,9 +93,12 @@ class Revealer:
         request = RevealRequest(
             run_id=run.run_id, app=run.app, workflow=run.workflow, events=events
         )
+        reader = run.deployment
+        if self._readers is not None:
+            reader = await self._readers.reader_of(run.app, run.deployment)
         return await outcome_of(
             self._invocations,
-            run.deployment,
+            reader,
             request.to_frame_fields(),
             deadline_seconds=self._deadline_seconds,
         )

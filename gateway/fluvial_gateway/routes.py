@@ -37,11 +37,16 @@ class RouteTable:
         async with self._reloading:
             apps = await self._catalogue.apps()
             deployments = await self._catalogue.deployments()
+            retiring = {entry.deployment for app in apps for entry in app.retiring}
             routes = Routes(
                 domain=self._domain,
                 production={app.app: app.production for app in apps if app.production is not None},
                 aliases={app.app: app.aliases for app in apps if app.aliases},
-                deployments={d.spec.deployment: d.spec.app for d in deployments},
+                deployments={
+                    d.spec.deployment: d.spec.app
+                    for d in deployments
+                    if d.spec.deployment not in retiring
+                },
                 hosts=await self._catalogue.hosts(),
                 default_app=await self._catalogue.default_app(),
             )

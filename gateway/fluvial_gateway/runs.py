@@ -27,7 +27,11 @@ from fluvial.ids import continued_run_id, keyed_run_id, new_run_id, partition_of
 from fluvial.sealing import Binding, seal
 from fluvial_gateway.catalogue import Catalogue
 from fluvial_gateway.fingerprints import Fingerprints, are_comparable
-from fluvial_gateway.problems import ProblemError, WorkflowNotFoundError
+from fluvial_gateway.problems import (
+    DeploymentRetiringError,
+    ProblemError,
+    WorkflowNotFoundError,
+)
 from fluvial_gateway.start_options import NO_OPTIONS, StartOptions
 from fluvial_queue.contract import (
     DeleteOutcome,
@@ -43,7 +47,7 @@ from fluvial_queue.contract import (
 )
 from fluvial_queue.hook_sends import MessageSender
 from fluvial_queue.messages import Message, MessageKind
-from fluvial_queue.records import AppRecord, DeploymentRecord
+from fluvial_queue.records import AppRecord
 
 MAX_KEY_CHARACTERS: Final = 512
 MAX_EVENTS: Final = 1000  # in one answer
@@ -159,22 +163,31 @@ class Runs:
             KeysFrozenError
         """
         app = await self._catalogue.app(app_name)
-        pinned = (await self._named_deployment(app_name, deployment or LATEST)).spec.deployment
+        if deployment is None or deployment == LATEST:
+            pinned, is_named = _production_of(app), False
+        else:
+            pinned, is_named = await self._named(app, deployment), True
         run_id = self._run_id(app_name, workflow, key)
         fingerprint = (
             self.fingerprint(app_name, workflow, [arguments.args, arguments.kwargs]) if key else b""
         )
+        run = StartRun(
+            run_id=run_id,
+            app=app_name,
+            workflow=workflow,
+            deployment=pinned,
+            input=sealed_for(app, arguments.plaintext(), Binding(app_name, run_id, "input")),
+            key=key,
+            fingerprint=fingerprint,
+        )
+        try:
+            return await self.start_sealed(run, options)
+        except DeploymentRetiringError:
+            if is_named:
+                raise
+        # Production has moved, and what it was is being deleted, in this very moment.
         return await self.start_sealed(
-            StartRun(
-                run_id=run_id,
-                app=app_name,
-                workflow=workflow,
-                deployment=pinned,
-                input=sealed_for(app, arguments.plaintext(), Binding(app_name, run_id, "input")),
-                key=key,
-                fingerprint=fingerprint,
-            ),
-            options,
+            replace(run, deployment=await self._production(app_name)), options
         )
 
     def fingerprint(self, app: str, workflow: str, said: Any) -> bytes:
@@ -219,6 +232,8 @@ class Runs:
         outcome = await definite(lambda: self._store.start(run))
         if outcome is StartOutcome.ACCEPTED:
             return Started(run.run_id, "accepted")
+        if outcome is StartOutcome.RETIRED:
+            raise DeploymentRetiringError(run.deployment)
         if outcome is StartOutcome.LATE:
             raise UnavailableError(f"{run.run_id} was not started in time: start it again")
         await self._check_same(run, outcome)
@@ -246,10 +261,7 @@ class Runs:
         return claim
 
     async def _production(self, app_name: str) -> str:
-        production = (await self._catalogue.app(app_name)).production
-        if production is None:
-            raise ProblemError("nothing_deployed", f"app {app_name!r}: promote a deployment first")
-        return production
+        return _production_of(await self._catalogue.app(app_name))
 
     async def get(self, run_id: str, *, app: str | None = None) -> RunRecord:
         """Return a run; with `app`, only if it is that app's.
@@ -333,18 +345,18 @@ class Runs:
         """
         if named is None:
             return record.deployment
-        deployment = await self._named_deployment(record.app, named)
+        app = await self._catalogue.app(record.app)
+        wanted = _production_of(app) if named == LATEST else await self._named(app, named)
+        deployment = await self._catalogue.deployment(wanted)
         known = deployment.functions.workflows
         if record.workflow not in known:
             raise WorkflowNotFoundError(record.workflow, deployment.spec.deployment, sorted(known))
         return deployment.spec.deployment
 
-    async def _named_deployment(self, app: str, named: str) -> DeploymentRecord:
-        wanted = await self._production(app) if named == LATEST else named
-        deployment = await self._catalogue.deployment(wanted)
-        if deployment.spec.app != app:
-            raise ProblemError("deployment_not_found", f"app {app!r} has no deployment {wanted!r}")
-        return deployment
+    async def _named(self, app: AppRecord, named: str) -> str:
+        if any(entry.deployment == named for entry in app.retiring):
+            raise DeploymentRetiringError(named)
+        return (await self._catalogue.deployment_of(app.app, named)).spec.deployment
 
     async def send(
         self,
@@ -403,6 +415,12 @@ def json_plaintext(value: Any) -> bytes:
     """Return a JSON value as what is sealed; what cannot be UTF-8 is replaced."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return _JSON + text.encode("utf-8", "replace")
+
+
+def _production_of(app: AppRecord) -> str:
+    if app.production is None:
+        raise ProblemError("nothing_deployed", f"app {app.app!r}: promote a deployment first")
+    return app.production
 
 
 def check_may_seal(app: AppRecord) -> None:

@@ -23,7 +23,8 @@ from fluvial_queue.records import AppRecord
 
 
 class TooEarlyError(StoreError):
-    """The run that an effect is for does not exist yet: the effect that starts it comes first.
+    """The run that an effect is for does not exist yet: the effect that starts it comes first; or
+    somebody is about to find out whether the deployment that it starts on can be deleted.
 
     An owner that has just taken a partition over may know of a later message (its own commit has
     added it) before it has read an earlier one."""
@@ -72,6 +73,14 @@ async def _start(store: Store, app: str, effect: Message, now_ms: int) -> str:
         outcome = await store.start(run)
     except InvalidRequestError as error:
         return str(error)
+    if outcome is StartOutcome.RETIRED:
+        # Production has moved meanwhile, or whoever deletes this one may still have to let it be.
+        if (
+            effect.meta["deployment"] == LATEST
+            or await store.get_record("deployment", deployment) is not None
+        ):
+            raise TooEarlyError(f"{deployment} lets nothing in at the moment")
+        return f"the deployment {deployment} was deleted"
     if outcome is StartOutcome.ACCEPTED or await _is_same(store, run):
         return ""
     return _CONFLICT

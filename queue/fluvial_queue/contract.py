@@ -37,6 +37,7 @@ from typing import Any, Literal, Protocol
 
 from fluvial.errors import FluvialError, UnavailableError
 from fluvial_queue.hook_contract import HookStore, OpenHook
+from fluvial_queue.retirement_contract import RetirementStore
 from fluvial_queue.stream_contract import StreamStore
 
 DEFAULT_PARTITIONS = 64
@@ -238,6 +239,7 @@ class StartRun:
     not_after_ms: int | None = None  # it is refused as LATE from then on; None: never
     log: tuple[bytes, ...] = ()  # what the log holds from the beginning, where a run is forked
     turn: bytes = b""  # of the run record
+    is_carried: bool = False  # a run has asked for it: also where its deployment is retired
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +255,7 @@ class StartOutcome(StrEnum):
     DUPLICATE = "duplicate"  # the run exists with the same fingerprint (or one has none)
     CONFLICT = "conflict"  # the run exists with another fingerprint
     LATE = "late"  # it does not exist, and `not_after_ms` is over
+    RETIRED = "retired"  # it does not exist, and its deployment is to be deleted
 
 
 class SendOutcome(StrEnum):
@@ -301,6 +304,7 @@ class RunQuery:
     since_ms: int | None = None  # created at or after
     until_ms: int | None = None  # created before
     tags: Mapping[str, str] = field(default_factory=dict[str, str])  # all of them
+    deployment: str | None = None
     parent: str | None = None  # the run that started it as its child
     root: str | None = None  # itself, or the run with which its family began
     limit: int = 50
@@ -332,7 +336,7 @@ class Bell:
 
 
 RecordKind = Literal[
-    "app", "deployment", "token", "host", "setting", "cron", "history", "environment"
+    "app", "deployment", "token", "host", "setting", "cron", "history", "removed", "environment"
 ]
 
 
@@ -345,7 +349,7 @@ class Record:
     value: dict[str, Any]
 
 
-class Store(HookStore, StreamStore, Protocol):
+class Store(HookStore, RetirementStore, StreamStore, Protocol):
     """Where event logs, messages, timers, hooks, streams and records live."""
 
     @property

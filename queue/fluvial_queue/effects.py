@@ -127,6 +127,7 @@ def started_run(message: Message, app: str, deployment: str, now_ms: int) -> Sta
         input=message.payload,
         key=asked["key"],
         meta=meta,
+        is_carried=True,
         **options,
     )
 

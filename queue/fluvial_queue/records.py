@@ -1,5 +1,6 @@
 """The typed forms of the records that the control plane keeps (`Store.put_record`); what is known
-of a cron is in `cron_records`, how aliases moved in `alias_records`.
+of a cron is in `cron_records`, how aliases moved in `alias_records`, what
+is being deleted in `removal_records`.
 
 `to_dict` gives plain values for the store, `from_dict` reads them back and ignores keys that a
 newer version has added. The record's id is not part of its value.
@@ -14,6 +15,7 @@ from typing import Any, Final, Literal, Self
 from fluvial.crons import CronSpec
 from fluvial.manifest import DeploymentSpec
 from fluvial_queue.alias_records import AliasMove
+from fluvial_queue.removal_records import RetiringDeployment
 
 Interface = Literal["asgi", "wsgi", "handler"]
 
@@ -47,6 +49,9 @@ class AppRecord:
     crons: tuple[ActiveCron, ...] = ()
     aliases: Mapping[str, str] = field(default_factory=dict[str, str])  # beside `production`
     last_move: AliasMove | None = None  # of any alias; older ones are in the history
+    retiring: tuple[RetiringDeployment, ...] = ()
+    keep_count: int | None = None  # of its newest deployments; None: the platform's rule
+    keep_ms: int | None = None  # how long each of its deployments is kept at least; likewise
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record's value."""
@@ -61,6 +66,9 @@ class AppRecord:
             "crons": [cron.to_list() for cron in self.crons],
             "aliases": dict(self.aliases),
             "last_move": None if self.last_move is None else self.last_move.to_list(),
+            "retiring": [entry.to_list() for entry in self.retiring],
+            "keep_count": self.keep_count,
+            "keep_ms": self.keep_ms,
         }
 
     @classmethod
@@ -78,6 +86,9 @@ class AppRecord:
             crons=tuple(ActiveCron(*cron) for cron in value.get("crons", ())),
             aliases=value.get("aliases", {}),
             last_move=None if move is None else AliasMove.from_list(move),
+            retiring=tuple(RetiringDeployment(*entry) for entry in value.get("retiring", ())),
+            keep_count=value.get("keep_count"),
+            keep_ms=value.get("keep_ms"),
         )
 
 

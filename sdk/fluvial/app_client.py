@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from fluvial.bulk_client import BulkClient
 from fluvial.control_api import items, path_part
+
+_LOOK_SECONDS: Final = 120.0  # for a look at every run that the store has
 
 
 class AppClient(BulkClient):
@@ -26,6 +28,39 @@ class AppClient(BulkClient):
     def deployment(self, deployment: str) -> dict[str, Any]:
         """Return one deployment."""
         return self._api.get(f"/v1/deployments/{path_part(deployment)}")
+
+    def delete_deployment(
+        self, deployment: str, *, force: bool = False, when_unused: bool = False
+    ) -> dict[str, Any]:
+        """Delete a deployment; return its `state`: deleted, or retiring.
+
+        Args:
+            deployment: which.
+            force: also while ended runs are kept that ran on it; never while live ones do.
+            when_unused: where runs need it, delete it after the last of them.
+
+        Raises:
+            ProblemError: `deployment_in_use` while runs need it or an alias stands on it.
+        """
+        return self._api.delete(
+            f"/v1/deployments/{path_part(deployment)}",
+            timeout_seconds=_LOOK_SECONDS,
+            force=force,
+            when_unused=when_unused,
+        )
+
+    def keep_deployment(self, deployment: str) -> dict[str, Any]:
+        """Keep a deployment that was to be deleted after its last run; return it."""
+        return self._api.post(f"/v1/deployments/{path_part(deployment)}/keep", {})
+
+    def set_app(self, app: str, **settings: Any) -> dict[str, Any]:
+        """Change settings of an app; return the app.
+
+        Args:
+            app: its name.
+            settings: `keep_deployments`, `keep_deployments_for`; None: as the platform has it.
+        """
+        return self._api.post(f"{_app(app)}/settings", settings)
 
     def promote(self, app: str, deployment: str) -> dict[str, Any]:
         """Make a deployment the app's production; return the app."""

@@ -123,10 +123,19 @@ class ControlApi:
                     raise ProblemError(int(problem.get("status", 500)), problem)
                 yield item
 
-    def delete(self, path: str) -> None:
-        """Delete something; raises as `get` does."""
+    def delete(
+        self, path: str, *, timeout_seconds: float = ANSWER_SECONDS, **parameters: Any
+    ) -> dict[str, Any]:
+        """Delete something; return the document that tells of it, {} for none. Raises as `get`
+        does."""
         with self.talking():
-            check(self.http.delete(path))
+            response = self.http.delete(
+                path,
+                params=parameters,
+                timeout=httpx.Timeout(timeout_seconds, connect=CONNECT_SECONDS),
+            )
+            check(response)
+            return _document(response) if response.content else {}
 
     def follow(
         self, path: str, start: int, parameters: Mapping[str, str]

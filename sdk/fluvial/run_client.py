@@ -84,6 +84,7 @@ class RunClient:
         since: str | datetime | None = None,
         until: str | datetime | None = None,
         tags: Mapping[str, str] | None = None,
+        deployment: str | None = None,
         parent: str | None = None,
         root: str | None = None,
         cursor: str | None = None,
@@ -97,6 +98,7 @@ class RunClient:
             since, until: only runs created then or later, or before: a moment, or how long ago,
                 such as "2h".
             tags: only runs that have all of these.
+            deployment: only runs that are on this one, or were when they ended.
             parent: only the children of this run.
             root: only this run and its children, and theirs.
             cursor: from the page before; a page may be short and still have a next one.
@@ -110,6 +112,7 @@ class RunClient:
             since=_moment(since),
             until=_moment(until),
             tag=_tags(tags),
+            deployment=deployment,
             parent=parent,
             root=root,
             cursor=cursor,

@@ -44,6 +44,9 @@ def list_runs(
         ),
     ] = None,
     tag: Tags = None,
+    deployment: Annotated[
+        str | None, typer.Option(metavar="DPL", help="Only on this deployment.")
+    ] = None,
     parent: Annotated[
         str | None, typer.Option(metavar="RUN", help="Only children of this run.")
     ] = None,
@@ -65,6 +68,7 @@ def list_runs(
                 since=since,
                 until=until,
                 tags=tags_of(tag),
+                deployment=deployment,
                 parent=parent,
                 root=root,
                 cursor=cursor,

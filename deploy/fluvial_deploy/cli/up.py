@@ -62,6 +62,16 @@ def up(
     invoker_idle: Annotated[
         str, typer.Option(metavar="S", help="How long the invoker stays without instances.")
     ] = "300s",
+    keep_deployments: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="How many of an app's newest deployments are kept; default 20."
+        ),
+    ] = None,
+    keep_deployments_for: Annotated[
+        str | None,
+        typer.Option(metavar="SPAN", help="How long each is kept in any case; default 30d."),
+    ] = None,
     kms_command: Annotated[
         str | None,
         typer.Option(
@@ -90,6 +100,12 @@ def up(
         public_url=public,
         idle_seconds=to_seconds(idle, "--idle") if idle else None,
         invoker_idle_seconds=to_seconds(invoker_idle, "--invoker-idle"),
+        keep_deployments=keep_deployments,
+        keep_deployments_seconds=(
+            to_seconds(keep_deployments_for, "--keep-deployments-for")
+            if keep_deployments_for
+            else None
+        ),
         kms_command=check_kms_command(kms) if kms else "",
     )
     _run(settings, as_json=as_json)

@@ -57,6 +57,11 @@ def gateway(settings: UpSettings, home: Home, sockets: Sockets, store_url: str) 
     }
     if settings.public_url:
         environment["FLUVIAL_PUBLIC_URL"] = settings.public_url
+    if settings.keep_deployments is not None:
+        environment["FLUVIAL_KEEP_DEPLOYMENTS"] = str(settings.keep_deployments)
+    if settings.keep_deployments_seconds is not None:
+        seconds = settings.keep_deployments_seconds
+        environment["FLUVIAL_KEEP_DEPLOYMENTS_FOR"] = f"{seconds:g}s"
     return Program(
         name="gateway",
         command=(sys.executable, "-m", "fluvial_gateway"),

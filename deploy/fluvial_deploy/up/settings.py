@@ -55,6 +55,8 @@ class UpSettings:
     public_url: str = ""  # how the domain is reached from outside; "": at `http`
     idle_seconds: float | None = None  # of deployments whose manifest does not say
     invoker_idle_seconds: float = 300.0
+    keep_deployments: int | None = None  # of the newest of an app; None: the gateway's default
+    keep_deployments_seconds: float | None = None  # each in any case; likewise
     kms_command: str = ""  # program and arguments, as a shell would split them; "": none
 
 

@@ -45,6 +45,12 @@ FILTERS: Final = (
         array(_TAG, maxItems=MAX_TAGS),
         "Only runs with this tag, `name=value`; several times for several tags, all of them.",
     ),
+    Parameter(
+        "deployment",
+        "query",
+        text(maxLength=64),
+        "Only runs that are on this deployment, or were when they ended.",
+    ),
     Parameter("parent", "query", _RUN, "Only runs that this run has started as its children."),
     Parameter(
         "root", "query", _RUN, "Only this run and what it has started, children of children too."
@@ -65,6 +71,7 @@ def query_of(values: Mapping[str, Any], now_ms: int, *, where: str = "query para
         since_ms=_moment(values.get("since"), now_ms, f"{where} since"),
         until_ms=_moment(values.get("until"), now_ms, f"{where} until"),
         tags=dict(_tag(tag, f"{where} tag") for tag in values.get("tag") or ()),
+        deployment=values.get("deployment"),
         parent=values.get("parent"),
         root=values.get("root"),
     )

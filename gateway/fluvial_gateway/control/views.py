@@ -30,6 +30,11 @@ APP: Final = obj(
         "previous": nullable(text()),
         "aliases": ALIASES,
         "created_at": TIME,
+        "retiring": array(text("a deployment that is deleted after its last run")),
+        "keep_deployments": nullable({"type": "integer", "description": "null: the platform's"}),
+        "keep_deployments_seconds": nullable(
+            {"type": "number", "description": "null: the platform's"}
+        ),
     }
 )
 DEPLOYMENT: Final = obj(
@@ -50,6 +55,7 @@ DEPLOYMENT: Final = obj(
         "retention_seconds": nullable({"type": "number", "description": "null: the platform's"}),
         "environment": array(text("the name of a variable")),
         "aliases": array(text("an alias that stands on it")),
+        "state": text("ready, or retiring: it is deleted after its last run"),
     }
 )
 UNREADABLE: Final = obj({"code": text("such as key_destroyed"), "message": text()})
@@ -134,6 +140,9 @@ def app_view(app: AppRecord, addresses: Addresses) -> dict[str, Any]:
         "previous": app.previous,
         "aliases": dict(app.aliases),
         "created_at": time_text(app.created_ms),
+        "retiring": [entry.deployment for entry in app.retiring],
+        "keep_deployments": app.keep_count,
+        "keep_deployments_seconds": _seconds(app.keep_ms),
     }
 
 
@@ -159,7 +168,12 @@ def deployment_view(
         # Values may be secrets; who deployed knows them.
         "environment": sorted({*spec.environment, *spec.sealed_environment}),
         "aliases": [] if app is None else _aliases_on(app, spec.deployment),
+        "state": "retiring" if app is not None and _is_retiring(app, spec.deployment) else "ready",
     }
+
+
+def _is_retiring(app: AppRecord, deployment: str) -> bool:
+    return any(entry.deployment == deployment for entry in app.retiring)
 
 
 def _aliases_on(app: AppRecord, deployment: str) -> list[str]:

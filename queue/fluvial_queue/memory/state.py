@@ -95,6 +95,7 @@ class Partition:
     timers: dict[bytes, tuple[int, str]] = field(
         default_factory=dict[bytes, tuple[int, str]]
     )  # body → when it is due, its run
+    retired: dict[str, int] = field(default_factory=dict[str, int])  # as `Counts` says
 
     def is_current(self, lease: Lease, now_ms: int) -> bool:
         """Return whether a lease is the partition's one valid lease."""

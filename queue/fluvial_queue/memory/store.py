@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -41,9 +41,11 @@ from fluvial_queue.contract import (
 )
 from fluvial_queue.cursors import format_cursor, matches, parse_cursor
 from fluvial_queue.hook_contract import CLOSED, FoundHook, OpenHook
+from fluvial_queue.memory import retirement
 from fluvial_queue.memory.singletons import MemoryClaimBoard
 from fluvial_queue.memory.state import Backend, Run, apply_entry, refusal
 from fluvial_queue.messages import deadline_body, start_body
+from fluvial_queue.retirement_contract import Counts, DeploymentUse
 from fluvial_queue.singletons import claim_singleton
 from fluvial_queue.stream_contract import (
     DEFAULT_STREAM_BYTES,
@@ -203,6 +205,10 @@ class MemoryStore:
         now_ms = self.backend.clock()
         if run.not_after_ms is not None and now_ms > run.not_after_ms:
             return StartOutcome.LATE
+        if not retirement.lets_in(
+            self.backend, partition, run.deployment, is_carried=run.is_carried
+        ):
+            return StartOutcome.RETIRED
         created = Run(
             deepcopy(run), now_ms, input=run.input, tags=dict(run.tags), log=list(run.log)
         )
@@ -327,6 +333,7 @@ class MemoryStore:
             if before is None or (run.created_ms, run.run_id) < before
             if query.since_ms is None or run.created_ms >= query.since_ms
             if query.until_ms is None or run.created_ms < query.until_ms
+            if query.deployment in (None, run.deployment)
             if matches(query, run.run_id, run.app, run.workflow, run.status, run.tags, run.meta)
         ]
         page = found[: query.limit]
@@ -384,6 +391,20 @@ class MemoryStore:
         check_run_id(run_id, self.partitions)
         run = self.backend.run(run_id)
         return None if run is None else run.streams.records(has_ended=run.status.is_terminal)
+
+    # ---- deployments that are to be deleted ----
+
+    async def retire_deployment(self, deployment: str) -> Counts:
+        return retirement.retire(self.backend, deployment)
+
+    async def reinstate_deployment(self, deployment: str) -> None:
+        retirement.reinstate(self.backend, deployment)
+
+    async def deployment_uses(self, deployments: Collection[str]) -> dict[str, DeploymentUse]:
+        return retirement.uses(self.backend, deployments)
+
+    async def close_deployment(self, deployment: str, counts: Counts) -> bool:
+        return retirement.close(self.backend, deployment, counts)
 
     # ---- records ----
 

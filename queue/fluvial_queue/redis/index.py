@@ -66,7 +66,16 @@ class RunIndex:
 
     async def _matching(self, batch: Sequence[Position], query: RunQuery) -> list[Position]:
         commands: list[Command] = [
-            ("HMGET", self._keys.run(run_id), "app", "workflow", "status", "tags", "meta")
+            (
+                "HMGET",
+                self._keys.run(run_id),
+                "app",
+                "workflow",
+                "status",
+                "tags",
+                "meta",
+                "deployment",
+            )
             for _, run_id in batch
         ]
         replies = await self._link.calls(commands, writes=False)
@@ -160,6 +169,8 @@ def _newest_first(position: Position) -> tuple[int, tuple[int, ...], str]:
 
 def _matches(query: RunQuery, run_id: str, reply: Sequence[bytes | None]) -> bool:
     app, workflow, status = ["" if value is None else value.decode() for value in reply[:3]]
+    if query.deployment is not None and reply[5] != query.deployment.encode():
+        return False
     return matches(query, run_id, app, workflow, status, _map(reply[3]), _map(reply[4]))
 
 

@@ -10,6 +10,8 @@ keys are in one slot, so each script touches exactly one.
     {fv:p017}:index             zset    member: run id; score: created (ms); swept once expired
     {fv:p017}:claims            hash    app NUL token → run id, random suffix; swept once void
     {fv:p017}:singletons        hash    app NUL key → run id, time, random suffix; swept once void
+    {fv:p017}:retired           hash    deployment → how many starts were let in since it was
+                                        retired, or "x", time (ms) once closed; swept a day later
     {fv:p017}:run:<run id>      hash    see below; expires `retention` after the run has ended
     {fv:p017}:log:<run id>      list    events, its length is the fence; expires with the run
     {fv:p017}:input:<run id>    string  the sealed input; until RUN_STARTED is in the log
@@ -73,6 +75,9 @@ class Keys:
 
     def singletons(self, partition: int) -> str:
         return self.slot(partition) + "singletons"
+
+    def retired(self, partition: int) -> str:
+        return self.slot(partition) + "retired"
 
     def run(self, run_id: str) -> str:
         return self._of_run("run:", run_id)

@@ -42,6 +42,7 @@ def _read(name: str, *, flags: str = "") -> Script:
 
 ACQUIRE: Final = _read("acquire")
 APPEND: Final = _read("append")
+CLOSE: Final = _read("close")
 CLAIM: Final = _read("claim")
 COMMIT: Final = _read("commit")
 CREATE: Final = _read("create")
@@ -66,7 +67,7 @@ WINDOW: Final = _read("window")
 LOAD_ALL: Final[tuple[Command, ...]] = tuple(
     ("SCRIPT", "LOAD", script.text)
     for script in (
-        *(ACQUIRE, CLAIM, COMMIT, CREATE, DELETE, DUE, FIRE, PUT_RECORD, READ_RUN),
+        *(ACQUIRE, CLAIM, CLOSE, COMMIT, CREATE, DELETE, DUE, FIRE, PUT_RECORD, READ_RUN),
         *(RELEASE, RENEW, REOPEN, SEND, SEND_URGENT, START, UNCLAIM, UNINDEX, WINDOW),
         *(APPEND, LIST_STREAMS, READ_STREAM),
     )

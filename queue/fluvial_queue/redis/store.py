@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from typing import Any, Final
 
 import msgpack
@@ -52,11 +52,13 @@ from fluvial_queue.redis.keys import Keys
 from fluvial_queue.redis.link import Link
 from fluvial_queue.redis.lua import Argument, Scripts
 from fluvial_queue.redis.ownership import Ownership
+from fluvial_queue.redis.retirement import Retirement
 from fluvial_queue.redis.room import DiskRoom
 from fluvial_queue.redis.settings import check_server
 from fluvial_queue.redis.singletons import Singletons
 from fluvial_queue.redis.streams import Streams
 from fluvial_queue.redis.sweeping import Sweep
+from fluvial_queue.retirement_contract import Counts, DeploymentUse
 from fluvial_queue.stream_contract import (
     Append,
     AppendAnswer,
@@ -96,7 +98,8 @@ class RedisStore:
         self._claims = Claims(*parts)
         self._hooks = Hooks(self._link, self._keys)
         self._singletons = Singletons(*parts)
-        self._sweep = Sweep(self._index, self._claims, self._singletons)
+        self._retirement = Retirement(*parts)
+        self._sweep = Sweep(self._index, self._claims, self._singletons, self._retirement)
 
     @property
     def partitions(self) -> int:
@@ -181,6 +184,7 @@ class RedisStore:
             self._keys.open(partition),
             self._keys.log(run.run_id),
             self._keys.timers(partition),
+            self._keys.retired(partition),
         ]
         body = start_body(run.run_id)
         arguments: list[Argument] = [
@@ -188,7 +192,8 @@ class RedisStore:
             *(meta, run.input, body, self._keys.bell, partition),
             *(msgpack.packb(dict(run.tags)) if run.tags else b"", run.turn),
             *(_or_empty(run.retention_ms), run.delay_ms, _or_empty(run.deadline_ms)),
-            *(deadline_body(run.run_id), _or_empty(run.not_after_ms), *run.log),
+            *(deadline_body(run.run_id), _or_empty(run.not_after_ms)),
+            *("1" if run.is_carried else "", *run.log),
         ]
         reply: bytes = await self._scripts.run(lua.START, keys, arguments)
         return StartOutcome(reply.decode())
@@ -307,6 +312,20 @@ class RedisStore:
     async def list_streams(self, run_id: str) -> list[StreamRecord] | None:
         check_run_id(run_id, self._partitions)
         return await self._streams.records(run_id)
+
+    # ---- deployments that are to be deleted ----
+
+    async def retire_deployment(self, deployment: str) -> Counts:
+        return await self._retirement.retire(deployment)
+
+    async def reinstate_deployment(self, deployment: str) -> None:
+        await self._retirement.reinstate(deployment)
+
+    async def deployment_uses(self, deployments: Collection[str]) -> dict[str, DeploymentUse]:
+        return await self._retirement.uses(deployments)
+
+    async def close_deployment(self, deployment: str, counts: Counts) -> bool:
+        return await self._retirement.close(deployment, counts)
 
     # ---- records ----
 

@@ -1,5 +1,5 @@
-"""The sweep: removes index entries of expired runs, and void claims of tokens and singletons, a few
-at a time.
+"""The sweep: removes index entries of expired runs, void claims of tokens and singletons, and marks
+of deployments that were deleted long ago, a few at a time.
 
 It rides on lease renewals, one partition each time, so a store without owners is never swept and
 one with many is swept no more often than one with few.
@@ -13,6 +13,7 @@ from typing import Final
 from fluvial_queue.contract import StoreError
 from fluvial_queue.redis.claims import Claims
 from fluvial_queue.redis.index import RunIndex
+from fluvial_queue.redis.retirement import Retirement
 from fluvial_queue.redis.singletons import Singletons
 
 logger = logging.getLogger(__name__)
@@ -24,10 +25,13 @@ _START: Final = b"0"
 class Sweep:
     """Remembers how far it has got in each partition."""
 
-    def __init__(self, index: RunIndex, claims: Claims, singletons: Singletons) -> None:
+    def __init__(
+        self, index: RunIndex, claims: Claims, singletons: Singletons, retirement: Retirement
+    ) -> None:
         self._index = index
         self._claims = claims
         self._singletons = singletons
+        self._retirement = retirement
         self._turn = 0
         self._offsets: dict[int, int] = {}
         self._cursors: dict[int, bytes] = {}
@@ -54,3 +58,4 @@ class Sweep:
         self._cursors[partition] = await self._claims.sweep(partition, cursor)
         cursor = self._singleton_cursors.get(partition, _START)
         self._singleton_cursors[partition] = await self._singletons.sweep(partition, cursor)
+        await self._retirement.sweep(partition)

@@ -28,6 +28,7 @@ from fluvial_gateway.activity import Activity, Room
 from fluvial_gateway.aliases import Aliases
 from fluvial_gateway.auth import Scope, Tokens
 from fluvial_gateway.builder_client import BuildReport, BuildRequest
+from fluvial_gateway.bundle_files import BundleFiles
 from fluvial_gateway.calls import Calls
 from fluvial_gateway.catalogue import Catalogue
 from fluvial_gateway.control.aliasing import AliasingOperations
@@ -44,6 +45,7 @@ from fluvial_gateway.control.operating import About, PlatformOperations
 from fluvial_gateway.control.operations import Operation
 from fluvial_gateway.control.reading_runs import ReadingRunsOperations
 from fluvial_gateway.control.reading_streams import ReadingStreamsOperations
+from fluvial_gateway.control.removing import RemovingOperations
 from fluvial_gateway.control.repeating import RepeatingOperations
 from fluvial_gateway.control.running import RunningOperations
 from fluvial_gateway.control.scheduling import SchedulingOperations
@@ -51,6 +53,7 @@ from fluvial_gateway.control.starting import StartingOperations
 from fluvial_gateway.control.steering import SteeringOperations
 from fluvial_gateway.control.talking import TalkingOperations
 from fluvial_gateway.control.views import Addresses
+from fluvial_gateway.crons.alarm import LoopAlarm
 from fluvial_gateway.crons.service import Crons
 from fluvial_gateway.crons.starting import CronRuns
 from fluvial_gateway.crons.states import CronStates
@@ -65,11 +68,14 @@ from fluvial_gateway.hooks import Hooks
 from fluvial_gateway.hosts import HostTable
 from fluvial_gateway.invocations import Answered, Outcome, Subject
 from fluvial_gateway.invoker_client import RefusedError, Survey
+from fluvial_gateway.janitor import Janitor
+from fluvial_gateway.keeping import KeepingRule
 from fluvial_gateway.key_keeping import KeyKeeping
 from fluvial_gateway.keyrings import Key, KeyringOperation, KeyringState
 from fluvial_gateway.metrics import Metrics
 from fluvial_gateway.occupancy import Occupied
 from fluvial_gateway.problems import ProblemError
+from fluvial_gateway.removals import Removals
 from fluvial_gateway.replay_checks import ReplayChecks
 from fluvial_gateway.reruns import Reruns
 from fluvial_gateway.resealer import Resealer
@@ -338,6 +344,20 @@ class FakeOccupier:
         return {"shop": Occupied(2, 4096.0)}
 
 
+class FakeFleet:
+    """Instances that end only when a test says so."""
+
+    def __init__(self) -> None:
+        self.instances: list[dict[str, Any]] = []
+        self.killed: list[str] = []
+
+    async def survey(self) -> Survey:
+        return Survey(list(self.instances), [])
+
+    def kill(self, instance: str, grace_ms: int) -> None:
+        self.killed.append(instance)
+
+
 class FakeSurveyor:
     async def survey(self) -> Survey:
         return Survey(
@@ -367,6 +387,7 @@ class World:
         self.invocations = FakeInvocations(self.keyring)
         self.dispatcher = FakeDispatcherState(list(range(4)))
         self.hosts = HostTable()
+        self.rule = KeepingRule()
         self.blobs = folder / "blobs"
         self.waits = LongWaits()
         self.waiters = Waiters(self.store)
@@ -413,6 +434,22 @@ class World:
             keys=self.keyring,
             environments=environments,
         )
+        self.fleet = FakeFleet()
+        self.removals = Removals(
+            self.catalogue,
+            aliases,
+            self.store,
+            files=BundleFiles(self.blobs.parent, self.blobs),
+            fleet=self.fleet,
+            deploys=self.deployments,
+        )
+        self.janitor = Janitor(
+            self.catalogue,
+            self.removals,
+            rule=self.rule,
+            is_owner=lambda: True,
+            alarm=LoopAlarm(),
+        )
         keys = KeyKeeping(
             self.catalogue,
             aliases,
@@ -447,18 +484,24 @@ class World:
         )
         resealer = Resealer(self.invocations)
         reading = ReadingRunsOperations(
-            self.runs, Revealer(self.invocations), self.waits, keep_alive_seconds=0.05
+            self.runs,
+            Revealer(self.invocations, self.catalogue),
+            self.waits,
+            keep_alive_seconds=0.05,
         )
         reading_streams = ReadingStreamsOperations(
             self.runs,
             self.streams,
-            Revealer(self.invocations),
+            Revealer(self.invocations, self.catalogue),
             self.waits,
             keep_alive_seconds=0.05,
         )
         return [
             *deploying.operations(),
             *AliasingOperations(self.catalogue, aliases, addresses).operations(),
+            *RemovingOperations(
+                self.catalogue, aliases, self.removals, self.janitor, addresses
+            ).operations(),
             *StartingOperations(self.runs).operations(),
             *SteeringOperations(self.runs).operations(),
             *BulkOperations(self.runs, self.waits).operations(),
@@ -468,12 +511,14 @@ class World:
                 Reruns(self.runs, self.catalogue, resealer),
             ).operations(),
             *RunningOperations(self.runs).operations(),
-            *HookOperations(self.runs, self.hooks, Revealer(self.invocations)).operations(),
+            *HookOperations(
+                self.runs, self.hooks, Revealer(self.invocations, self.catalogue)
+            ).operations(),
             *TalkingOperations(
                 self.runs,
                 self.talking,
                 self.hook_answers,
-                Revealer(self.invocations),
+                Revealer(self.invocations, self.catalogue),
                 self.waits,
             ).operations(),
             *DeadLetteringOperations(self.runs).operations(),

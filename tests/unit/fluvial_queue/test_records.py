@@ -25,6 +25,7 @@ from fluvial_queue.cron_records import (
     StartingTick,
 )
 from fluvial_queue.records import ActiveCron
+from fluvial_queue.removal_records import RemovedDeployment, RetiringDeployment
 
 SPEC = DeploymentSpec(
     deployment="dpl_1",
@@ -48,7 +49,11 @@ RECORDS: list[Any] = [
         crons=(ActiveCron("nightly", "0123456789abcdef", 7),),
         aliases={"staging": "dpl_1"},
         last_move=MOVE,
+        retiring=(RetiringDeployment("dpl_0", 3, spares_ended=True),),
+        keep_count=5,
+        keep_ms=1000,
     ),
+    RemovedDeployment(app="shop", bundle="b", layer="", source_digest="d"),
     AppRecord(app="new"),
     AliasHistory((MOVE,)),
     DeploymentRecord(
@@ -85,7 +90,8 @@ def test_record_survives_the_store(record: Any) -> None:
 
 def test_a_record_from_before_aliases_is_read() -> None:
     app = AppRecord(app="shop", production="dpl_1").to_dict()
-    del app["aliases"], app["last_move"]
+    for added in ("aliases", "last_move", "retiring", "keep_count", "keep_ms"):
+        del app[added]
 
     assert AppRecord.from_dict(app) == AppRecord(app="shop", production="dpl_1")
 

@@ -1,9 +1,9 @@
 #!lua
--- KEYS run, input, messages, index, open, log, timers
+-- KEYS run, input, messages, index, open, log, timers, retired
 -- ARGV run_id, app, workflow, deployment, key, fingerprint, meta, sealed input, body, bell, partition,
 --      tags, turn, retention or "", delay, deadline or "", the deadline's body, the time after which
---      it is late or "", then the log
--- → "accepted", "duplicate", "conflict" or "late"
+--      it is late or "", whether it is carried or "", then the log
+-- → "accepted", "duplicate", "conflict", "late" or "retired"
 local fingerprint, partition = ARGV[6], ARGV[11]
 local existing = call('HMGET', KEYS[1], 'status', 'fingerprint')
 if existing[1] then
@@ -15,6 +15,13 @@ end
 local now = clock()
 if ARGV[18] ~= '' and now > tonumber(ARGV[18]) then
   return 'late'
+end
+local retired = call('HGET', KEYS[8], ARGV[4])
+if retired then
+  if ARGV[19] == '' or string.sub(retired, 1, 1) == 'x' then
+    return 'retired'
+  end
+  call('HINCRBY', KEYS[8], ARGV[4], 1)
 end
 
 local function set_timer(delay, body)
@@ -38,7 +45,7 @@ end
 if ARGV[8] ~= '' then
   call('SET', KEYS[2], ARGV[8])
 end
-for i = 19, #ARGV do
+for i = 20, #ARGV do
   call('RPUSH', KEYS[6], ARGV[i])
 end
 call('ZADD', KEYS[4], now, ARGV[1])
