@@ -6,7 +6,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test lint format types imports units bench campaign mutants openapi clean
+.PHONY: help run test lint format types imports units bench campaign mutants failures openapi clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -56,6 +56,9 @@ campaign: $(DEV) ## 100,000 random schedules with faults, or SCALE times as many
 
 mutants: $(DEV) ## plant small bugs one by one and see that tests notice, e.g. ARGS='--only fork'
 	@$(BIN)/python -m tests.mutants $(ARGS)
+
+failures: $(DEV) ## make code fail in every way, and write docs/failures.md anew
+	@$(BIN)/python -m tests.failures
 
 openapi: $(DEV) ## write docs/openapi.json anew, from the routes
 	@$(BIN)/python -m tests.openapi

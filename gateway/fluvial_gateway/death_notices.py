@@ -14,16 +14,16 @@ class DeathNotices:
 
     def __init__(self) -> None:
         self._reasons: OrderedDict[str, str] = OrderedDict()
-        self._asked: dict[str, asyncio.Future[str]] = {}
+        self._asked: dict[str, list[asyncio.Future[str]]] = {}
 
     def tell(self, instance: str, reason: str) -> None:
         """Note that `instance` died."""
         self._reasons[instance] = reason
         if len(self._reasons) > _KEPT:
             self._reasons.popitem(last=False)
-        asked = self._asked.get(instance)
-        if asked is not None and not asked.done():
-            asked.set_result(reason)
+        for asked in self._asked.pop(instance, ()):
+            if not asked.done():
+                asked.set_result(reason)
 
     def known(self, instance: str) -> str | None:
         """Return the reason if it has been told."""
@@ -34,11 +34,15 @@ class DeathNotices:
         if instance in self._reasons:
             return self._reasons[instance]
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._asked[instance] = future
+        self._asked.setdefault(instance, []).append(future)
         try:
             async with asyncio.timeout(seconds):
                 return await future
         except TimeoutError:
             return None
         finally:
-            self._asked.pop(instance, None)
+            asked = self._asked.get(instance, [])
+            if future in asked:
+                asked.remove(future)
+            if not asked:
+                self._asked.pop(instance, None)

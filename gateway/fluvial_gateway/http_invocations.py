@@ -11,6 +11,7 @@ from collections import deque
 from typing import Final, Protocol
 
 from fluvial import wire
+from fluvial.ends import describe_end
 from fluvial.manifest import DeploymentSpec
 from fluvial_gateway.cold_starts import ColdStart
 from fluvial_gateway.http_problems import Problem
@@ -26,6 +27,12 @@ BACKLOG_BYTES: Final = wire.CHUNK_BYTES  # unsent body above which the client is
 
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _OUTCOMES: Final = frozenset({"ok", "error", "cancelled", "timeout"})
+
+
+def _death(fate: str | None) -> Unavailable:
+    how = describe_end(fate) if fate is not None else None
+    message = f"the instance that executed the request is gone{f': {how}' if how else ''}"
+    return Unavailable("instance_died", f"{message}; the request may have been executed", False)
 
 
 class HttpClient(Protocol):
@@ -164,7 +171,9 @@ class HttpInvocation(PooledInvocation):
     def finished(self, cpu_us: int, outcome: str) -> None:
         self._finish()
         self._http = None  # it refers to this object: without the cycle nobody has to collect it
-        if self._client is not None:
+        if outcome == "timeout":  # the instance keeps the deadline, too
+            self._timed_out()
+        elif self._client is not None:
             self._fail(Unavailable("no_response", "the function ended without a response", False))
         self._observe(outcome if outcome in _OUTCOMES else "error", cpu_us)
 
@@ -208,8 +217,11 @@ class HttpInvocation(PooledInvocation):
 
     def _lost(self, instance: Instance, reason: str) -> None:
         self._http = None
-        self._fail(Unavailable("instance_died", "the function's instance died", False))
         self._observe("lost", 0)
+        if self.responded_at or not reason.startswith(LINK_LOST):
+            self._fail(_death(None))
+        else:
+            self._pool.tell_fate(instance, lambda fate: self._fail(_death(fate)))
 
     def _timed_out(self) -> None:
         self._fail(Unavailable("function_timeout", "the function took too long", False))

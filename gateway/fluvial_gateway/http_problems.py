@@ -12,6 +12,7 @@ from fluvial_gateway.invocations import Unavailable
 
 _TYPE_PREFIX: Final = "urn:fluvial:problem:"
 
+_AS_TOLD: Final = ""  # the message is the gateway's own, and holds nothing of the app's
 # Outcomes of an invocation: status, title, and what is told to a stranger. The messages of import
 # failures and the like name files and modules: they belong into the log and not into this answer.
 _OUTCOMES: Final[dict[str, tuple[int, str, str]]] = {
@@ -25,7 +26,7 @@ _OUTCOMES: Final[dict[str, tuple[int, str, str]]] = {
     "bundle_missing": (502, "The function's code is gone", "deploy the app again"),
     "start_failed": (502, "The function cannot be started", "the app's log says why"),
     "too_large": (431, "The request's head is too large", "it does not fit into a frame"),
-    "instance_died": (502, "The function's instance died", "the request may have been executed"),
+    "instance_died": (502, "The function's instance died", _AS_TOLD),
     "function_timeout": (504, "The function took too long", "it was cancelled at max_duration"),
     "response_broken": (502, "The function's response broke", "the app's log says why"),
     "no_response": (502, "The function did not respond", "it ended without a response"),
@@ -88,5 +89,6 @@ def outcome_problem(reason: Unavailable) -> Problem:
     seconds = reason.retry_after_seconds
     if seconds is None and status == HTTPStatus.SERVICE_UNAVAILABLE:
         seconds = _RETRY_AFTER_SECONDS
+    detail = detail or reason.message
     headers = () if seconds is None else (("retry-after", str(max(1, round(seconds)))),)
     return Problem(status=status, code=reason.code, detail=detail, title=title, headers=headers)

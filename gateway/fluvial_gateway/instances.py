@@ -43,6 +43,7 @@ class Instance:
         "in_flight",
         "limit",
         "link",
+        "overdue",
         "paused",
         "reported",
         "started_at",
@@ -62,6 +63,7 @@ class Instance:
         self.limit = limit
         self.in_flight = 0
         self.busy_since = 0.0  # when it last got its first invocation; only while one is in flight
+        self.overdue = 0  # of those in flight: told to stop at their deadline, no answer yet
         self.stuck = 0  # of those in flight: cancelled, and they do not yield
         self.paused = False  # it refused for lack of room
         self.draining = False
@@ -74,7 +76,9 @@ class Instance:
     @property
     def room(self) -> int:
         """How many more invocations it may get now."""
-        return 0 if self.draining or self.paused else self.limit - self.in_flight
+        if self.draining or self.paused or self.overdue:  # it may not yield to others either
+            return 0
+        return self.limit - self.in_flight
 
     def link_ready(self, max_concurrency: int, import_seconds: float) -> None:
         self.import_seconds = import_seconds

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import Final, cast
 
+from fluvial.ends import KILLED
 from fluvial_gateway.answer_invocations import AnswerInvocation
 from fluvial_gateway.instances import Instance
 from fluvial_gateway.invocations import Lost
 from fluvial_gateway.isolated_pools import IsolatedPool
 
-_CRASHES: Final = ("exit:", "signal:")
+_CRASHES: Final = ("exit:", "signal:", KILLED)
 _TIMEOUT: Final = "timeout"
 
 

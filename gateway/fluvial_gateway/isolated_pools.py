@@ -7,28 +7,20 @@ isolated step can neither be kept out by a busy app nor keep its requests out.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from fluvial.manifest import DeploymentSpec
 from fluvial_gateway.instances import Instance
 from fluvial_gateway.invoker_client import Acquired
-from fluvial_gateway.pools import DEATH_NOTICE_SECONDS, InstancePool
+from fluvial_gateway.pools import InstancePool
 
 
 class IsolatedPool(InstancePool):
     """Places each invocation on an instance of its own."""
 
-    def tell_fate(self, instance: Instance, tell: Callable[[str | None], None]) -> None:
-        """Say how an instance ended that was lost with its invocation; None: not known."""
-        self._context.tasks.start(self._tell_fate(instance.id, tell), f"fate of {instance.id}")
-
     def end(self, instance: Instance) -> None:
         """Have an instance end: soon, whatever its code does."""
         self._context.invoker.kill(instance.id, self._context.limits.kill_grace_ms)
-
-    async def _tell_fate(self, instance: str, tell: Callable[[str | None], None]) -> None:
-        tell(await self._context.notices.reason(instance, DEATH_NOTICE_SECONDS))
 
     async def _ask_for_one(self, spec: DeploymentSpec) -> Acquired:
         alone = replace(spec, instance=replace(spec.instance, max_concurrency=1))

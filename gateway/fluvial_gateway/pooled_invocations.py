@@ -153,6 +153,8 @@ class PooledInvocation(ABC):
             self.refuse(Unavailable("queue_timeout", message, True, retry_after_seconds=1.0))
         elif self._overdue_since is None:
             self._overdue_since = now
+            if self.instance_used is not None:
+                self.instance_used.overdue += 1
             self.deadline = now + self._context.limits.cancel_grace_seconds
             self.cancel("timeout")
             self._timed_out()
@@ -175,6 +177,8 @@ class PooledInvocation(ABC):
         if instance is None:
             raise RuntimeError("an invocation that was not placed has left its instance")
         self._slot = None
+        if self._overdue_since is not None:
+            instance.overdue -= 1
         if self._is_stuck:
             self._is_stuck = False
             instance.stuck -= 1

@@ -148,6 +148,13 @@ class InstancePool:
             logger.warning("an instance does not yield", extra={"instance": instance.id})
             context.invoker.kill(instance.id, context.limits.kill_grace_ms)
 
+    def tell_fate(self, instance: Instance, tell: Callable[[str | None], None]) -> None:
+        """Say how an instance ended that was lost with its invocation; None: not known."""
+        self._context.tasks.start(self._tell_fate(instance.id, tell), f"fate of {instance.id}")
+
+    async def _tell_fate(self, instance: str, tell: Callable[[str | None], None]) -> None:
+        tell(await self._context.notices.reason(instance, DEATH_NOTICE_SECONDS))
+
     def close(self) -> None:
         """Refuse what waits and drop all links."""
         self._refuse_all(Unavailable("unavailable", "the gateway is stopping", True))

@@ -101,10 +101,15 @@ class LogPipe:
             self._partial = b""
         self._take(lines)
 
-    def end(self) -> None:
-        """The pipe is closed: take the unfinished line."""
+    def end(self, last_words: str | None = None) -> None:
+        """The pipe is closed: take the unfinished line, and add what there is to say of the end."""
         lines, self._partial = [self._partial], b""
         self._take(lines)
+        out = [self._note_dropped()] if self._dropped_bytes else []
+        if last_words is not None:
+            out.append(self._format(None, "error", None, None, last_words))
+        if out:
+            self._log.write(out)
 
     def _take(self, lines: list[bytes]) -> None:
         self._refill()

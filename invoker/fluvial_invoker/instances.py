@@ -20,6 +20,7 @@ from enum import Enum
 from typing import Any, Final
 
 from fluvial.encryption import KEY_BYTES
+from fluvial.ends import KILLED, describe_end, end_of_process
 from fluvial.errors import WireError
 from fluvial.manifest import DeploymentSpec
 from fluvial.wire import FrameReader, pack, pack_head
@@ -155,9 +156,11 @@ class Instance(asyncio.Protocol):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LAST_WORDS_SECONDS):
                 await self._control_closed.wait()
-        self._close()
+        read_available(self._birth.log_reader, self._log.feed, at_most=_READ_AT_ONCE_BYTES)
+        reason = self._reason(exit_code)
+        self._close(describe_end(reason))
         self.over.set()
-        return self._reason(exit_code)
+        return reason
 
     def survey(self) -> dict[str, Any]:
         """Return what SURVEYED says about this instance."""
@@ -194,7 +197,12 @@ class Instance(asyncio.Protocol):
     def _kill_in(self, seconds: float) -> None:
         if self._killer is None:
             loop = asyncio.get_running_loop()
-            self._killer = loop.call_later(seconds, self._send_signal, signal.SIGKILL)
+            self._killer = loop.call_later(seconds, self._kill)
+
+    def _kill(self) -> None:
+        if self._was_ready:  # else its log says why
+            self._failure = self._failure or KILLED
+        self._send_signal(signal.SIGKILL)
 
     def _send_signal(self, number: int) -> None:
         if self._pidfd is not None:
@@ -229,10 +237,9 @@ class Instance(asyncio.Protocol):
         if not read_available(self._birth.log_reader, self._log.feed, at_most=_READ_AT_ONCE_BYTES):
             asyncio.get_running_loop().remove_reader(self._birth.log_reader)
 
-    def _close(self) -> None:
-        """Read what is left in the pipe, then close all descriptors and the socket's file."""
-        read_available(self._birth.log_reader, self._log.feed, at_most=_READ_AT_ONCE_BYTES)
-        self._log.end()
+    def _close(self, last_words: str | None) -> None:
+        """Complete the log, then close all descriptors and the socket's file."""
+        self._log.end(last_words and f"the instance has ended: {last_words}")
         asyncio.get_running_loop().remove_reader(self._birth.log_reader)
         os.close(self._birth.log_reader)
         if self._control is not None:
@@ -246,7 +253,7 @@ class Instance(asyncio.Protocol):
     def _reason(self, exit_code: int | None) -> str:
         if self._failure is not None:
             return self._failure
-        how = _how(exit_code)
+        how = end_of_process(exit_code)
         if not self._was_ready:
             text = f"import_failed: {how} before it was ready\n{self._log.tail}"
             return text[:MAX_REASON_CHARACTERS]
@@ -264,9 +271,3 @@ def write_keys(control: asyncio.WriteTransport, keys: LoadedKeys) -> bool:
     control.write(roots)
     wipe(roots)
     return control.get_write_buffer_size() == 0
-
-
-def _how(exit_code: int | None) -> str:
-    if exit_code is None:
-        return "signal:9"  # its zygote is gone, and the kernel killed it for that
-    return f"exit:{exit_code}" if exit_code >= 0 else f"signal:{-exit_code}"

@@ -66,7 +66,8 @@ class FrameType(IntEnum):
     FINISHED = 14  # i→g cpu_us:int, outcome:str; last frame of every HTTP and step invocation
     NACK = 15  # i→g reason:str; the handler was not started: send it elsewhere
     BROKEN = 16  # i→g code:str; a started response cannot be completed: break the connection
-    CANCEL = 17  # g→i reason:str; answered by FINISHED or ANSWER with outcome "cancelled"
+    CANCEL = 17  # g→i reason:str ("timeout": its deadline has passed); answered by FINISHED or
+    #              ANSWER with outcome "cancelled" or "timeout"
 
     # Gateway and instance: turns and steps
     INVOKE = 20  # g→i kind:str, meta:map; body: as invocations.py says

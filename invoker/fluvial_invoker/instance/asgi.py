@@ -16,9 +16,11 @@ from urllib.parse import unquote
 from fluvial.wire import CHUNK_BYTES, FrameType, Framing, pack
 from fluvial_invoker.instance.credit import CreditedInvocation
 from fluvial_invoker.instance.invocations import (
+    CANCELLED_BY_TIMEOUT,
     OUTCOME_CANCELLED,
     OUTCOME_ERROR,
     OUTCOME_OK,
+    OUTCOME_TIMEOUT,
     Link,
 )
 from fluvial_invoker.instance.output import report, report_exception
@@ -33,6 +35,9 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 AsgiApp = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+# How long a thread may go on after its deadline, before its instance is replaced.
+THREAD_GRACE_SECONDS: Final = 5.0
 
 _RESPONSE: Final = int(FrameType.RESPONSE)
 _RESPONSE_BODY: Final = int(FrameType.RESPONSE_BODY)
@@ -256,7 +261,9 @@ class HttpInvocation(CreditedInvocation):
 
     def cancel(self, reason: str = "") -> None:
         """Give an app that listens for the disconnect a moment; cancel any other now."""
-        if self._is_listening and not self._gone:
+        if reason == CANCELLED_BY_TIMEOUT:
+            self.expire()
+        elif self._is_listening and not self._gone:
             self._cancel_softly()
         else:
             self.stop(OUTCOME_CANCELLED)
@@ -270,14 +277,20 @@ class HttpInvocation(CreditedInvocation):
         outcome = OUTCOME_OK if self._response == _COMPLETE and error is None else OUTCOME_ERROR
         if self.stopped is not None and self._response != _COMPLETE:
             outcome = self.stopped
+            if outcome == OUTCOME_TIMEOUT:
+                report(f"{self._line} took longer than max_duration, and was cancelled", self)
         elif error is not None:
-            path = self._request[4].partition(b"?")[0].decode("latin-1")
-            report_exception(error, self, f"{self._method} {path} failed")
+            report_exception(error, self, f"{self._line} failed")
         elif self._response != _COMPLETE:
             report("the app returned without completing its response", self)
         if self._response != _COMPLETE and self.stopped != OUTCOME_CANCELLED:
             self._give_up(outcome)
         self.finish(outcome)
+
+    @property
+    def _line(self) -> str:
+        path = self._request[4].partition(b"?")[0].decode("latin-1")
+        return f"{self._method} {path}"
 
     def _give_up(self, outcome: str) -> None:
         """Answer for an app that did not: a 500, or a broken connection if it is too late."""
@@ -302,13 +315,19 @@ class ThreadedInvocation(HttpInvocation):
     __slots__ = ()
 
     def cancel(self, reason: str = "") -> None:
-        self.stop(OUTCOME_CANCELLED)
+        self.stop(OUTCOME_TIMEOUT if reason == CANCELLED_BY_TIMEOUT else OUTCOME_CANCELLED)
 
     def stop(self, outcome: str) -> None:
         if self.stopped is None:
             self.stopped = outcome
             self.disconnect()
             self._conclude(None)
+        if outcome == OUTCOME_TIMEOUT:
+            self._loop.call_later(THREAD_GRACE_SECONDS, self._check_end)
+
+    def _check_end(self) -> None:
+        if self.task is not None:
+            self.link.goes_on(self)
 
     def answer(self, error: BaseException | None) -> None:
         if self.stopped is None:

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Final, Protocol
 
 from fluvial.context import InvocationKind, activate
 from fluvial_invoker.instance.deadlines import Deadlines
+from fluvial_invoker.instance.exhaustion import is_want
 from fluvial_invoker.instance.idle import IdleWatch
 from fluvial_invoker.instance.metering import Meter, Metered, current, ended_by_exit
 from fluvial_invoker.instance.output import end_output
@@ -38,6 +39,8 @@ class Link(Protocol):
 
     def write(self, frame: bytes, /) -> None: ...
     async def wait_until_writable(self) -> None: ...
+    def wanted(self, error: BaseException, /) -> None: ...
+    def goes_on(self, invocation: Invocation, /) -> None: ...
 
 
 class Invocation(Meter):
@@ -100,6 +103,8 @@ class Invocation(Meter):
         """The task is over: tell the gateway, then let go."""
         try:
             self.answer(error)
+            if error is not None and is_want(error):
+                self.link.wanted(error)
         finally:
             self.task = None  # breaks the cycle with the task: freed now, not by the collector
             end_output(self)
@@ -161,6 +166,7 @@ class Admission:
         self._idle = idle
         self._deadlines = deadlines
         self._in_flight: set[Invocation] = set()
+        self._lasting: set[Invocation] = set()  # told to stop long ago; nothing can stop them
         self._draining = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -191,9 +197,21 @@ class Admission:
         """An invocation's code has stopped."""
         self._deadlines.remove(invocation)
         self._in_flight.discard(invocation)
+        self._lasting.discard(invocation)
         if not self._in_flight:
             self._empty.set()
             self._idle.idle()
+        elif len(self._in_flight) == len(self._lasting):
+            self._empty.set()
+
+    def lasts(self, invocation: Invocation) -> bool:
+        """Wait for this one no longer: nothing can stop its code; false: that was known."""
+        if invocation in self._lasting:
+            return False
+        self._lasting.add(invocation)
+        if len(self._in_flight) == len(self._lasting):
+            self._empty.set()
+        return True
 
     def touch(self) -> None:
         """Something short was done, or is about to come: count idleness from now on."""
@@ -208,6 +226,7 @@ class Admission:
             invocation.drain()
 
     async def wait_until_empty(self) -> None:
+        """Wait until nothing is under way but what cannot be stopped."""
         await self._empty.wait()
 
     def cancel_all(self) -> None:

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import select
 from collections.abc import Callable
 from typing import Any, Final, Protocol, cast
@@ -19,6 +20,7 @@ from typing import Any, Final, Protocol, cast
 from fluvial.errors import WireError
 from fluvial.wire import PROTOCOL_VERSION, FrameReader, FrameType, pack
 from fluvial_invoker.instance.credit import CreditedInvocation
+from fluvial_invoker.instance.exhaustion import find_shortage
 from fluvial_invoker.instance.functions import Functions
 from fluvial_invoker.instance.invocations import Admission, Invocation
 from fluvial_invoker.instance.metering import instance_meter
@@ -58,7 +60,7 @@ class Links:
         functions: Functions,
         admission: Admission,
         credentials: Credentials,
-        on_stuck: Callable[[], None],
+        on_unfit: Callable[[str], None],
         import_ms: int = 0,
     ) -> None:
         self.instance = instance
@@ -66,7 +68,7 @@ class Links:
         self.functions = functions
         self.admission = admission
         self.credentials = credentials
-        self._on_stuck = on_stuck
+        self._on_unfit = on_unfit
         self._is_released = False
         self.goaway_reason: str | None = None
         self._open: set[Link] = set()
@@ -131,7 +133,21 @@ class Links:
     def _check_stuck(self) -> None:
         """Leave, rather than keep the next gateway waiting for code that does not stop."""
         if self._ending:
-            self._on_stuck()
+            self._on_unfit("stuck")
+
+    def goes_on(self, invocation: Invocation) -> None:
+        """An invocation was answered at its deadline, and its thread goes on: leave without it."""
+        if self.admission.lasts(invocation):
+            report("it does not stop at its deadline: its instance is replaced", invocation)
+            self._on_unfit("stuck")
+
+    def check_shortage(self) -> None:
+        """Leave if an invocation has kept what another one needed."""
+        gc.collect()  # an error is often part of a cycle
+        short_of = find_shortage()
+        if short_of is not None:
+            report(f"the instance is short of {short_of}: it is replaced", instance_meter)
+            self._on_unfit(f"short of {short_of}")
 
     def ended(self, invocation: Invocation) -> None:
         """The code of an invocation has stopped."""
@@ -213,6 +229,15 @@ class Link(asyncio.Protocol):
 
     async def wait_until_writable(self) -> None:
         await self._writable.wait()
+
+    def wanted(self, error: BaseException, /) -> None:
+        """An invocation has failed for want of something that the process has run out of."""
+        # Later: as long as the error lives, so does what the invocation holds.
+        asyncio.get_running_loop().call_soon(self._links.check_shortage)
+
+    def goes_on(self, invocation: Invocation, /) -> None:
+        """An invocation is over for the gateway, and its code is not."""
+        self._links.goes_on(invocation)
 
     # What the other links cause
 

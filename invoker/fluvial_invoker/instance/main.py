@@ -31,6 +31,7 @@ from fluvial_invoker.instance.invocations import Admission
 from fluvial_invoker.instance.lifespan import Lifespan
 from fluvial_invoker.instance.links import Links
 from fluvial_invoker.instance.loading import DeploymentError, Interface, LoadedApp, load
+from fluvial_invoker.instance.loop_running import run_to_its_end
 from fluvial_invoker.instance.metering import (
     MeteredExecutor,
     instance_meter,
@@ -38,6 +39,7 @@ from fluvial_invoker.instance.metering import (
     start_metering,
 )
 from fluvial_invoker.instance.output import format_user_error, report
+from fluvial_invoker.instance.task_errors import attribute_task_errors
 
 EXIT_OK: Final = 0
 EXIT_NOT_LOADED: Final = 71
@@ -66,7 +68,7 @@ def run_instance(certificate: BirthCertificate, control: Control, listener: sock
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
     instance = Instance(certificate, control, listener, app, loop)
-    return loop.run_until_complete(instance.run(import_ms))
+    return run_to_its_end(loop, instance.run(import_ms))
 
 
 def tell_not_loaded(control: Control, error: BaseException) -> None:
@@ -116,6 +118,7 @@ class Instance:
     async def run(self, import_ms: float) -> int:
         """Start up, serve, leave; return the exit status."""
         start_metering(self._loop)
+        attribute_task_errors(self._loop)
         self._loop.set_default_executor(MeteredExecutor(thread_name_prefix="default"))
         self._loop.add_signal_handler(signal.SIGTERM, self._leave, "terminated")
         started = time.monotonic()
@@ -151,7 +154,7 @@ class Instance:
             functions=functions,
             admission=self._admission,
             credentials=self._control,
-            on_stuck=lambda: self._leave("stuck"),
+            on_unfit=self._leave,
             import_ms=round(phases_ms["import"]),
         )
         self._control.attach(

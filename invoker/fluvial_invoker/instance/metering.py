@@ -78,6 +78,14 @@ def start_metering(loop: asyncio.AbstractEventLoop) -> None:
     loop.set_task_factory(_new_task)
 
 
+def meter_of(task: object) -> Meter | None:
+    """Return whose work a task is; None for what is no metered task."""
+    if not isinstance(task, asyncio.Task):
+        return None
+    coroutine: object = cast("asyncio.Task[object]", task).get_coro()
+    return coroutine.meter if isinstance(coroutine, Metered) else None
+
+
 class Metered(Coroutine[Any, Any, Any]):
     """A coroutine that reads the clock after each of its steps.
 
@@ -85,14 +93,14 @@ class Metered(Coroutine[Any, Any, Any]):
     cancelled before its first step must still throw into the user's coroutine.
     """
 
-    __slots__ = ("_coroutine", "_meter")
+    __slots__ = ("_coroutine", "meter")
 
     def __init__(self, coroutine: Coroutine[Any, Any, Any], meter: Meter) -> None:
         self._coroutine = coroutine
-        self._meter = meter
+        self.meter = meter
 
     def send(self, value: Any, /) -> Any:
-        meter = self._meter
+        meter = self.meter
         try:
             waited_for = self._coroutine.send(value)
         except (SystemExit, KeyboardInterrupt) as error:
@@ -107,7 +115,7 @@ class Metered(Coroutine[Any, Any, Any]):
         return waited_for
 
     def throw(self, *arguments: Any) -> Any:
-        meter = self._meter
+        meter = self.meter
         try:
             waited_for = self._coroutine.throw(*arguments)
         except (SystemExit, KeyboardInterrupt) as error:

@@ -60,7 +60,7 @@ async def _serve_once(loop: asyncio.AbstractEventLoop) -> None:
         functions=functions,
         admission=admission,
         credentials=_Credentials(),
-        on_stuck=_nothing,
+        on_unfit=_ignore,
     )
     ours, theirs = socket.socketpair()
     with ours:
@@ -101,4 +101,8 @@ class _Credentials:
 
 
 def _nothing() -> None:
+    return None
+
+
+def _ignore(_: str) -> None:
     return None

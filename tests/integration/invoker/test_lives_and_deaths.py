@@ -160,7 +160,7 @@ def test_kill_ends_an_instance_within_its_grace(machine: Any, serve: Any, path: 
             goaway = await link.next(kind=FrameType.GOAWAY)
 
             assert goaway.header[2] == "terminated"
-            assert await invoker.death_of(handed.instance) == "signal:9"
+            assert await invoker.death_of(handed.instance) == "killed"
 
     asyncio.run(main())
 

@@ -44,3 +44,15 @@ def test_old_notices_are_forgotten() -> None:
 
     assert notices.known("ins_0") is None
     assert notices.known("ins_299") == "idle"
+
+
+def test_all_who_wait_for_a_death_are_told() -> None:
+    async def main() -> None:
+        notices = DeathNotices()
+        asking = [asyncio.ensure_future(notices.reason("ins_1", 10.0)) for _ in range(3)]
+        await asyncio.sleep(0)
+        notices.tell("ins_1", "signal:11")
+
+        assert await asyncio.gather(*asking) == ["signal:11"] * 3
+
+    asyncio.run(main())

@@ -118,6 +118,17 @@ def test_rate_is_limited_and_what_is_lost_is_said(piped: Piped) -> None:
     assert len(after) <= RATE_BYTES_PER_SECOND // 1023 + 1
 
 
+def test_the_end_says_what_was_dropped_and_the_last_words(piped: Piped) -> None:
+    log, _, path = piped
+    for _ in range(2 * BURST_BYTES // 1024):
+        log.feed(b"x" * 1023 + b"\n")
+    log.end("the instance has ended")
+    *_, dropped, last = lines(path)
+
+    assert "bytes dropped" in dropped["text"]
+    assert (last["level"], last["text"]) == ("error", "the instance has ended")
+
+
 def test_tail_is_the_end_of_what_was_written(piped: Piped) -> None:
     log, _, _ = piped
     for number in range(2000):
