@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fluvial.manifest import DeploymentSpec
+from fluvial_gateway.instance_watches import InstanceWatch
 from fluvial_gateway.instances import Instance
 from fluvial_gateway.invoker_client import Acquired
 from fluvial_gateway.pools import InstancePool
@@ -33,6 +34,9 @@ class IsolatedPool(InstancePool):
 
     def _room_of_one(self) -> int:
         return 1
+
+    def _new_watch(self, instance: Instance) -> InstanceWatch | None:
+        return None  # a single invocation leaves nobody waiting beside it
 
     def _count_living(self) -> int:
         return len(self._instances)  # also those that have their invocation

@@ -8,6 +8,8 @@ Invariants:
 3. A frame that breaks the protocol closes the link at once; nothing after it is looked at. The
    bytes come from a process that runs user code: they are checked as a stranger's would be.
 4. Frames written in one turn of the event loop leave in one write.
+5. What the instance's watchdog has revoked is sent back at once (`take_back`), although its frames
+   may wait unread in a blocked loop. Each such id gets one late end, which nobody waits for.
 """
 
 from __future__ import annotations
@@ -62,6 +64,7 @@ class Link(asyncio.Protocol):
         self._last_id = 0
         self._http: dict[int, HttpSlot] = {}
         self._answers: dict[int, AnswerSlot] = {}
+        self._taken_back: set[int] = set()  # whose late end has not come yet
         self._closing: str | None = None
         self._welcomed = False
         # with the least length of a header: type, id and the fields that are read here
@@ -81,10 +84,15 @@ class Link(asyncio.Protocol):
 
     # What the router asks for
 
-    def hello(self, credential: bytes, gateway: str, partitions: int, app_url: str) -> None:
-        """Present the credential; other frames may follow at once."""
+    def hello(
+        self, credential: bytes, gateway: str, partitions: int, app_url: str, token: bytes
+    ) -> None:
+        """Present the credential; other frames may follow at once.
+
+        `token` is what the connection of the instance's watchdog began with; empty: there is none.
+        """
         version = wire.PROTOCOL_VERSION
-        fields = (version, credential, gateway, partitions, app_url)
+        fields = (version, credential, gateway, partitions, app_url, token)
         self.send(wire.pack(FrameType.HELLO, 0, *fields))
 
     def request(
@@ -122,6 +130,25 @@ class Link(asyncio.Protocol):
     def forget(self, run_ids: list[str]) -> None:
         """Hint that these live runs will not be asked for again."""
         self.send(wire.pack(FrameType.FORGET, 0, run_ids))
+
+    def take_back(self, claimed: int, reason: str) -> None:
+        """Send back what has a greater id than `claimed`: it will not be started there.
+
+        Raises:
+            WireError: one of them has been started.
+        """
+        slots: list[HttpSlot | AnswerSlot] = []
+        for table in (self._http, self._answers):
+            slots += [slot for slot in table.values() if slot.id > claimed]
+        for slot in slots:
+            if not slot.may_nack:
+                raise WireError(f"{slot.id} was started and is revoked")
+        self.send(wire.pack(FrameType.RESUME, 0, self._last_id))
+        for slot in sorted(slots, key=lambda slot: slot.id, reverse=True):  # each goes to the front
+            self._http.pop(slot.id, None)
+            self._answers.pop(slot.id, None)
+            self._taken_back.add(slot.id)
+            slot.sink.nacked(reason)
 
     def send(self, frame: bytes) -> None:
         """Write a frame at the end of this turn of the event loop."""
@@ -200,12 +227,16 @@ class Link(asyncio.Protocol):
         self._http_slot(header).on_response_body(header[2] is True, body)
 
     def _on_finished(self, header: list[Any], body: bytes) -> None:
+        if self._taken_back and self._is_late_end(header[1]):
+            return
         slot = self._http_slot(header)
         cpu_us, outcome = _natural(header[2]), _text(header[3])
         del self._http[slot.id]
         slot.sink.finished(cpu_us, outcome)
 
     def _on_answer(self, header: list[Any], body: bytes) -> None:
+        if self._taken_back and self._is_late_end(header[1]):
+            return
         slot = self._answers.get(header[1])
         outcome, meta, cpu_us = _text(header[2]), header[3], _natural(header[4])
         if slot is None or not isinstance(meta, dict):
@@ -221,6 +252,8 @@ class Link(asyncio.Protocol):
             raise WireError(f"a heartbeat of {header[1]}, which never was")
 
     def _on_nack(self, header: list[Any], body: bytes) -> None:
+        if self._taken_back and self._is_late_end(header[1]):
+            return
         reason = _text(header[2])
         slot = self._answers.get(header[1]) or self._http.get(header[1])
         if slot is None or not slot.may_nack:
@@ -252,6 +285,13 @@ class Link(asyncio.Protocol):
 
     def _on_goaway(self, header: list[Any], body: bytes) -> None:
         self._owner.link_draining(_text(header[2]))
+
+    def _is_late_end(self, slot_id: int) -> bool:
+        """Say whether this is the end of what was taken back before."""
+        if slot_id not in self._taken_back:
+            return False
+        self._taken_back.remove(slot_id)
+        return True
 
     def _http_slot(self, header: list[Any]) -> HttpSlot:
         slot = self._http.get(header[1])

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 from fluvial.manifest import DeploymentSpec
 from fluvial_gateway.invoker_client import Acquired
 
-InstanceState = Literal["starting", "ready", "draining"]
+InstanceState = Literal["starting", "ready", "paused", "draining"]
 SpecSource = Callable[[str], Awaitable[DeploymentSpec | None]]
 
 

@@ -20,7 +20,15 @@ from typing import Final
 from fluvial.errors import FluvialError, UnavailableError
 from fluvial.manifest import DeploymentSpec
 from fluvial_gateway.activity import Room
-from fluvial_gateway.instances import NACK_PAUSE_SECONDS, Instance, choose, starts_wanted
+from fluvial_gateway.health import TROUBLES
+from fluvial_gateway.instance_watches import InstanceWatch
+from fluvial_gateway.instances import (
+    NACK_PAUSE_SECONDS,
+    TROUBLE_PAUSE_SECONDS,
+    Instance,
+    choose,
+    starts_wanted,
+)
 from fluvial_gateway.invocations import Unavailable
 from fluvial_gateway.invoker_client import Acquired, RefusedError
 from fluvial_gateway.link_calls import CallDesk, LinkContext
@@ -34,7 +42,8 @@ logger = logging.getLogger(__name__)
 DEATH_NOTICE_SECONDS: Final = 2.0  # the invoker reaps within milliseconds
 FAILURE_MEMORY_SECONDS: Final = 60.0  # an otherwise empty pool remembers failed starts so long
 _ACQUIRES: Final = 4  # of one start, while what the invoker hands out has just died
-_NACK_REASONS: Final = frozenset({"draining", "concurrency"})
+_NO_ROOM: Final = "concurrency"
+_NACK_REASONS: Final = frozenset({"draining", _NO_ROOM, *TROUBLES})
 _IMPORT_FAILED: Final = "import_failed"
 _START_FAILED: Final = "start_failed"
 _RETIRED: Final = frozenset({"idle", "exit:0"})
@@ -102,15 +111,18 @@ class InstancePool:
         """The instance sent the job back before its handler started: send it elsewhere."""
         self._context.observer.nacked(self._app, reason if reason in _NACK_REASONS else "other")
         self._leave(instance)
-        if reason == "concurrency":
+        if reason == _NO_ROOM:
             instance.paused = True
             if instance.in_flight == 0:
-                loop = asyncio.get_running_loop()
-                loop.call_later(NACK_PAUSE_SECONDS, self._resume, instance)
+                self._resume_in(NACK_PAUSE_SECONDS, instance)
+        elif reason in TROUBLES:
+            if not instance.trouble and not instance.paused:
+                instance.paused = True
+                self._resume_in(TROUBLE_PAUSE_SECONDS, instance)
         else:
             job.reroutes += 1
             self.instance_draining(instance)
-            self._hang_up_if_done(instance)
+        self._hang_up_if_done(instance)
         self._submit_again(job)
 
     def _leave(self, instance: Instance) -> None:
@@ -173,6 +185,11 @@ class InstancePool:
         if not instance.draining:
             self._report_state(instance, "ready")
 
+    def instance_health_changed(self, instance: Instance) -> None:
+        if instance.welcomed_at is not None and not instance.draining:
+            self._report_state(instance, "paused" if instance.trouble else "ready")
+        self._feed()
+
     def instance_draining(self, instance: Instance) -> None:
         if not instance.draining:
             instance.draining = True
@@ -186,6 +203,8 @@ class InstancePool:
 
     def instance_lost(self, instance: Instance, reason: str) -> None:
         instance.draining = True
+        if instance.watch is not None:
+            instance.watch.close()
         if self._instances.pop(instance.id, None) is None:
             return
         self._context.observer.instances_changed(self._app, instance.reported, -1)
@@ -243,6 +262,9 @@ class InstancePool:
         for job in waiting:
             job.refuse(reason)
 
+    def _resume_in(self, seconds: float, instance: Instance) -> None:
+        asyncio.get_running_loop().call_later(seconds, self._resume, instance)
+
     def _resume(self, instance: Instance) -> None:
         instance.paused = False
         self._feed()
@@ -267,6 +289,10 @@ class InstancePool:
     def _room_of_one(self) -> int:
         """How many invocations one instance takes."""
         return self._spec.instance.max_concurrency if self._spec else len(self._queue)
+
+    def _new_watch(self, instance: Instance) -> InstanceWatch | None:
+        """Return what will hear of the instance's health, if that is of use."""
+        return InstanceWatch(instance)
 
     def _count_living(self) -> int:
         """How many instances count against the deployment's limit."""
@@ -340,10 +366,16 @@ class InstancePool:
         caller = LinkContext(instance=instance.id, deployment=spec.deployment, app=spec.app)
         link = instance.link = Link(instance, CallDesk(caller, context.calls, context.tasks))
         loop = asyncio.get_running_loop()
+        # First the watchdog's: what blocks the loop may be the first thing that is sent to it.
+        watch = instance.watch = self._new_watch(instance)
         try:
             async with asyncio.timeout(context.limits.start_seconds):
+                if watch is not None:
+                    await loop.create_unix_connection(lambda: watch, acquired.address)
                 await loop.create_unix_connection(lambda: link, acquired.address)
         except OSError as error:  # also its TimeoutError
+            if watch is not None:
+                watch.close()
             logger.warning("an instance cannot be dialled", extra={"reason": str(error)})
             if instance.tier == "warm":  # once the invoker knows, it hands out another one
                 await context.notices.reason(instance.id, DEATH_NOTICE_SECONDS)
@@ -353,7 +385,8 @@ class InstancePool:
         self._instances[instance.id] = instance
         context.observer.instances_changed(spec.app, "starting", 1)
         app_url = context.app_url(spec.app)
-        link.hello(acquired.credential, context.gateway, context.partitions, app_url)
+        token = watch.token if watch is not None else b""
+        link.hello(acquired.credential, context.gateway, context.partitions, app_url, token)
         loop.call_later(context.limits.ready_seconds, self._insist_on_ready, instance)
         self._feed()
         return True

@@ -49,10 +49,17 @@ class FrameType(IntEnum):
     """
 
     # Gateway and instance: the link
-    HELLO = 1  # g→i version:int, credential:bytes, gateway:str, partitions:int, app_url:str
+    HELLO = 1  # g→i version:int, credential:bytes, gateway:str, partitions:int, app_url:str,
+    #                token:bytes (of the WATCH that was sent before; empty: none was)
     WELCOME = 2  # i→g version:int, instance:str, max_concurrency:int, import_ms:int
     GOAWAY = 3  # i→g reason:str; no further invocation is accepted, those under way finish
     CREDIT = 4  # both bytes:int; id is the invocation's
+    WATCH = 5  # g→i token:bytes; the only frame of a connection that carries nothing but HEALTH
+    HEALTH = 6  # i→g trouble:str ("": none), claimed:int, sample:[int]; claimed of 0 or more: what
+    #              has a greater id on the link has not started, and will not until RESUME; sample:
+    #              limit, in_flight, lag_us, cpu, memory, descriptors (thousandths),
+    #              waiting_for_thread
+    RESUME = 7  # g→i last:int; the answer to such a HEALTH, on the link: the last id before it
 
     # Gateway and instance: HTTP invocations
     REQUEST = 10  # g→i invocation:str, method:str, target:bytes, headers:[[bytes,bytes]],
@@ -64,7 +71,8 @@ class FrameType(IntEnum):
     #                    body: serialised head, then the first chunk
     RESPONSE_BODY = 13  # i→g more:bool; body: chunk
     FINISHED = 14  # i→g cpu_us:int, outcome:str; last frame of every HTTP and step invocation
-    NACK = 15  # i→g reason:str; the handler was not started: send it elsewhere
+    NACK = 15  # i→g reason:str; the handler was not started: send it elsewhere. Reasons: draining,
+    #             concurrency, lag, cpu, memory, descriptors, threads
     BROKEN = 16  # i→g code:str; a started response cannot be completed: break the connection
     CANCEL = 17  # g→i reason:str ("timeout": its deadline has passed); answered by FINISHED or
     #              ANSWER with outcome "cancelled" or "timeout"

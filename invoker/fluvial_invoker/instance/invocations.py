@@ -1,7 +1,9 @@
 """Invocations under way in this instance: admission, one owned task each, one end each.
 
 * An invocation is admitted or refused (NACK) before any of its code runs: when the instance drains,
-  or when `max_concurrency` are under way.
+  when as many are under way as the measured limit allows, or when the watchdog sees trouble.
+* An admitted one that has not begun may be revoked by the watchdog, which acts for a blocked loop;
+  it then ends with a NACK. Whether it begins is decided once, by `Link.claim`.
 * Each has exactly one task, held by the invocation and ended exactly once (`ended`), whatever the
   code in it raises. Nothing that one invocation raises reaches another.
 * A cancelled invocation counts until its code has really stopped.
@@ -14,12 +16,17 @@ from collections.abc import Callable, Coroutine
 from typing import Any, ClassVar, Final, Protocol
 
 from fluvial.context import InvocationKind, activate
+from fluvial.wire import FrameType, pack
+from fluvial_invoker.instance.adaptive_limit import AdaptiveLimit
 from fluvial_invoker.instance.deadlines import Deadlines
 from fluvial_invoker.instance.exhaustion import is_want
 from fluvial_invoker.instance.idle import IdleWatch
 from fluvial_invoker.instance.metering import Meter, Metered, current, ended_by_exit
 from fluvial_invoker.instance.output import end_output
 from fluvial_invoker.instance.platform import LinkPlatform
+from fluvial_invoker.instance.samples import LAG
+
+_NACK: Final = int(FrameType.NACK)
 
 OUTCOME_OK: Final = "ok"
 OUTCOME_ERROR: Final = "error"
@@ -38,6 +45,7 @@ class Link(Protocol):
     is_congested: bool  # more is waiting to be written than the connection takes
 
     def write(self, frame: bytes, /) -> None: ...
+    def claim(self, conversation: int, /) -> bool: ...
     async def wait_until_writable(self) -> None: ...
     def wanted(self, error: BaseException, /) -> None: ...
     def goes_on(self, invocation: Invocation, /) -> None: ...
@@ -48,7 +56,16 @@ class Invocation(Meter):
 
     kind: ClassVar[InvocationKind] = "http"
 
-    __slots__ = ("attempt", "conversation", "deadline", "link", "on_end", "stopped", "task")
+    __slots__ = (
+        "attempt",
+        "conversation",
+        "deadline",
+        "is_revoked",
+        "link",
+        "on_end",
+        "stopped",
+        "task",
+    )
 
     def __init__(
         self,
@@ -65,6 +82,7 @@ class Invocation(Meter):
         self.deadline = 0.0  # in the loop's clock; 0: none
         self.task: asyncio.Task[None] | None = None
         self.stopped: str | None = None  # the outcome, once it was told to stop
+        self.is_revoked = False  # before it began: it runs elsewhere
         self.on_end: Callable[[Invocation], None] = _nothing
 
     async def run_body(self) -> None:
@@ -76,6 +94,11 @@ class Invocation(Meter):
         self.task = asyncio.Task(_Steps(self._run(), self), loop=loop)
 
     async def _run(self) -> None:
+        if self.stopped is not None:
+            return  # a thread's invocation, which nothing cancels
+        if not self.link.claim(self.conversation):
+            self.is_revoked = True
+            return
         current.set(self)
         platform = self.link.platform
         activate(platform.describe(self.id or "", self.kind, self.attempt, self.deadline), platform)
@@ -102,7 +125,10 @@ class Invocation(Meter):
     def ended(self, error: BaseException | None) -> None:
         """The task is over: tell the gateway, then let go."""
         try:
-            self.answer(error)
+            if self.is_revoked:
+                self.link.write(pack(_NACK, self.conversation, LAG))
+            else:
+                self.answer(error)
             if error is not None and is_want(error):
                 self.link.wanted(error)
         finally:
@@ -150,6 +176,14 @@ class _Steps(Metered):
         return waited_for
 
 
+class Verdict(Protocol):
+    """What the watchdog says about the instance (`watchdog.Watchdog`)."""
+
+    @property
+    def trouble(self) -> str: ...
+    def busy(self) -> None: ...
+
+
 class Admission:
     """Decides whether one more invocation may start, and knows what is under way."""
 
@@ -161,10 +195,12 @@ class Admission:
         *,
         max_concurrency: int,
     ) -> None:
-        self.max_concurrency = max_concurrency
+        self.ended = 0  # invocations, in all
+        self.limit = AdaptiveLimit(max_concurrency)
         self._loop = loop
         self._idle = idle
         self._deadlines = deadlines
+        self._verdict: Verdict | None = None
         self._in_flight: set[Invocation] = set()
         self._lasting: set[Invocation] = set()  # told to stop long ago; nothing can stop them
         self._draining = False
@@ -173,13 +209,21 @@ class Admission:
 
     @property
     def in_flight(self) -> int:
+        """How many invocations are under way."""
         return len(self._in_flight)
+
+    def heed(self, verdict: Verdict) -> None:
+        """Ask the watchdog too, from now on."""
+        self._verdict = verdict
 
     def refusal(self) -> str | None:
         """Return why nothing can start now, or None."""
         if self._draining:
             return "draining"
-        if len(self._in_flight) >= self.max_concurrency:
+        in_flight = len(self._in_flight)
+        if in_flight and self._verdict is not None and self._verdict.trouble:
+            return self._verdict.trouble
+        if in_flight >= self.limit.now:
             return "concurrency"
         return None
 
@@ -187,6 +231,8 @@ class Admission:
         """Run an invocation that was not refused."""
         self._in_flight.add(invocation)
         self._idle.busy()
+        if self._verdict is not None:
+            self._verdict.busy()
         self._empty.clear()
         if deadline_ms > 0:
             invocation.deadline = self._loop.time() + deadline_ms / 1000
@@ -198,6 +244,7 @@ class Admission:
         self._deadlines.remove(invocation)
         self._in_flight.discard(invocation)
         self._lasting.discard(invocation)
+        self.ended += 1
         if not self._in_flight:
             self._empty.set()
             self._idle.idle()

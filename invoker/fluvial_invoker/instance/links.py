@@ -7,18 +7,24 @@
   an old link and the beginning of a new one can become readable in the same turn of the loop, in
   any order, so a new link first looks whether an open one has been hung up.
 * Frames of one loop turn leave in one write (the event loop's transport gathers them).
+* A gateway may open another connection for the health of the instance: WATCH with a token, which
+  its HELLO names. That is the watchdog's from then on: see `watchdog.py` and, for what it may
+  revoke, `claims.py`. It is dialled first, since the first invocation may block the loop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import select
+import socket
 from collections.abc import Callable
 from typing import Any, Final, Protocol, cast
 
 from fluvial.errors import WireError
 from fluvial.wire import PROTOCOL_VERSION, FrameReader, FrameType, pack
+from fluvial_invoker.instance.claims import Claims
 from fluvial_invoker.instance.credit import CreditedInvocation
 from fluvial_invoker.instance.exhaustion import find_shortage
 from fluvial_invoker.instance.functions import Functions
@@ -26,6 +32,8 @@ from fluvial_invoker.instance.invocations import Admission, Invocation
 from fluvial_invoker.instance.metering import instance_meter
 from fluvial_invoker.instance.output import report, report_exception
 from fluvial_invoker.instance.platform import LinkPlatform
+from fluvial_invoker.instance.samples import LAG
+from fluvial_invoker.instance.watchdog import Watcher
 
 _HELLO: Final = int(FrameType.HELLO)
 _REQUEST: Final = int(FrameType.REQUEST)
@@ -34,11 +42,15 @@ _CREDIT: Final = int(FrameType.CREDIT)
 _CANCEL: Final = int(FrameType.CANCEL)
 _INVOKE: Final = int(FrameType.INVOKE)
 _FORGET: Final = int(FrameType.FORGET)
+_RESUME: Final = int(FrameType.RESUME)
+_WATCH: Final = int(FrameType.WATCH)
 _REPLY: Final = int(FrameType.REPLY)
 _NACK: Final = int(FrameType.NACK)
 
 _MAX_LINKS: Final = 64  # a gateway has one; more dial only when something is wrong
 _HIGH_WATER_BYTES: Final = 1024 * 1024
+_MAX_TOKEN_BYTES: Final = 64
+_HELLO_TOKEN: Final = 7  # its place in HELLO, to which it was appended
 _STUCK_SECONDS: Final = 2.0  # for the code of a lost link's invocations to stop
 
 
@@ -48,6 +60,14 @@ class Credentials(Protocol):
     def redeem(self, credential: bytes, /) -> bool: ...
     @property
     def has_unused_credentials(self) -> bool: ...
+
+
+class Watch(Protocol):
+    """Whoever tells gateways of the instance's health (`watchdog.Watchdog`)."""
+
+    def add(self, watcher: Watcher, /) -> None: ...
+    def busy(self) -> None: ...
+    def remove(self, watcher: Watcher, /) -> None: ...
 
 
 class Links:
@@ -62,6 +82,7 @@ class Links:
         credentials: Credentials,
         on_unfit: Callable[[str], None],
         import_ms: int = 0,
+        watchdog: Watch | None = None,
     ) -> None:
         self.instance = instance
         self.import_ms = import_ms  # how long the deployment's modules took
@@ -69,6 +90,9 @@ class Links:
         self.admission = admission
         self.credentials = credentials
         self._on_unfit = on_unfit
+        self._watchdog = watchdog
+        self._watches: dict[bytes, Link] = {}  # whose HELLO has not come, by token
+        self._unwatched: dict[bytes, Watcher] = {}  # whose WATCH has not come
         self._is_released = False
         self.goaway_reason: str | None = None
         self._open: set[Link] = set()
@@ -120,9 +144,39 @@ class Links:
         for fd, _ in poll.poll(0):
             by_fd[fd].lose()
 
+    def watch_came(self, link: Link) -> None:
+        """A connection for the watchdog has come, for the link whose HELLO has its token."""
+        watcher = self._unwatched.pop(link.token, None)
+        if watcher is None:
+            self._watches[link.token] = link
+        else:
+            self._hand_over(link, watcher)
+
+    def hello_came(self, link: Link) -> None:
+        """A gateway is welcome; with a token, it has opened a connection for the watchdog."""
+        if not link.token or self._watchdog is None:
+            return
+        link.watcher = Watcher(link.claims)
+        self._watchdog.add(link.watcher)
+        watch = self._watches.pop(link.token, None)
+        if watch is None:
+            self._unwatched[link.token] = link.watcher
+        else:
+            self._hand_over(watch, link.watcher)
+
+    def _hand_over(self, watch: Link, watcher: Watcher) -> None:
+        fd = watch.take_descriptor()
+        if fd is not None and self._watchdog is not None:
+            watcher.attach(socket.socket(fileno=fd))
+            self._watchdog.busy()  # so that the gateway hears at once that it is heard of
+
     def lost(self, link: Link, invocations: list[Invocation]) -> None:
         """A connection is gone, with these invocations under way."""
         self._open.discard(link)
+        if link.watcher is not None and self._watchdog is not None:
+            self._watchdog.remove(link.watcher)
+        self._unwatched.pop(link.token, None)
+        self._watches.pop(link.token, None)
         self._changed.set()
         self._ending.update(invocations)
         for invocation in invocations:
@@ -169,6 +223,10 @@ class Link(asyncio.Protocol):
         self._links = links
         self._admission = links.admission
         self._functions = links.functions
+        self.claims = Claims()
+        self.claim = self.claims.claim
+        self.token = b""
+        self.watcher: Watcher | None = None
         self._reader = FrameReader()
         self._invocations: dict[int, Invocation] = {}
         self._is_welcome = False
@@ -246,6 +304,14 @@ class Link(asyncio.Protocol):
         fd: int = cast("asyncio.Transport", self._transport).get_extra_info("socket").fileno()
         return fd
 
+    def take_descriptor(self) -> int | None:
+        """Give the descriptor away, and end as a link; None: the other side has hung up."""
+        if self._transport is None:
+            return None
+        fd = os.dup(self.fileno())
+        self.lose()
+        return fd
+
     def lose(self) -> None:
         """The gateway is gone: drop what was not read, cancel what is under way."""
         transport, self._transport = self._transport, None
@@ -271,7 +337,11 @@ class Link(asyncio.Protocol):
     def _frame(self, header: list[Any], body: bytes) -> None:
         kind = header[0]
         if not self._is_welcome:
-            self._hello(kind, header)
+            if kind == _WATCH and not self.token:
+                self.token = _token(header[2])
+                self._links.watch_came(self)
+            else:
+                self._hello(kind, header)
         elif kind == _REQUEST:
             self._request(header, body)
         elif kind == _INVOKE:
@@ -292,11 +362,13 @@ class Link(asyncio.Protocol):
             self.platform.reply_arrived(header[1], header[2], header[3], body)
         elif kind == _FORGET:
             self._functions.forget(header[2])
+        elif kind == _RESUME:
+            self.claims.resume(header[2])
         else:
             raise WireError(f"frame type {kind} does not belong on a link")
 
     def _hello(self, kind: int, header: list[Any]) -> None:
-        if kind != _HELLO:
+        if kind != _HELLO or self.token:
             raise WireError(f"a link begins with HELLO, not with frame type {kind}")
         _, _, version, credential, _gateway, partitions, app_url, *_ = header
         if version != PROTOCOL_VERSION:
@@ -306,15 +378,17 @@ class Link(asyncio.Protocol):
         self._is_welcome = True
         self.platform = self._functions.platform(self, partitions, app_url)
         self._admission.touch()
+        self.token = _token(header[_HELLO_TOKEN]) if len(header) > _HELLO_TOKEN else b""
         links = self._links
-        welcome = (PROTOCOL_VERSION, links.instance, self._admission.max_concurrency)
+        links.hello_came(self)
+        welcome = (PROTOCOL_VERSION, links.instance, self._admission.limit.most)
         self._write(pack(FrameType.WELCOME, 0, *welcome, links.import_ms))
         if self._links.goaway_reason is not None:
             self._write(pack(FrameType.GOAWAY, 0, self._links.goaway_reason))
 
     def _request(self, header: list[Any], body: bytes) -> None:
         conversation: int = header[1]
-        refusal = self._admission.refusal()
+        refusal = self._admission.refusal() if self.claims.is_open else LAG
         if refusal is not None:
             self._write(pack(_NACK, conversation, refusal))
             return
@@ -322,7 +396,9 @@ class Link(asyncio.Protocol):
 
     def _invoke(self, header: list[Any], body: bytes) -> None:
         conversation: int = header[1]
-        refusal = self._admission.refusal()
+        refusal = self._admission.refusal() if self.claims.is_open else LAG
+        if refusal is None and header[2] != "step" and not self.claim(conversation):
+            refusal = LAG  # what runs here and now, and not in a task that claims for itself
         if refusal is not None:
             self._write(pack(_NACK, conversation, refusal))
             return
@@ -346,6 +422,12 @@ class Link(asyncio.Protocol):
     def _break(self, error: WireError) -> None:
         report(f"closing a gateway's connection: {error}", instance_meter)
         self.lose()
+
+
+def _token(value: object) -> bytes:
+    if not isinstance(value, bytes) or len(value) > _MAX_TOKEN_BYTES:
+        raise WireError("a token that is none")
+    return value
 
 
 def _drop(_: bytes) -> None:

@@ -37,9 +37,13 @@ from fluvial_invoker.instance.metering import (
     instance_meter,
     meter_anyio_threads,
     start_metering,
+    waiting_for_anyio,
+    widen_anyio,
 )
 from fluvial_invoker.instance.output import format_user_error, report
+from fluvial_invoker.instance.readings import Readings
 from fluvial_invoker.instance.task_errors import attribute_task_errors
+from fluvial_invoker.instance.watchdog import Watchdog
 
 EXIT_OK: Final = 0
 EXIT_NOT_LOADED: Final = 71
@@ -102,8 +106,9 @@ class Instance:
         self._listener = listener
         self._loop = loop
         self._reason: asyncio.Future[str] = loop.create_future()
-        threads = min(settings.max_concurrency, _MAX_THREADS)
-        self._executor = MeteredExecutor(threads, thread_name_prefix="invocation")
+        self._threads = min(settings.max_concurrency, _MAX_THREADS)
+        self._executor = MeteredExecutor(self._threads, thread_name_prefix="invocation")
+        self._default_executor = MeteredExecutor(thread_name_prefix="default")
         self._app = asgi_app(app, self._executor)
         self._interface: Interface | None = None if app is None else app.interface
         self._in_threads = app is not None and not app.is_async
@@ -112,14 +117,24 @@ class Instance:
             loop,
             IdleWatch(loop, settings.idle_seconds, lambda: self._leave("idle")),
             Deadlines(loop),
-            max_concurrency=settings.max_concurrency,
+            # What blocks needs a thread for itself: more than there are would only wait in here.
+            max_concurrency=self._threads if self._in_threads else settings.max_concurrency,
+        )
+        self._watchdog = Watchdog(
+            loop,
+            self._admission,
+            self._admission.limit,
+            Readings(settings.memory_bytes),
+            waiting_for_thread=self._waiting_for_thread,
+            on_worn=self._leave,
         )
 
     async def run(self, import_ms: float) -> int:
         """Start up, serve, leave; return the exit status."""
         start_metering(self._loop)
         attribute_task_errors(self._loop)
-        self._loop.set_default_executor(MeteredExecutor(thread_name_prefix="default"))
+        self._loop.set_default_executor(self._default_executor)
+        await widen_anyio(self._threads)
         self._loop.add_signal_handler(signal.SIGTERM, self._leave, "terminated")
         started = time.monotonic()
         try:
@@ -156,18 +171,24 @@ class Instance:
             credentials=self._control,
             on_unfit=self._leave,
             import_ms=round(phases_ms["import"]),
+            watchdog=self._watchdog,
         )
         self._control.attach(
             self._loop, on_credential=self._admission.touch, on_released=links.released
         )
         server = await self._loop.create_unix_server(links.new_link, sock=self._listener)
         self._control.tell_ready(phases_ms)
+        self._watchdog.start()
+        self._admission.heed(self._watchdog)
         self._admission.touch()
         reason = await self._reason
         await self._drain(links, reason)
         server.close()
         if self._lifespan is not None:
             await self._lifespan.stop(_LIFESPAN_STOP_SECONDS)
+
+    def _waiting_for_thread(self) -> int:
+        return self._executor.waiting + self._default_executor.waiting + waiting_for_anyio()
 
     def _leave(self, reason: str) -> None:
         if not self._reason.done():

@@ -69,6 +69,7 @@ _mark: Final = _Mark()
 _mark.ns = 0
 _thread_lock: Final = threading.Lock()
 instance_meter: Final = Meter()
+_waiting_for_anyio: Final[set[object]] = set()
 current: Final[ContextVar[Meter]] = ContextVar("fluvial_meter", default=instance_meter)
 
 
@@ -150,6 +151,11 @@ def _new_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -
 class MeteredExecutor(ThreadPoolExecutor):
     """A thread pool whose work is billed to the invocation that submitted it."""
 
+    @property
+    def waiting(self) -> int:
+        """How many calls no thread has begun."""
+        return self._work_queue.qsize()
+
     def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
         return super().submit(_timed, current.get(), functools.partial(fn, *args, **kwargs))
 
@@ -175,8 +181,35 @@ def meter_anyio_threads() -> None:
 
     @functools.wraps(original)
     async def run_sync(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        work = functools.partial(function, *args)
-        return await original(functools.partial(_timed, current.get(), work), **options)
+        ticket = object()
+        work = functools.partial(_begin, ticket, functools.partial(function, *args))
+        _waiting_for_anyio.add(ticket)
+        try:
+            return await original(functools.partial(_timed, current.get(), work), **options)
+        finally:
+            _waiting_for_anyio.discard(ticket)  # cancelled while it waited
 
     cast("Any", run_sync).fluvial_metered = True
     module.run_sync = run_sync
+
+
+def _begin(ticket: object, work: Callable[[], _T]) -> _T:
+    _waiting_for_anyio.discard(ticket)
+    return work()
+
+
+def waiting_for_anyio() -> int:
+    """Return how many blocking calls no thread of anyio's has begun."""
+    return len(_waiting_for_anyio)
+
+
+async def widen_anyio(threads: int) -> None:
+    """Let as many of anyio's threads run as the instance takes invocations.
+
+    Its 40 would make the others wait however many there is room for. A number that the app sets
+    itself, in its lifespan, comes later and stands.
+    """
+    module: Any = sys.modules.get("anyio.to_thread")
+    if module is not None:
+        limiter = module.current_default_thread_limiter()
+        limiter.total_tokens = max(limiter.total_tokens, threads)

@@ -68,6 +68,10 @@ class PeerLink(asyncio.Protocol):
     def welcome(self, instance: str, max_concurrency: int = 100) -> None:
         self.send(FrameType.WELCOME, 0, wire.PROTOCOL_VERSION, instance, max_concurrency)
 
+    def tell_health(self, trouble: str = "", *, claimed: int = -1, limit: int = 100) -> None:
+        """Speak as the watchdog; on the connection that it was given."""
+        self.send(FrameType.HEALTH, 0, trouble, claimed, [limit, 0, 0, 0, 0, 0, 0])
+
     def respond(
         self,
         slot: int,
@@ -103,6 +107,7 @@ class InstancePeer:
         self.links: list[PeerLink] = []
         self.welcomes = True
         self.max_concurrency = 100
+        self.watched: asyncio.Future[PeerLink] = asyncio.get_running_loop().create_future()
         self.is_dead = False  # since before it is dialled
         self.answering: Answering | None = None
         self._frames: asyncio.Queue[Frame] = asyncio.Queue()
@@ -124,11 +129,17 @@ class InstancePeer:
             self._server = None
         for link in self.links:
             link.transport.abort()
+        if self.watched.done():
+            self.watched.result().transport.abort()
 
     def on_frame(self, link: PeerLink, header: list[Any], body: bytes) -> None:
         if header[0] == FrameType.HELLO:
             if self.welcomes:
                 link.welcome(self.name, self.max_concurrency)
+        elif header[0] == FrameType.WATCH:
+            assert isinstance(header[2], bytes)
+            self.links.remove(link)
+            self.watched.set_result(link)
         elif self.answering is not None and header[0] in (FrameType.REQUEST, FrameType.INVOKE):
             self.answering(link, header, body)
         else:
@@ -245,6 +256,7 @@ class Recorder:
     states: dict[str, int] = field(default_factory=dict[str, int])
     nacks: list[str] = field(default_factory=list[str])
     waiting: int = 0
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def http_finished(self, app: str, outcome: str, seconds: float, cpu_us: int) -> None:
         assert seconds >= 0
@@ -256,6 +268,7 @@ class Recorder:
 
     def instances_changed(self, app: str, state: str, change: int) -> None:
         self.states[state] = self.states.get(state, 0) + change
+        self.changed.set()
 
     def nacked(self, app: str, reason: str) -> None:
         self.nacks.append(reason)

@@ -121,8 +121,8 @@ class InstanceLink(Peer):
 
     _last = 0
 
-    def hello(self, credential: bytes, *, partitions: int = 64) -> None:
-        said = (PROTOCOL_VERSION, credential, "gateway-1", partitions, APP_URL)
+    def hello(self, credential: bytes, *, partitions: int = 64, token: bytes = b"") -> None:
+        said = (PROTOCOL_VERSION, credential, "gateway-1", partitions, APP_URL, token)
         self.send(FrameType.HELLO, 0, *said)
 
     def request(
