@@ -263,6 +263,8 @@ def _spec(report: BuildReport) -> DeploymentSpec:
         bundle=report.bundle,
         layer=report.layer,
         entrypoint=report.functions.entrypoint,
+        interface=report.functions.interface,
+        files=report.functions.files,
         workflows=report.modules,
         instance=report.instance,
         environment=report.environment,

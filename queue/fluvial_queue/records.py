@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Self
 
 from fluvial.crons import CronSpec
+from fluvial.interfaces import Interface
 from fluvial.manifest import DeploymentSpec
 from fluvial_queue.alias_records import AliasMove
 from fluvial_queue.removal_records import RetiringDeployment
-
-Interface = Literal["asgi", "wsgi", "handler"]
 
 DEFAULT_APP_SETTING: Final = "default_app"  # id of the `setting` record {"app": name}
 
@@ -101,6 +100,7 @@ class DeploymentFunctions:
     workflows: tuple[str, ...] = ()
     steps: tuple[str, ...] = ()
     crons: tuple[CronSpec, ...] = ()
+    files: tuple[str, ...] = ()  # entrypoints below `api/`, each with a path of its own
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
@@ -110,6 +110,7 @@ class DeploymentFunctions:
             "workflows": list(self.workflows),
             "steps": list(self.steps),
             "crons": [cron.to_dict() for cron in self.crons],
+            "files": list(self.files),
         }
 
     @classmethod
@@ -121,6 +122,7 @@ class DeploymentFunctions:
             workflows=tuple(value["workflows"]),
             steps=tuple(value["steps"]),
             crons=tuple(CronSpec.from_dict(cron) for cron in value.get("crons", ())),
+            files=tuple(value.get("files", ())),
         )
 
 

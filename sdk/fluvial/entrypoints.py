@@ -1,64 +1,100 @@
 """Conventions: which object of a bundle is its HTTP app when the manifest does not say.
 
-The source is parsed, never executed: a bundle is somebody else's code, and the command line looks
-before it uploads.
+Looked at in this order; the first answer stands:
+
+    1. `[tool.vercel] entrypoint` in pyproject.toml
+    2. the files of FILES, or the only Python file beside the manifest
+    3. a Django project's `manage.py`
+    4. the functions below `api/` (`fluvial.file_functions`)
+    5. `[project.scripts] app` in pyproject.toml
+
+Nothing of the bundle is executed: the command line looks before it uploads.
 """
 
 from __future__ import annotations
 
-import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, cast
 
+from fluvial.django_projects import find_django
 from fluvial.errors import ManifestError, NoEntrypointError
+from fluvial.file_functions import FOLDER, find_file_functions
+from fluvial.module_surveys import ATTRIBUTES, survey
 
+TARGET: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+NAMES: Final = ("app", "index", "server", "main", "wsgi", "asgi")
+FOLDERS: Final = ("", "src/", "app/")
 FILES: Final = (
-    "main.py",
-    "app.py",
-    "index.py",
-    "server.py",
-    "api/index.py",
-    "asgi.py",
-    "wsgi.py",
+    *(f"{folder}{name}.py" for folder in FOLDERS for name in NAMES),
+    "lambda_function.py",
 )
-ATTRIBUTES: Final = ("app", "application", "handler")
-_MAX_SOURCE_BYTES: Final = 4 * 1024 * 1024
-_DJANGO_SETTINGS: Final = re.compile(
-    r"""["']DJANGO_SETTINGS_MODULE["']\s*,\s*["']([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)["']"""
-)
+# One file of these names in `api/`, and no other function there, is the app of every path.
+_WHOLE_APPS: Final = frozenset(f"{FOLDER}.{name}" for name in NAMES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What the conventions found: an HTTP app, or modules with workflows, or both."""
+    """What the conventions found: an HTTP app or functions in files, modules with workflows."""
 
-    app: str | None
+    app: str | None = None
+    files: tuple[str, ...] = ()  # "module:attribute" of each function below `api/`
     workflows: tuple[str, ...] = ()
 
 
-def find_entrypoint(directory: Path) -> Found:
-    """Return what the bundle in `directory` can execute.
+def find_entrypoint(directory: Path, pyproject: Mapping[str, Any] | None = None) -> Found:
+    """Return what the bundle in `directory` can execute; `pyproject` is its pyproject.toml.
 
     Raises:
         NoEntrypointError: nothing was found; the message says what was looked for.
-        ManifestError: a file of the conventions is not Python.
+        ManifestError: a file of the conventions is not Python, or a named entrypoint is no name.
     """
+    document = pyproject or {}
+    named = _named_for_vercel(document)
+    if named is not None:
+        return Found(app=named)
+    app, workflows = _in_known_files(directory)
+    app = app or find_django(directory)
+    if app is not None:
+        return Found(app=app, workflows=workflows)
+    files = find_file_functions(directory)
+    targets = files.targets
+    if len(targets) == 1 and targets[0].partition(":")[0] in _WHOLE_APPS:
+        return Found(app=targets[0])
+    workflows += files.workflows
+    if targets:
+        return Found(files=targets, workflows=workflows)
+    script = _lookup(document, "project", "scripts", "app")
+    if isinstance(script, str) and TARGET.fullmatch(script):
+        return Found(app=script, workflows=workflows)
+    if not workflows:
+        raise _nothing_found()
+    return Found(workflows=workflows)
+
+
+def _named_for_vercel(pyproject: Mapping[str, Any]) -> str | None:
+    named = _lookup(pyproject, "tool", "vercel", "entrypoint")
+    if named is None:
+        return None
+    if not isinstance(named, str) or not TARGET.fullmatch(named):
+        where = "pyproject.toml [tool.vercel] entrypoint"
+        raise ManifestError(where, f'must be "module:attribute", got {named!r}')
+    return named
+
+
+def _in_known_files(directory: Path) -> tuple[str | None, tuple[str, ...]]:
+    """Return (the app, None where no file has one; modules that define workflows instead)."""
     workflows: list[str] = []
     for name in _candidates(directory):
-        names, has_workflows = _survey(directory / name, name)
+        found = survey(directory / name, name)
         module = name.removesuffix(".py").replace("/", ".")
-        for attribute in ATTRIBUTES:
-            if attribute in names:
-                return Found(app=f"{module}:{attribute}")
-        if has_workflows:
+        if found.app is not None:
+            return f"{module}:{found.app}", ()
+        if found.has_workflows:
             workflows.append(module)
-    django = _django(directory)
-    if django is None and not workflows:
-        raise _nothing_found()
-    return Found(app=django, workflows=tuple(workflows))
+    return None, tuple(workflows)
 
 
 def _candidates(directory: Path) -> list[str]:
@@ -70,81 +106,21 @@ def _candidates(directory: Path) -> list[str]:
     return sources if len(sources) == 1 and sources != ["manage.py"] else []
 
 
-def _survey(path: Path, name: str) -> tuple[set[str], bool]:
-    """Return (the names that the module binds, whether it defines workflows)."""
-    if path.stat().st_size > _MAX_SOURCE_BYTES:
-        raise ManifestError(name, f"is larger than {_MAX_SOURCE_BYTES} bytes")
-    try:
-        tree = ast.parse(path.read_bytes(), filename=name)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise ManifestError(name, f"is not valid Python: {error}") from error
-    names: set[str] = set()
-    has_workflows = False
-    for statement in _top_level(tree.body):
-        names.update(_bound(statement))
-        has_workflows = has_workflows or _is_workflow(statement)
-    return names, has_workflows
-
-
-def _top_level(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """Yield the statements that run at import, also those inside `if`, `try` and `with`."""
-    pending = list(body)
-    while pending:
-        statement = pending.pop()
-        yield statement
-        if isinstance(statement, (ast.If, ast.Try, ast.TryStar, ast.With)):
-            pending += statement.body
-        if isinstance(statement, (ast.If, ast.Try, ast.TryStar)):
-            pending += statement.orelse
-        if isinstance(statement, (ast.Try, ast.TryStar)):
-            pending += statement.finalbody
-            pending += [inner for handler in statement.handlers for inner in handler.body]
-
-
-def _bound(statement: ast.stmt) -> Iterator[str]:
-    match statement:
-        case ast.Assign(targets=targets):
-            for target in targets:
-                yield from (node.id for node in ast.walk(target) if isinstance(node, ast.Name))
-        case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr()):
-            yield name
-        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
-            yield name
-        case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
-            yield from (alias.asname or alias.name for alias in aliases)
-        case _:
-            pass
-
-
-def _is_workflow(statement: ast.stmt) -> bool:
-    """Return whether a function is decorated with `workflow`, `x.workflow` or a call of it."""
-    if not isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)):
-        return False
-    for decorator in statement.decorator_list:
-        target = decorator.func if isinstance(decorator, ast.Call) else decorator
-        name = target.attr if isinstance(target, ast.Attribute) else getattr(target, "id", None)
-        if name == "workflow":
-            return True
-    return False
-
-
-def _django(directory: Path) -> str | None:
-    """Return the application of the Django project whose `manage.py` is here."""
-    manage = directory / "manage.py"
-    if not manage.is_file() or manage.stat().st_size > _MAX_SOURCE_BYTES:
-        return None
-    settings = _DJANGO_SETTINGS.search(manage.read_text("utf-8", errors="replace"))
-    package = settings.group(1).rpartition(".")[0] if settings else ""
-    for module in ("asgi", "wsgi"):
-        if package and (directory / package.replace(".", "/") / f"{module}.py").is_file():
-            return f"{package}.{module}:application"
-    return None
+def _lookup(document: Mapping[str, Any], *keys: str) -> object:
+    found: object = document
+    for key in keys:
+        if not isinstance(found, Mapping):
+            return None
+        found = cast("Mapping[str, object]", found).get(key)
+    return found
 
 
 def _nothing_found() -> NoEntrypointError:
+    names = ", ".join(f"{name}.py" for name in NAMES)
     return NoEntrypointError(
         "the bundle",
-        f"has no HTTP app and no workflows: none of {', '.join(FILES)} defines "
-        f"{', '.join(ATTRIBUTES[:-1])} or {ATTRIBUTES[-1]}; name it in the manifest, "
+        f"has no HTTP app and no workflows: none of {names} (here, in src/ or in app/) and no "
+        f"file below {FOLDER}/ defines {', '.join(ATTRIBUTES[:-1])} or {ATTRIBUTES[-1]}, and no "
+        "manage.py leads to a Django project; name it in the manifest, "
         'e.g. app = "package.module:app" or workflows = ["package.module"]',
     )

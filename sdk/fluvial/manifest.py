@@ -20,19 +20,19 @@ from typing import Any, Final, Literal, cast
 
 from fluvial.crons import MAX_CRONS, Cron
 from fluvial.durations import MAX_SECONDS, to_seconds
-from fluvial.entrypoints import find_entrypoint
+from fluvial.entrypoints import TARGET, find_entrypoint
 from fluvial.errors import (
     CronError,
     InvalidRequestError,
     ManifestError,
     NoEntrypointError,
 )
+from fluvial.interfaces import INTERFACES, Interface
 from fluvial.sizes import parse_bytes
 from fluvial.variables import check_variables
 
 Isolation = Literal["process", "jail"]
 APP_NAME: Final = re.compile(r"[a-z](?:[a-z0-9-]{0,38}[a-z0-9])?")
-TARGET: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 MODULE: Final = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
 MAX_MANIFEST_BYTES: Final = 1024 * 1024  # a pyproject.toml is a few KiB; this bounds a hostile one
 MAX_INSTANCES: Final = 1000
@@ -80,11 +80,13 @@ class Manifest:
     crons: tuple[ManifestCron, ...] = ()
     retention_seconds: float | None = None  # of its runs that have ended; None: the platform's
     environment: dict[str, str] = field(default_factory=dict[str, str])
+    interface: Interface | None = None  # how the app is called; None: as it looks
+    files: tuple[str, ...] = ()  # functions below `api/`, where there is no app
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for msgpack or JSON."""
         plain = asdict(self)
-        plain["workflows"] = list(self.workflows)
+        plain["workflows"], plain["files"] = list(self.workflows), list(self.files)
         return plain
 
 
@@ -102,11 +104,13 @@ class DeploymentSpec:
     environment: dict[str, str] = field(default_factory=dict[str, str])  # of the manifest, plain
     # Of the app, as it was at the deploy; sealed to its key (`fluvial.sealing.variable_binding`).
     sealed_environment: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    interface: Interface | None = None  # how the entrypoint is called; None: as it looks
+    files: tuple[str, ...] = ()  # "module:attribute" of functions, each with a path of its own
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for msgpack or JSON."""
         plain = asdict(self)
-        plain["workflows"] = list(self.workflows)
+        plain["workflows"], plain["files"] = list(self.workflows), list(self.files)
         return plain
 
     @classmethod
@@ -122,6 +126,8 @@ class DeploymentSpec:
             instance=InstanceSettings(**plain["instance"]),
             environment=dict(plain["environment"]),
             sealed_environment=dict(plain.get("sealed_environment", {})),
+            interface=plain.get("interface"),
+            files=tuple(plain.get("files", ())),
         )
 
 
@@ -139,7 +145,8 @@ def load_manifest(
         ManifestError: a key or value is wrong; the message names file and key.
         NoEntrypointError: there is neither an HTTP app nor a module of workflows.
     """
-    where, table = _read(directory)
+    pyproject = _toml(directory / "pyproject.toml") or {}
+    where, table = _read(directory, pyproject)
     manifest = _parse(
         where,
         table,
@@ -151,12 +158,13 @@ def load_manifest(
     if manifest.app is not None:
         return manifest
     try:
-        found = find_entrypoint(directory)
+        found = find_entrypoint(directory, pyproject)
     except NoEntrypointError:
         if manifest.workflows:
             return manifest
         raise
-    return replace(manifest, app=found.app, workflows=manifest.workflows or found.workflows)
+    workflows = manifest.workflows or found.workflows
+    return replace(manifest, app=found.app, files=found.files, workflows=workflows)
 
 
 def normalise_name(text: str) -> str:
@@ -169,11 +177,10 @@ def normalise_name(text: str) -> str:
     return words[:_NAME_CHARACTERS].rstrip("-")
 
 
-def _read(directory: Path) -> tuple[str, dict[str, Any]]:
+def _read(directory: Path, pyproject: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return (where the manifest stands, its table); an empty table where there is none."""
-    pyproject = _toml(directory / "pyproject.toml")
     own = _toml(directory / "fluvial.toml")
-    tool = (pyproject or {}).get("tool", {})
+    tool = pyproject.get("tool", {})
     table = cast("dict[str, Any]", tool).get("fluvial") if isinstance(tool, dict) else None
     if own is not None and table is not None:
         reason = f"the manifest stands here and in pyproject.toml {_IN_PYPROJECT}: keep one"
@@ -204,6 +211,7 @@ def _parse(
     readers: dict[str, tuple[str, _Reader]] = {
         "name": ("name", _name),
         "app": ("app", _target),
+        "interface": ("interface", _interface),
         "workflows": ("workflows", _modules),
         "instance": ("instance", partial(_instance, defaults)),
         "source_builds": ("source_builds", _boolean),
@@ -337,6 +345,13 @@ def _boolean(where: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise ManifestError(where, f"must be true or false, got {value!r}")
     return value
+
+
+def _interface(where: str, value: object) -> Interface:
+    for interface in INTERFACES:
+        if value == interface:
+            return interface
+    raise ManifestError(where, f"must be one of {', '.join(INTERFACES)}, got {value!r}")
 
 
 def _isolation(where: str, value: object) -> Isolation:

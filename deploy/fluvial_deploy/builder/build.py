@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from fluvial.bundle import file_digest, unpack
 from fluvial.errors import BundleError, InvalidRequestError
+from fluvial.file_functions import FOLDER
 from fluvial.manifest import InstanceSettings, Manifest, load_manifest
 from fluvial.runtime_path import runtime_folder
 from fluvial.unprivileged import choose_identities
@@ -170,6 +171,8 @@ def _is_digest(text: str) -> bool:
 
 def _summary(functions: Functions) -> str:
     parts = [f"{functions.entrypoint} ({functions.interface})"] if functions.entrypoint else []
+    if functions.files:
+        parts.append(f"{len(functions.files)} function(s) below /{FOLDER}")
     if functions.workflows:
         parts.append(f"{len(functions.workflows)} workflow(s)")
     if functions.steps:

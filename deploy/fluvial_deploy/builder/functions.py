@@ -14,6 +14,7 @@ from typing import Any, Final, cast
 
 from fluvial.crons import MAX_CRONS, CronSpec
 from fluvial.errors import CronError, FluvialError, NoEntrypointError
+from fluvial.interfaces import INTERFACES, Interface
 from fluvial.manifest import Manifest
 from fluvial_deploy.builder.children import ChildTimeoutError, LogLine, printable, run_child
 from fluvial_deploy.builder.refusals import CronInvalidError, ImportFailedError
@@ -29,10 +30,11 @@ class Functions:
     """What a deployment can execute."""
 
     entrypoint: str | None
-    interface: str | None  # asgi, wsgi or handler
+    interface: Interface | None  # how the entrypoint is called
     workflows: tuple[str, ...]
     steps: tuple[str, ...]
     crons: tuple[CronSpec, ...] = ()
+    files: tuple[str, ...] = ()  # entrypoints below `api/`, each with a path of its own
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for msgpack."""
@@ -42,6 +44,7 @@ class Functions:
             "workflows": list(self.workflows),
             "steps": list(self.steps),
             "crons": [cron.to_dict() for cron in self.crons],
+            "files": list(self.files),
         }
 
 
@@ -134,6 +137,8 @@ class _Inspection:
             "layer": str(path.layer) if path.layer else "",
             "runtime": str(path.runtime),
             "entrypoint": manifest.app,
+            "interface": manifest.interface,
+            "files": manifest.files,
             "workflows": manifest.workflows,
             "crons": [(cron.workflow, asdict(cron.cron)) for cron in manifest.crons],
             "app": manifest.name,
@@ -160,10 +165,11 @@ def _functions(answer: bytes, status: int, manifest: Manifest) -> Functions:
     interface = fields.get("interface")
     return Functions(
         entrypoint=manifest.app,
-        interface=interface if interface in ("asgi", "wsgi", "handler") else None,
+        interface=interface if interface in INTERFACES else None,
         workflows=_names(fields.get("workflows")),
         steps=_names(fields.get("steps")),
         crons=_crons(fields.get("crons")),
+        files=manifest.files,
     )
 
 

@@ -4,15 +4,15 @@ It runs as a file in a fresh interpreter (`python -I -S inspection.py`), so it i
 the builder. The answer goes as JSON to a descriptor of its own: what the bundle prints is log.
 
     argv[1]  a descriptor with JSON {bundle, layer, runtime, entrypoint: str|null,
-             workflows: [module], crons: [[workflow, {a cron}]], app,
-             placeholders: [a variable that holds one], answer_fd}
+             interface: str|null, files: [entrypoint], workflows: [module],
+             crons: [[workflow, {a cron}]], app, placeholders: [a variable that holds one],
+             answer_fd}
     answer   {"interface", "workflows", "steps", "crons"} or {"code", "message"}
 """
 
 from __future__ import annotations
 
 import importlib
-import inspect
 import json
 import os
 import resource
@@ -26,7 +26,6 @@ _MAX_FILE_BYTES = 256 * 1024**2  # of one that the import writes
 _MAX_MESSAGE_CHARACTERS = 16_000
 _MAX_NAMED = 10  # variables in a message
 _MAX_NAME_CHARACTERS = 128
-_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
@@ -34,21 +33,31 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
     _limit()
     standard = list(sys.path)
     layer = [request["layer"]] if request["layer"] else []
+    # The platform's own SDK, imported before the bundle's code can stand in its way.
+    sys.path[:] = [*standard, request["runtime"]]
+    interfaces = importlib.import_module("fluvial.interfaces")
+    misfit = importlib.import_module("fluvial.errors").NoEntrypointError
     sys.path[:] = [request["bundle"], *standard, *layer, request["runtime"]]
     sys.argv[:] = [""]
     entrypoint = request["entrypoint"]
+    interface: str | None = None
     try:
-        interface = _load_entrypoint(entrypoint) if entrypoint else None
+        if entrypoint:
+            interface = interfaces.load_app(entrypoint, request["interface"]).interface
+        for function in request["files"]:
+            interfaces.load_app(function, request["interface"])
         for module in request["workflows"]:
             importlib.import_module(module)
         crons = _timetable(request["crons"])
     except _RefusedError as refused:
         return {"code": refused.code, "message": refused.message}
+    except misfit as error:
+        return {"code": "no_entrypoint", "message": str(error)}
     except BaseException as error:  # noqa: BLE001 - a stranger's import may raise anything
         message = _explain(error, request["bundle"]) + _about_variables(error, request)
         return {"code": "import_failed", "message": message}
     workflows, steps = _registered()
-    if interface is None and not workflows:
+    if interface is None and not request["files"] and not workflows:
         modules = ", ".join(request["workflows"])
         return {"code": "no_entrypoint", "message": f"{modules}: no workflow is defined there"}
     return {"interface": interface, "workflows": workflows, "steps": steps, "crons": crons}
@@ -70,44 +79,6 @@ class _RefusedError(Exception):
     def __init__(self, code: str, message: str) -> None:
         self.code = code
         self.message = message
-
-
-def _load_entrypoint(entrypoint: str) -> str:
-    module_name, _, attribute = entrypoint.partition(":")
-    target: Any = importlib.import_module(module_name)
-    for name in attribute.split("."):
-        if not hasattr(target, name):
-            message = f"{entrypoint}: {module_name} has no {attribute!r}"
-            raise _RefusedError("no_entrypoint", message)
-        target = getattr(target, name)
-    interface = interface_of(target)
-    if interface is None:
-        kind = type(target).__name__
-        raise _RefusedError(
-            "no_entrypoint",
-            f"{entrypoint} is a {kind}: expected an ASGI application (scope, receive, send), "
-            "a WSGI application (environ, start_response) or a handler (request)",
-        )
-    return interface
-
-
-def interface_of(target: Any) -> str | None:
-    """Return how `target` is called: "asgi", "wsgi", "handler", or None for anything else."""
-    if not callable(target) or inspect.isclass(target):
-        return None
-    try:
-        parameters = inspect.signature(target).parameters.values()
-    except (TypeError, ValueError):
-        return None
-    places = [parameter for parameter in parameters if parameter.kind in _POSITIONAL]
-    required = sum(parameter.default is parameter.empty for parameter in places)
-    takes_any = any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters)
-    if takes_any and required == 0:
-        is_async = inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(
-            getattr(target, "__call__", None)  # noqa: B004 - the method itself is asked
-        )
-        return "asgi" if is_async else "wsgi"
-    return {1: "handler", 2: "wsgi", 3: "asgi"}.get(required)
 
 
 def _timetable(manifest: list[Any]) -> list[dict[str, Any]]:

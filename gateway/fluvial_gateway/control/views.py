@@ -9,6 +9,7 @@ from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 from fluvial.events import Event
+from fluvial.file_functions import route_of
 from fluvial.hook_tokens import without_secret
 from fluvial_gateway.aliases import aliases_of
 from fluvial_gateway.control.schemas import Schema, array, nullable, obj, text
@@ -48,6 +49,7 @@ DEPLOYMENT: Final = obj(
         "source_digest": text(),
         "entrypoint": nullable(text()),
         "interface": nullable(text()),
+        "routes": array(text("the path of a function that is a file of its own")),
         "workflows": array(text()),
         "steps": array(text()),
         "crons": array(text("a cron's name")),
@@ -160,6 +162,7 @@ def deployment_view(
         "source_digest": deployment.source_digest,
         "entrypoint": functions.entrypoint,
         "interface": functions.interface,
+        "routes": [route_of(target) for target in functions.files],
         "workflows": list(functions.workflows),
         "steps": list(functions.steps),
         "crons": [cron.name for cron in functions.crons],

@@ -27,7 +27,8 @@ from fluvial.resealing import RESEAL, ResealRequest
 from fluvial.webhook_checks import VERIFY, VerifyRequest
 from fluvial.wire import FrameType, pack
 from fluvial_invoker.instance.asgi import AsgiApp, HttpInvocation, ThreadedInvocation
-from fluvial_invoker.instance.interfaces import websocket_invocation
+from fluvial_invoker.instance.file_functions import FileFunctions
+from fluvial_invoker.instance.interfaces import WEBSOCKETS, websocket_invocation
 from fluvial_invoker.instance.invocations import OUTCOME_CANCELLED, Invocation, Link
 from fluvial_invoker.instance.loading import Interface
 from fluvial_invoker.instance.metering import Meter, current
@@ -35,7 +36,6 @@ from fluvial_invoker.instance.output import end_output, report_exception
 from fluvial_invoker.instance.platform import FrameWriter, LinkPlatform
 
 _ANSWER: Final = int(FrameType.ANSWER)
-_WEBSOCKETS: Final = frozenset({"ws", "wss"})
 
 
 class Runs(Protocol):
@@ -59,6 +59,7 @@ class Functions:
         app: AsgiApp,
         in_threads: bool,
         interface: Interface | None,
+        files: FileFunctions | None = None,
         state: dict[str, Any] | None,
         runs: Runs,
         keys: AppKeys,
@@ -69,6 +70,7 @@ class Functions:
         self._app = app
         self._http_class = ThreadedInvocation if in_threads else HttpInvocation
         self._interface: Interface | None = interface
+        self._files = files
         self._state = state
         self._runs = runs
         self._keys = keys
@@ -78,7 +80,9 @@ class Functions:
 
     def http(self, header: list[Any], body: bytes, link: Link) -> HttpInvocation:
         """Return the invocation that a REQUEST frame asks for."""
-        if header[7] in _WEBSOCKETS:
+        if self._files is not None:
+            return self._files.invocation(header, body, link, self._loop)
+        if header[7] in WEBSOCKETS:
             return websocket_invocation(
                 header,
                 link,

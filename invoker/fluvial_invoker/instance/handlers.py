@@ -36,7 +36,7 @@ def asgi_from_handler(
     """Return an ASGI app that calls `handler`, in a thread unless it is async."""
 
     async def call(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        request = _request(scope, await _whole_body(receive))
+        request = _request(scope, await whole_body(receive))
         if is_async:
             result = await handler(request)
         else:
@@ -59,7 +59,12 @@ def _request(scope: MutableMapping[str, Any], body: bytes) -> Request:
     )
 
 
-async def _whole_body(receive: Receive) -> bytes:
+async def whole_body(receive: Receive) -> bytes:
+    """Return a request's body when all of it is here.
+
+    Raises:
+        ClientGoneError: the client went away before the end.
+    """
     chunks: list[bytes] = []
     while True:
         message = await receive()

@@ -7,18 +7,26 @@ from collections.abc import MutableMapping
 from typing import Any, Final, cast
 
 from fluvial_invoker.instance.asgi import AsgiApp, HttpInvocation, Receive, Send
+from fluvial_invoker.instance.framework_functions import wsgi_from_function
+from fluvial_invoker.instance.function_urls import asgi_from_lambda
 from fluvial_invoker.instance.handlers import asgi_from_handler
 from fluvial_invoker.instance.invocations import Link
 from fluvial_invoker.instance.loading import Interface, LoadedApp
 from fluvial_invoker.instance.metering import MeteredExecutor
+from fluvial_invoker.instance.request_handlers import asgi_from_request_handler
 from fluvial_invoker.instance.wsgi import asgi_from_wsgi
 
+WEBSOCKETS: Final = frozenset({"ws", "wss"})  # schemes of requests that are handshakes
 _NO_APP: Final = b"this deployment has no HTTP function\n"
 _NO_WEBSOCKETS: Final = b"a handler serves no WebSockets\n"
 
 
-def asgi_app(app: LoadedApp | None, executor: MeteredExecutor) -> AsgiApp:
-    """Return `app` as an ASGI app; code that blocks runs in `executor`."""
+def asgi_app(app: LoadedApp | None, executor: MeteredExecutor, *, memory_bytes: int = 0) -> AsgiApp:
+    """Return `app` as an ASGI app; code that blocks runs in `executor`.
+
+    Args:
+        memory_bytes: what an instance may use, for those who ask.
+    """
     if app is None:
         return no_app
     match app.interface:
@@ -28,6 +36,15 @@ def asgi_app(app: LoadedApp | None, executor: MeteredExecutor) -> AsgiApp:
             return asgi_from_wsgi(app.call, executor)
         case "handler":
             return asgi_from_handler(app.call, executor, is_async=app.is_async)
+        case "http.server":
+            return asgi_from_request_handler(app.call, executor)
+        case "functions-framework" | "cloudevent":
+            takes_events = app.interface == "cloudevent"
+            return asgi_from_wsgi(wsgi_from_function(app.call, takes_events=takes_events), executor)
+        case "lambda":
+            return asgi_from_lambda(
+                app.call, executor, is_async=app.is_async, memory_bytes=memory_bytes
+            )
 
 
 async def no_app(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:

@@ -24,6 +24,7 @@ from fluvial_invoker.instance.certificate import BirthCertificate
 from fluvial_invoker.instance.control import Control
 from fluvial_invoker.instance.deadlines import Deadlines
 from fluvial_invoker.instance.durable import complete_registry, install_guards, live_runs
+from fluvial_invoker.instance.file_functions import file_functions
 from fluvial_invoker.instance.functions import Functions
 from fluvial_invoker.instance.idle import IdleWatch
 from fluvial_invoker.instance.interfaces import asgi_app
@@ -109,8 +110,9 @@ class Instance:
         self._threads = min(settings.max_concurrency, _MAX_THREADS)
         self._executor = MeteredExecutor(self._threads, thread_name_prefix="invocation")
         self._default_executor = MeteredExecutor(thread_name_prefix="default")
-        self._app = asgi_app(app, self._executor)
         self._interface: Interface | None = None if app is None else app.interface
+        self._app = asgi_app(app, self._executor, memory_bytes=settings.memory_bytes)
+        self._files = file_functions(certificate.deployment, self._executor)
         self._in_threads = app is not None and not app.is_async
         self._lifespan = Lifespan(self._app) if app and app.interface == "asgi" else None
         self._admission = Admission(
@@ -157,6 +159,7 @@ class Instance:
             app=self._app,
             in_threads=self._in_threads,
             interface=self._interface,
+            files=self._files,
             state=self._lifespan.state if self._lifespan and has_state else None,
             runs=live_runs(keys, self._executor),
             keys=keys,
@@ -186,6 +189,8 @@ class Instance:
         server.close()
         if self._lifespan is not None:
             await self._lifespan.stop(_LIFESPAN_STOP_SECONDS)
+        if self._files is not None:
+            await self._files.stop(_LIFESPAN_STOP_SECONDS)
 
     def _waiting_for_thread(self) -> int:
         return self._executor.waiting + self._default_executor.waiting + waiting_for_anyio()

@@ -52,6 +52,7 @@ def test_a_bundle_with_dependencies_is_built(builder: Any, source: Path) -> None
         "workflows": [],
         "steps": [],
         "crons": [],
+        "files": [],
     }
     assert report["functions"] == functions
     assert names(builder.home / "layers" / report["layer"]) >= {"greet.py", "shout.py"}
@@ -105,6 +106,11 @@ def test_a_layer_is_shared_by_bundles(builder: Any, source: Path) -> None:
         ("def handler(request): ...", "handler"),
         ("async def handler(request): ...", "handler"),
         ("import functools\ndef f(a, request): ...\nhandler = functools.partial(f, 1)", "handler"),
+        (
+            "import http.server\nclass handler(http.server.BaseHTTPRequestHandler): ...",
+            "http.server",
+        ),
+        ("def handler(event, context): ...", "lambda"),
     ],
 )
 def test_the_interface_is_recognised(builder: Any, source: Path, text: str, interface: str) -> None:
@@ -113,12 +119,43 @@ def test_the_interface_is_recognised(builder: Any, source: Path, text: str, inte
     assert report["functions"]["interface"] == interface
 
 
+def test_the_declared_interface_is_checked(builder: Any, source: Path) -> None:
+    put(source, main__py="def app(a, b): ...", fluvial__toml="interface = 'lambda'")
+    assert builder.build(source).report["functions"]["interface"] == "lambda"
+
+    put(source, fluvial__toml="interface = 'handler'")
+    answer = builder.build(source)
+    assert answer.code == "no_entrypoint"
+    assert "main:app: is a function, which cannot be called as 'handler'" in answer.message
+
+
+def test_functions_in_files_are_all_imported(builder: Any, source: Path) -> None:
+    (source / "api" / "users").mkdir(parents=True)
+    put(source / "api", index__py="def app(environ, start_response): ...")
+    (source / "api" / "users" / "[id].py").write_text("def handler(request): ...")
+    answer = builder.build(source)
+    functions = answer.report["functions"]
+
+    assert (functions["entrypoint"], functions["interface"]) == (None, None)
+    assert functions["files"] == ["api.index:app", "api.users.[id]:handler"]
+    assert "found 2 function(s) below /api" in answer.log
+
+    (source / "api" / "users" / "[id].py").write_text("app = 1")
+    answer = builder.build(source)
+    assert answer.code == "no_entrypoint"
+    assert "api.users.[id]:app: is a int: expected an ASGI" in answer.message
+
+
 @pytest.mark.parametrize(
     ("files", "code", "expected"),
     [
-        ({"x.txt": ""}, "no_entrypoint", "none of main.py, app.py"),
-        ({"main.py": "app = 3"}, "no_entrypoint", "main:app is a int: expected an ASGI"),
-        ({"main.py": "def app(a, b, c, d): ..."}, "no_entrypoint", "main:app is a function"),
+        ({"x.txt": ""}, "no_entrypoint", "none of app.py, index.py"),
+        ({"main.py": "app = 3"}, "no_entrypoint", "main:app: is a int: expected an ASGI"),
+        (
+            {"main.py": "def app(a, b, c, d): ..."},
+            "no_entrypoint",
+            "main:app: is a function with 4 positional parameters",
+        ),
         (
             {"main.py": "", "fluvial.toml": "app = 'main:server'"},
             "no_entrypoint",

@@ -308,7 +308,9 @@ class Machine:
         folder = self.home / "bundles" / digest
         folder.mkdir(parents=True)
         for name, text in files.items():
-            (folder / f"{name}.py").write_text(textwrap.dedent(text))
+            path = folder / f"{name}.py"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(textwrap.dedent(text))
         return digest
 
     def spec(

@@ -231,6 +231,22 @@ def test_a_manifest_that_is_not_text_or_too_large_is_refused(tmp_path: Path) -> 
         ({"main.py": "try:\n    import x\nexcept ImportError:\n    app = 1"}, "main:app"),
         ({"main.py": "if True:\n    pass\nelse:\n    app = 1"}, "main:app"),
         ({"main.py": "handler = 1\napplication = 2"}, "main:application"),
+        ({"main.py": "app, rt = fast_app()"}, "main:app"),
+        ({"main.py": "class handler(BaseHTTPRequestHandler): ..."}, "main:handler"),
+        ({"main.py": "class Handler(http.server.BaseHTTPRequestHandler): ..."}, "main:Handler"),
+        (
+            {"main.py": "import functions_framework\n@functions_framework.http\ndef hi(r): ..."},
+            "main:hi",
+        ),
+        ({"main.py": "@functions_framework.cloud_event\ndef on(event): ..."}, "main:on"),
+        (
+            {"lambda_function.py": "def lambda_handler(event, context): ..."},
+            "lambda_function:lambda_handler",
+        ),
+        ({"main.py": "app = 1", "app.py": "app = 1"}, "app:app"),
+        ({"src/main.py": "app = 1", "src/asgi.py": "app = 1"}, "src.main:app"),
+        ({"app/server.py": "application = 1"}, "app.server:application"),
+        ({"api/index.py": "app = 1", "api/models.py": "x = 1"}, "api.index:app"),
         ({"main.py": "x = 1", "app.py": "app = 1"}, "app:app"),
         ({"server.py": "app = 1"}, "server:app"),
         ({"index.py": "handler = 1"}, "index:handler"),
@@ -243,6 +259,34 @@ def test_a_manifest_that_is_not_text_or_too_large_is_refused(tmp_path: Path) -> 
                 "shop/wsgi.py": "",
             },
             "shop.wsgi:application",
+        ),
+        (
+            {
+                "manage.py": "os.environ['DJANGO_SETTINGS_MODULE'] = 'shop.settings.local'",
+                "shop/settings/local.py": "",
+                "shop/asgi.py": "",
+                "shop/wsgi.py": "",
+                "api/views.py": "app = 1",
+            },
+            "shop.asgi:application",
+        ),
+        (
+            {
+                "pyproject.toml": "[tool.vercel]\nentrypoint = 'shop.web:service'",
+                "main.py": "app = 1",
+            },
+            "shop.web:service",
+        ),
+        ({"pyproject.toml": "[project.scripts]\napp = 'shop:app'", "main.py": ""}, "shop:app"),
+        (
+            {"pyproject.toml": "[project.scripts]\napp = 'shop:app'", "main.py": "app = 1"},
+            "main:app",
+        ),
+        (
+            {
+                "pyproject.toml": "[tool.vercel]\nentrypoint = 'a:b'\n[tool.fluvial]\napp = 'c:d'",
+            },
+            "c:d",
         ),
     ],
 )
@@ -260,12 +304,14 @@ def test_the_app_is_found_by_convention(
         {"main.py": "def make():\n    app = 1"},
         {"main.py": "app: object"},
         {"main.py": "class app: ..."},
+        {"main.py": "class Handler: ..."},
+        {"pyproject.toml": "[project.scripts]\napp = 3"},
         {"one.py": "app = 1", "two.py": "app = 1"},
         {"README.md": "app"},
     ],
 )
 def test_nothing_to_execute_is_a_clear_error(tmp_path: Path, files: dict[str, str]) -> None:
-    with pytest.raises(NoEntrypointError, match=r"none of main\.py, app\.py.*in the manifest"):
+    with pytest.raises(NoEntrypointError, match=r"none of app\.py, index\.py.*in the manifest"):
         load_manifest(write(tmp_path, files))
 
 
@@ -308,3 +354,37 @@ def test_a_wrong_variable_is_named(tmp_path: Path, line: str, reason: str) -> No
 
     with pytest.raises(ManifestError, match=reason):
         load_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("named", ["main.py", "main", "'a b:c'", "3"])
+def test_a_vercel_entrypoint_that_is_none_is_named(tmp_path: Path, named: str) -> None:
+    text = named if named == "3" else repr(named.strip("'"))
+    write(tmp_path, {"pyproject.toml": f"[tool.vercel]\nentrypoint = {text}"})
+
+    with pytest.raises(ManifestError, match=r"\[tool\.vercel\] entrypoint: must be \"module:attr"):
+        load_manifest(tmp_path)
+
+
+def test_the_interface_is_one_of_the_known(tmp_path: Path) -> None:
+    write(tmp_path, {"main.py": "app = 1", "fluvial.toml": "interface = 'lambda'"})
+    assert load_manifest(tmp_path).interface == "lambda"
+
+    write(tmp_path, {"fluvial.toml": "interface = 'cgi'"})
+    with pytest.raises(ManifestError, match=r"interface: must be one of asgi, wsgi, .*got 'cgi'"):
+        load_manifest(tmp_path)
+
+
+def test_several_files_below_api_are_functions(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {
+            "api/index.py": "app = 1",
+            "api/users/[id].py": "class handler(BaseHTTPRequestHandler): ...",
+            "api/jobs.py": "@workflow\nasync def nightly(): ...",
+        },
+    )
+    manifest = load_manifest(tmp_path)
+
+    assert manifest.app is None
+    assert manifest.files == ("api.index:app", "api.users.[id]:handler")
+    assert manifest.workflows == ("api.jobs",)
