@@ -15,15 +15,18 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, Final
 
+from fluvial.log_files import apps_folder
 from fluvial.manifest import DeploymentSpec
 from fluvial.runtime_path import runtime_folder
 from fluvial.unprivileged import Identities, choose_identities
+from fluvial_invoker.app_logs import AppLogs
 from fluvial_invoker.config import Config
 from fluvial_invoker.fleet import Acquired, Fleet, Places
 from fluvial_invoker.gateways import Gateways
 from fluvial_invoker.key_changes import KeyChanges
 from fluvial_invoker.keyring import Keyring
 from fluvial_invoker.kms import KmsCommand
+from fluvial_invoker.log_notices import LogNotices
 
 _MARGIN_SECONDS: Final = 10.0  # beyond the grace of instances, for everything to end
 
@@ -50,6 +53,7 @@ class App:
         identities = choose_identities(os.environ, config.home)
         _tell_identities(identities)
         self._gateways = Gateways(self)
+        self._log_notices = LogNotices(self._gateways.is_watched, self._gateways.tell_logged)
         self._fleet = Fleet(
             Places(
                 home=config.home,
@@ -61,6 +65,11 @@ class App:
             grace_seconds=config.grace_seconds,
             on_dead=self._gateways.tell_dead,
             on_change=self._watch_idleness,
+            logs=AppLogs(
+                apps_folder(config.home),
+                limits=config.log_limits,
+                on_written=self._log_notices.written,
+            ),
         )
         self._key_changes = KeyChanges(self._keyring, self._fleet)
         self._requests: set[asyncio.Task[None]] = set()
@@ -84,6 +93,7 @@ class App:
         async with asyncio.timeout(self._config.grace_seconds + _MARGIN_SECONDS):
             await self._fleet.close()
             await asyncio.gather(*self._requests)
+        self._log_notices.close()
         self._gateways.close()
 
     def stop(self, reason: str) -> None:

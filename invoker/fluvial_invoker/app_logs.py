@@ -1,203 +1,165 @@
-"""App logs: what instances write, sanitised and bounded, in <home>/logs/apps/<app>.log.
+"""App logs as the invoker writes them: one app's segments, appended to by all its instances.
 
-One JSON object per line: ts (RFC 3339, UTC), level, app, deployment, instance, invocation, run,
-text. A line that an instance structured itself begins with a record separator (see
-`instance/output.py`); any other is a raw write and has level "raw". Bounded: the line, the rate of
-an instance (what is above is dropped and counted), the file (one rotation), and what is kept in
-memory as the reason if the instance dies.
+What the files look like, and that time never goes back in them, says `fluvial.log_files`: the time
+that a record claims is moved into what lies between the record before it and now. A segment is
+followed by another one when it is large or old; whoever begins one also deletes what is too old or
+too much, so that a flood of output is bounded while it comes in (the gateway sweeps by the clock).
+
+A disk that is full costs records, never an instance: they are counted, and told once there is room.
 """
 
 from __future__ import annotations
 
-import json
+import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Final, cast
+from typing import BinaryIO, Final
 
-MAX_LINE_BYTES: Final = 64 * 1024
-MAX_FILE_BYTES: Final = 16 * 1024 * 1024  # twice that with the rotated one
-TAIL_BYTES: Final = 4096
-RATE_BYTES_PER_SECOND: Final = 1024 * 1024
-BURST_BYTES: Final = 4 * 1024 * 1024
-RESUME_BYTES: Final = RATE_BYTES_PER_SECOND // 2
-_RECORD_SEPARATOR: Final = 0x1E
-_FIELDS: Final = 5
-_MAX_NAME_CHARACTERS: Final = 64
-# C0 without tab and newline, DEL, C1: what makes a terminal do things.
-_CONTROL: Final = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)])
+from fluvial.log_files import (
+    SEGMENT_BYTES,
+    SEGMENT_SECONDS,
+    LogLimits,
+    segment_path,
+    segments,
+    sweep,
+)
+from fluvial.unguarded import time_ns
+from fluvial_invoker.log_records import LogRecord, encode_record
+
+_SEGMENT_MS: Final = round(SEGMENT_SECONDS * 1000)
+
+_log = logging.getLogger(__name__)
+
+
+def wall_ms() -> int:
+    """Return the time in Unix milliseconds."""
+    return time_ns() // 1_000_000
 
 
 class AppLog:
-    """One app's log file; shared by its instances."""
+    """One app's log; shared by its instances."""
 
-    def __init__(self, path: Path, *, max_file_bytes: int = MAX_FILE_BYTES) -> None:
-        self._path = path
-        self._max_file_bytes = max_file_bytes
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        app: str,
+        on_written: Callable[[str], None],
+        on_begun: Callable[[], None],
+        segment_bytes: int = SEGMENT_BYTES,
+        now_ms: Callable[[], int] = wall_ms,
+    ) -> None:
+        self._folder = folder
+        self._app = app
+        self._on_written = on_written
+        self._on_begun = on_begun  # a segment was begun
+        self._segment_bytes = segment_bytes
+        self._now_ms = now_ms
         self._file: BinaryIO | None = None
+        self._began_ms = 0
         self._size = 0
+        self._last_ms = 0
+        self._lost = 0  # records that the disk did not take
 
-    def write(self, lines: list[bytes]) -> None:
-        """Append whole lines."""
-        data = b"".join(lines)
-        if self._file is None:
-            self._open()
-        if self._size and self._size + len(data) > self._max_file_bytes:
-            self._rotate()
-        assert self._file is not None
-        self._file.write(data)
-        self._size += len(data)
+    def write(self, records: list[LogRecord]) -> None:
+        """Append records in this order."""
+        try:
+            self._append(self._ready(), records)
+        except OSError as error:
+            if not self._lost:
+                extra = {"app": self._app, "reason": str(error)}
+                _log.warning("an app's log cannot be written", extra=extra)
+            self._lost += len(records)
+        else:
+            self._on_written(self._app)
 
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
             self._file = None
 
-    def _open(self) -> None:
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._file = self._path.open("ab", buffering=0)
-        self._size = self._file.tell()
+    def _ready(self) -> BinaryIO:
+        """Return the segment that takes the next records."""
+        now_ms = self._now_ms()
+        is_over = self._size >= self._segment_bytes or now_ms - self._began_ms >= _SEGMENT_MS
+        if self._file is not None and is_over:
+            self.close()
+            return self._begin(now_ms)
+        return self._file or self._open(now_ms)
 
-    def _rotate(self) -> None:
-        self.close()
-        self._path.replace(self._path.with_name(f"{self._path.name}.1"))
-        self._open()
+    def _append(self, file: BinaryIO, records: list[LogRecord]) -> None:
+        if self._lost:
+            text = f"{self._lost} records were lost: the disk took no more"
+            notice = LogRecord(level="warning", message=text, fields={"lost_records": self._lost})
+            records = [notice, *records]
+        now_ms = max(self._now_ms(), self._last_ms)
+        lines: list[bytes] = []
+        for record in records:
+            claimed_ms = now_ms if record.at_ms is None else record.at_ms
+            self._last_ms = min(max(claimed_ms, self._last_ms), now_ms)
+            lines.append(encode_record(record, self._app, self._last_ms))
+        data = b"".join(lines)
+        written = file.write(data)
+        if written < len(data):
+            os.ftruncate(file.fileno(), self._size)  # no half record
+            raise OSError(f"{written} of {len(data)} bytes were written")
+        self._size += written
+        self._lost = 0
 
+    def _open(self, now_ms: int) -> BinaryIO:
+        """Go on where an earlier writer ended, unless that is long ago."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        newest = segments(self._folder)[-1:]
+        for segment in newest:
+            status = segment.path.stat()
+            self._last_ms = max(self._last_ms, status.st_mtime_ns // 1_000_000, segment.start_ms)
+            is_young = now_ms - segment.start_ms < _SEGMENT_MS
+            if is_young and status.st_size < self._segment_bytes:
+                return self._open_file(segment.path, segment.start_ms)
+        return self._begin(now_ms)
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Origin:
-    """Whose lines they are."""
+    def _begin(self, now_ms: int) -> BinaryIO:
+        start_ms = max(now_ms, self._last_ms, self._began_ms + 1)
+        self._last_ms = start_ms  # nothing in a segment is older than its name
+        path = segment_path(self._folder, start_ms)
+        if not self._folder.is_dir():  # swept away meanwhile
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = self._open_file(path, start_ms)
+        self._on_begun()
+        return file
 
-    app: str
-    deployment: str
-    instance: str
-
-
-class LogPipe:
-    """Turns the bytes that one instance writes into lines of its app's log."""
-
-    def __init__(self, origin: Origin, log: AppLog, *, monotonic: Callable[[], float]) -> None:
-        self._origin = origin
-        self._log = log
-        self._monotonic = monotonic
-        self._partial = b""
-        self._tail = ""
-        self._allowance = float(BURST_BYTES)
-        self._refilled_at = monotonic()
-        self._dropped_bytes = 0
-
-    @property
-    def tail(self) -> str:
-        """The last 4 KiB of text."""
-        return self._tail
-
-    def feed(self, data: bytes) -> None:
-        """Take what was read from the pipe."""
-        *lines, self._partial = (self._partial + data).split(b"\n")
-        if len(self._partial) > MAX_LINE_BYTES:
-            lines.append(self._partial)
-            self._partial = b""
-        self._take(lines)
-
-    def end(self, last_words: str | None = None) -> None:
-        """The pipe is closed: take the unfinished line, and add what there is to say of the end."""
-        lines, self._partial = [self._partial], b""
-        self._take(lines)
-        out = [self._note_dropped()] if self._dropped_bytes else []
-        if last_words is not None:
-            out.append(self._format(None, "error", None, None, last_words))
-        if out:
-            self._log.write(out)
-
-    def _take(self, lines: list[bytes]) -> None:
-        self._refill()
-        out: list[bytes] = []
-        for line in lines:
-            if not line:
-                continue
-            # Once something is dropped, drop until there is room for more than a line again.
-            needed = max(len(line), RESUME_BYTES) if self._dropped_bytes else len(line)
-            if needed > self._allowance:
-                self._dropped_bytes += len(line)
-                continue
-            self._allowance -= len(line)
-            if self._dropped_bytes:
-                out.append(self._note_dropped())
-            out.append(self._entry(line[:MAX_LINE_BYTES]))
-        if out:
-            self._log.write(out)
-
-    def _refill(self) -> None:
-        now = self._monotonic()
-        gained = (now - self._refilled_at) * RATE_BYTES_PER_SECOND
-        self._allowance = min(float(BURST_BYTES), self._allowance + gained)
-        self._refilled_at = now
-
-    def _note_dropped(self) -> bytes:
-        text = f"{self._dropped_bytes} bytes dropped: more than {RATE_BYTES_PER_SECOND} a second"
-        self._dropped_bytes = 0
-        return self._format(None, "warning", None, None, text)
-
-    def _entry(self, line: bytes) -> bytes:
-        if line[0] == _RECORD_SEPARATOR:
-            structured = _parse(line[1:])
-            if structured is not None:
-                return self._format(*structured)
-        return self._format(None, "raw", None, None, line.decode("utf-8", "replace"))
-
-    def _format(
-        self, at_ms: int | None, level: str, invocation: str | None, run: str | None, text: str
-    ) -> bytes:
-        text = text.translate(_CONTROL)
-        self._tail = f"{self._tail}\n{text}"[-TAIL_BYTES:]
-        at = datetime.now(UTC) if at_ms is None else datetime.fromtimestamp(at_ms / 1000, UTC)
-        entry = {
-            "ts": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-            "level": level,
-            "app": self._origin.app,
-            "deployment": self._origin.deployment,
-            "instance": self._origin.instance,
-            "invocation": invocation,
-            "run": run,
-            "text": text,
-        }
-        return json.dumps(entry, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
-
-
-def _parse(data: bytes) -> tuple[int, str, str | None, str | None, str] | None:
-    """Return the fields of a structured line; None when it is not one after all."""
-    try:
-        fields: Any = json.loads(data)
-    except ValueError:
-        return None
-    if not isinstance(fields, list) or len(cast("list[Any]", fields)) != _FIELDS:
-        return None
-    at_ms, level, invocation, run, text = cast("list[Any]", fields)
-    if not isinstance(at_ms, int) or not isinstance(text, str):
-        return None
-    if not 0 <= at_ms < 253402300799000:  # the last moment that datetime can name
-        return None
-    return at_ms, _name(level) or "info", _name(invocation), _name(run), text
-
-
-def _name(value: object) -> str | None:
-    if not isinstance(value, str):
-        return None
-    return value[:_MAX_NAME_CHARACTERS].translate(_CONTROL).replace("\n", " ")
+    def _open_file(self, path: Path, start_ms: int) -> BinaryIO:
+        # Unbuffered: what was said is in the file when its instance has died.
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        file: BinaryIO = os.fdopen(descriptor, "r+b", buffering=0)
+        size = file.seek(0, os.SEEK_END)
+        if size:
+            file.seek(size - 1)
+            if file.read(1) != b"\n":  # a writer was killed in the middle of a line
+                size += file.write(b"\n")
+        self._file, self._size, self._began_ms = file, size, start_ms
+        return file
 
 
 class AppLogs:
-    """The open log files, by app."""
+    """The logs of all apps: the open ones, and how much of all is kept."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        limits: LogLimits | None = None,
+        on_written: Callable[[str], None] | None = None,
+    ) -> None:
         self._folder = folder
+        self._limits = limits or LogLimits()
+        self._on_written = on_written or _nobody
         self._open: dict[str, tuple[AppLog, int]] = {}
 
     def take(self, app: str) -> AppLog:
         """Return the app's log; give it back with `release`."""
-        log, users = self._open.get(app) or (AppLog(self._folder / f"{app}.log"), 0)
+        log, users = self._open.get(app) or (self._new(app), 0)
         self._open[app] = (log, users + 1)
         return log
 
@@ -210,17 +172,17 @@ class AppLogs:
             del self._open[app]
             log.close()
 
+    def _new(self, app: str) -> AppLog:
+        return AppLog(
+            self._folder / app, app=app, on_written=self._on_written, on_begun=self._sweep
+        )
 
-def read_available(fd: int, take: Callable[[bytes], None], *, at_most: int) -> bool:
-    """Read what a non-blocking pipe holds, up to a limit; false at its end."""
-    left = at_most
-    while left > 0:
+    def _sweep(self) -> None:
         try:
-            data = os.read(fd, MAX_LINE_BYTES)
-        except BlockingIOError:
-            return True
-        if not data:
-            return False
-        take(data)
-        left -= len(data)
-    return True
+            sweep(self._folder, self._limits, wall_ms())
+        except OSError as error:
+            _log.warning("old logs were not deleted", extra={"reason": str(error)})
+
+
+def _nobody(app: str) -> None:
+    """Nobody waits for what is written."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from fluvial.errors import InvalidRequestError
+from fluvial.log_files import LogLimits
+from fluvial.log_settings import log_limits
 
 DEFAULT_IDLE_SECONDS: Final = 300.0
 DEFAULT_GRACE_SECONDS: Final = 10.0
@@ -24,6 +26,7 @@ class Config:
     listener_fd: int
     idle_seconds: float = DEFAULT_IDLE_SECONDS
     grace_seconds: float = DEFAULT_GRACE_SECONDS
+    log_limits: LogLimits = field(default_factory=LogLimits)
     kms_command: tuple[str, ...] = ()  # program and arguments; (): keys are not wrapped
 
     @classmethod
@@ -41,6 +44,7 @@ class Config:
             listener_fd=int(_number(environment, "FLUVIAL_INVOKER_FD", None)),
             idle_seconds=_number(environment, "FLUVIAL_INVOKER_IDLE", DEFAULT_IDLE_SECONDS),
             grace_seconds=_number(environment, "FLUVIAL_INVOKER_GRACE", DEFAULT_GRACE_SECONDS),
+            log_limits=log_limits(environment),
             kms_command=_command(environment, "FLUVIAL_KMS_COMMAND"),
         )
 

@@ -96,6 +96,7 @@ class Fleet:
         grace_seconds: float,
         on_dead: Callable[[str, str], None],
         on_change: Callable[[], None],
+        logs: AppLogs,
     ) -> None:
         self._places = places
         self._keyring = keyring
@@ -103,7 +104,7 @@ class Fleet:
         self._grace_seconds = grace_seconds
         self._on_dead = on_dead
         self._on_change = on_change
-        self._logs = AppLogs(places.home / "logs" / "apps")
+        self._logs = logs
         self._zygotes = Zygotes(places.runtime_path, self._child_ended)
         self._instances: dict[str, Instance] = {}
         self._by_pid: dict[int, Instance] = {}

@@ -48,6 +48,17 @@ class Gateways:
         for connection in self._connected:
             connection.write(frame)
 
+    def is_watched(self, app: str) -> bool:
+        """Whether a gateway wants to hear that an app's log has grown."""
+        return any(app in connection.watched for connection in self._connected)
+
+    def tell_logged(self, app: str) -> None:
+        """Send LOGGED to the gateways that want to hear it."""
+        frame = pack(FrameType.LOGGED, 0, app)
+        for connection in self._connected:
+            if app in connection.watched:
+                connection.write(frame)
+
     def close(self) -> None:
         for connection in list(self._connected):
             connection.close()
@@ -61,11 +72,13 @@ class GatewayConnection(asyncio.Protocol):
         self._connected = connected
         self._reader = FrameReader()
         self._transport: asyncio.Transport | None = None
+        self.watched: frozenset[str] = frozenset()  # apps whose logs somebody follows there
         self._handlers: dict[int, Callable[[list[Any]], None]] = {
             FrameType.ACQUIRE: self._acquire,
             FrameType.KEYRING: self._keyring,
             FrameType.KILL: self._kill,
             FrameType.SURVEY: self._survey,
+            FrameType.WATCH_LOGS: self._watch_logs,
         }
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -134,6 +147,9 @@ class GatewayConnection(asyncio.Protocol):
     def _kill(self, header: list[Any]) -> None:
         grace_ms = min(max(0, int(header[3])), MAX_GRACE_MS)
         self._service.kill(header[2], grace_ms / 1000)
+
+    def _watch_logs(self, header: list[Any]) -> None:
+        self.watched = frozenset(map(str, header[2]))
 
     def _survey(self, header: list[Any]) -> None:
         self.write(pack(FrameType.SURVEYED, header[1], *self._service.survey()))

@@ -17,7 +17,7 @@ import signal
 import time
 from collections.abc import Callable
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from fluvial.encryption import KEY_BYTES
 from fluvial.ends import KILLED, describe_end, end_of_process
@@ -25,17 +25,19 @@ from fluvial.errors import WireError
 from fluvial.manifest import DeploymentSpec
 from fluvial.wire import FrameReader, pack, pack_head
 from fluvial_invoker import process_stats
-from fluvial_invoker.app_logs import AppLogs, LogPipe, Origin, read_available
+from fluvial_invoker.app_logs import AppLogs
 from fluvial_invoker.births import Birth
 from fluvial_invoker.instance.certificate import BirthCertificate
 from fluvial_invoker.instance.control import ControlType
 from fluvial_invoker.keyring import LoadedKeys
+from fluvial_invoker.log_pipes import LogPipe, Origin, read_available
 from fluvial_invoker.root_keys import wipe
 
 MAX_REASON_CHARACTERS: Final = 4096
 CREDENTIAL_BYTES: Final = 16
 _READ_AT_ONCE_BYTES: Final = 256 * 1024  # of a log pipe, before others get their turn
 _LAST_WORDS_SECONDS: Final = 2.0
+_MAX_PHASES: Final = 16
 
 _log = logging.getLogger(__name__)
 
@@ -75,7 +77,7 @@ class Instance(asyncio.Protocol):
         self._birth = birth
         self._logs = logs
         self._on_wanted = on_wanted
-        origin = Origin(app=spec.app, deployment=spec.deployment, instance=instance_id)
+        origin = Origin(deployment=spec.deployment, instance=instance_id)
         self._log = LogPipe(origin, logs.take(spec.app), monotonic=time.monotonic)
         self._reader = FrameReader()
         self._control: asyncio.Transport | None = None
@@ -157,8 +159,10 @@ class Instance(asyncio.Protocol):
             async with asyncio.timeout(_LAST_WORDS_SECONDS):
                 await self._control_closed.wait()
         read_available(self._birth.log_reader, self._log.feed, at_most=_READ_AT_ONCE_BYTES)
+        self._log.end()
         reason = self._reason(exit_code)
-        self._close(describe_end(reason))
+        self._tell_ended(reason)
+        self._close()
         self.over.set()
         return reason
 
@@ -215,6 +219,7 @@ class Instance(asyncio.Protocol):
                 self.state = State.READY
                 self._was_ready = True
                 _log.info("instance ready", extra={"instance": self.id, "phases_ms": header[2]})
+                self._tell_ready(header[2])
             case ControlType.FAILED:
                 self.state = State.RETIRING
                 self._failure = f"import_failed: {str(header[2])[-MAX_REASON_CHARACTERS:]}"
@@ -237,9 +242,26 @@ class Instance(asyncio.Protocol):
         if not read_available(self._birth.log_reader, self._log.feed, at_most=_READ_AT_ONCE_BYTES):
             asyncio.get_running_loop().remove_reader(self._birth.log_reader)
 
-    def _close(self, last_words: str | None) -> None:
-        """Complete the log, then close all descriptors and the socket's file."""
-        self._log.end(last_words and f"the instance has ended: {last_words}")
+    def _tell_ready(self, phases_ms: object) -> None:
+        told = cast("dict[object, object]", phases_ms if isinstance(phases_ms, dict) else {})
+        phases: dict[str, float] = dict(self.phases_ms)
+        for name, value in list(told.items())[:_MAX_PHASES]:
+            if isinstance(value, int | float):  # whatever an instance says
+                phases[str(name)] = value
+        seconds = round(time.monotonic() - self._started_at, 3)
+        fields = {"event": "ready", "tier": self.tier, "seconds": seconds, "phases_ms": phases}
+        self._log.tell("info", f"instance ready after {seconds} s: {self.tier}", fields)
+
+    def _tell_ended(self, reason: str) -> None:
+        words = describe_end(reason)
+        seconds = round(time.monotonic() - self._started_at, 3)
+        fields = {"event": "ended", "reason": reason.partition("\n")[0], "seconds": seconds}
+        message = f"the instance has ended: {words or fields['reason']}"
+        is_well = words is None and ":" not in reason  # a code with a text is a failure
+        self._log.tell("info" if is_well else "error", message, fields)
+
+    def _close(self) -> None:
+        """Close all descriptors and the socket's file."""
         asyncio.get_running_loop().remove_reader(self._birth.log_reader)
         os.close(self._birth.log_reader)
         if self._control is not None:

@@ -58,6 +58,7 @@ class InstanceSettings:
     max_duration_seconds: float = 300.0
     isolation: Isolation = "process"
     compression: bool = True  # of values, before they are sealed
+    log_invocations: bool = False  # a record of each HTTP request and step that has ended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,6 +235,7 @@ def _instance(defaults: InstanceSettings, where: str, value: object) -> Instance
         "max_duration": ("max_duration_seconds", _seconds(0.001, MAX_DURATION_SECONDS)),
         "isolation": ("isolation", _isolation),
         "compression": ("compression", _boolean),
+        "log_invocations": ("log_invocations", _boolean),
     }
     settings = replace(defaults, **_values(where, _table(where, value), readers))
     if settings.min_instances > settings.max_instances:

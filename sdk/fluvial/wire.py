@@ -102,6 +102,10 @@ class FrameType(IntEnum):
     SURVEY = 57  # g→v no fields
     SURVEYED = 58  # v→g instances:[map], zygotes:[map]
 
+    # Gateway and invoker: who follows the logs of apps
+    WATCH_LOGS = 70  # g→v apps:[str]; id 0, no answer; in place of those watched before
+    LOGGED = 71  # v→g app:str; id 0: something was added to the log of a watched app
+
     # Gateway and builder
     BUILD = 60  # g→b request:map (archive path, limits)
     BUILD_LOG = 61  # b→g text:str

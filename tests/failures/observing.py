@@ -15,6 +15,7 @@ from http import HTTPStatus
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
+from fluvial.log_files import apps_folder, segments
 from tests.e2e.installation import App, Platform, wait_until
 from tests.failures.case import Case, Seen
 
@@ -129,7 +130,7 @@ class Observer:
         if not case.logged:
             return "nothing"
         lines = self._find_in_log(case.logged)
-        return "by invocation" if any(line["invocation"] for line in lines) else "by instance"
+        return "by invocation" if any("invocation" in line for line in lines) else "by instance"
 
     def _find_in_log(self, text: str) -> list[dict[str, Any]]:
         """Return the lines of the app's log that have the text, once there are any."""
@@ -137,14 +138,16 @@ class Observer:
 
         def is_there() -> bool:
             lines = map(json.loads, self._app_log().splitlines()[self._seen_lines :])
-            found.extend(line for line in lines if text in line["text"])
+            found.extend(line for line in lines if text in line["message"])
             return bool(found)
 
         wait_until(is_there, SECONDS, f"the log says {text!r}")
         return found
 
     def _app_log(self) -> str:
-        return self._log(f"apps/{self._app.name}")
+        found = segments(apps_folder(self._platform.home) / self._app.name)
+        text = "".join(segment.path.read_text() for segment in found)
+        return text.rpartition("\n")[0]  # whole lines
 
     def _log(self, name: str) -> str:
         path = self._platform.home / "logs" / f"{name}.log"

@@ -23,6 +23,7 @@ from fluvial_invoker.instance.invocations import (
     OUTCOME_TIMEOUT,
     Link,
 )
+from fluvial_invoker.instance.metering import Subject
 from fluvial_invoker.instance.output import report, report_exception
 from fluvial_invoker.instance.response_heads import (
     InvalidResponseError,
@@ -97,6 +98,14 @@ class HttpInvocation(CreditedInvocation):
         self._left: int | None = None  # of it, not sent yet
         self._no_body = False
         self._read_changed: asyncio.Event | None = None
+
+    def subject(self) -> Subject:
+        return "http", "http", None, None
+
+    def ending(self) -> tuple[str, dict[str, Any]]:
+        # Not the query: secrets stand there.
+        path = self._request[4].partition(b"?")[0].decode("latin-1")
+        return self._outcome, {"method": self._method, "path": path, "status": self._status}
 
     async def run_body(self) -> None:
         await self._app(self._scope(), self.receive, self.send)

@@ -21,8 +21,8 @@ from fluvial_invoker.instance.confinement import (
 )
 from fluvial_invoker.instance.control import Control
 from fluvial_invoker.instance.loading import DeploymentError
+from fluvial_invoker.instance.log_capture import capture_output
 from fluvial_invoker.instance.main import EXIT_NOT_LOADED, run_instance, tell_not_loaded
-from fluvial_invoker.instance.output import capture_output
 from fluvial_invoker.instance.variables import open_variables, set_environment
 
 EXIT_CRASHED: Final = 72

@@ -11,7 +11,12 @@ from typing import Any, Final
 
 from fluvial.errors import WireError
 from fluvial.wire import INITIAL_CREDIT, FrameType, pack
-from fluvial_invoker.instance.invocations import OUTCOME_CANCELLED, Invocation, Link
+from fluvial_invoker.instance.invocations import (
+    OUTCOME_CANCELLED,
+    OUTCOME_ERROR,
+    Invocation,
+    Link,
+)
 
 # How long a function that listens for the disconnect may take to end by itself.
 DISCONNECT_GRACE_SECONDS: Final = 2.0
@@ -34,6 +39,7 @@ class CreditedInvocation(Invocation):
         "_gone",
         "_loop",
         "_more",
+        "_outcome",
         "_owed",
         "_received",
         "_request",
@@ -52,6 +58,7 @@ class CreditedInvocation(Invocation):
         self._owed = 0  # taken by the function, not granted anew yet
         self._credit: int = INITIAL_CREDIT
         self._gone = False
+        self._outcome = OUTCOME_ERROR  # until it is known
         self._write_changed: asyncio.Event | None = None
 
     # What comes in
@@ -129,4 +136,5 @@ class CreditedInvocation(Invocation):
 
     def finish(self, outcome: str) -> None:
         """Write this invocation's last frame."""
+        self._outcome = outcome
         self.link.write(pack(_FINISHED, self.conversation, self.cpu_us, outcome))

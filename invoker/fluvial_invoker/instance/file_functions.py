@@ -27,7 +27,7 @@ from fluvial_invoker.instance.interfaces import WEBSOCKETS, asgi_app, websocket_
 from fluvial_invoker.instance.invocations import Link
 from fluvial_invoker.instance.lifespan import Lifespan
 from fluvial_invoker.instance.loading import LoadedApp, load_target
-from fluvial_invoker.instance.metering import MeteredExecutor
+from fluvial_invoker.instance.thread_metering import MeteredExecutor
 
 _NOT_FOUND: Final = b"no function of this deployment answers this path\n"
 _TEXT: Final = [(b"content-type", b"text/plain; charset=utf-8")]

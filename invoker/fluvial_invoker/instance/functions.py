@@ -15,6 +15,7 @@ from fluvial.checks import CHECK, CheckReport, CheckRequest
 from fluvial.context import InvocationKind, activate
 from fluvial.encryption import AppKeys
 from fluvial.errors import WireError
+from fluvial.events import EventType, decode_event
 from fluvial.invocations import (
     Answer,
     Revealed,
@@ -29,9 +30,15 @@ from fluvial.wire import FrameType, pack
 from fluvial_invoker.instance.asgi import AsgiApp, HttpInvocation, ThreadedInvocation
 from fluvial_invoker.instance.file_functions import FileFunctions
 from fluvial_invoker.instance.interfaces import WEBSOCKETS, websocket_invocation
-from fluvial_invoker.instance.invocations import OUTCOME_CANCELLED, Invocation, Link
+from fluvial_invoker.instance.invocations import (
+    OUTCOME_CANCELLED,
+    OUTCOME_ERROR,
+    OUTCOME_OK,
+    Invocation,
+    Link,
+)
 from fluvial_invoker.instance.loading import Interface
-from fluvial_invoker.instance.metering import Meter, current
+from fluvial_invoker.instance.metering import Meter, Subject, TurnMeter, current
 from fluvial_invoker.instance.output import end_output, report_exception
 from fluvial_invoker.instance.platform import FrameWriter, LinkPlatform
 
@@ -137,7 +144,7 @@ class Functions:
         self._runs.forget(run_ids)
 
     def _turn(self, conversation: int, request: TurnRequest, link: Link) -> None:
-        meter = Meter(None, request.run_id)
+        meter = TurnMeter(request.run_id, request.workflow)
         # A context of its own: what the workflow's code sets must not stay behind on the loop.
         answer = Context().run(self._advance, meter, request, link)
         write_answer(link, conversation, answer, meter)
@@ -223,6 +230,16 @@ class StepInvocation(Invocation):
         self._runs = runs
         self._proposal: Answer | None = None
         self.attempt = request.attempt
+
+    def subject(self) -> Subject:
+        return "step", self._request.step, self._request.id, self.attempt
+
+    def ending(self) -> tuple[str, dict[str, Any]]:
+        if self._proposal is None:
+            return self.stopped or OUTCOME_ERROR, {}
+        events = self._proposal.events
+        is_done = bool(events) and decode_event(events[0]).type == EventType.STEP_COMPLETED
+        return OUTCOME_OK if is_done else OUTCOME_ERROR, {}
 
     async def run_body(self) -> None:
         self._proposal = await self._runs.step(self._request)

@@ -12,8 +12,8 @@ from fluvial_invoker.instance.function_urls import asgi_from_lambda
 from fluvial_invoker.instance.handlers import asgi_from_handler
 from fluvial_invoker.instance.invocations import Link
 from fluvial_invoker.instance.loading import Interface, LoadedApp
-from fluvial_invoker.instance.metering import MeteredExecutor
 from fluvial_invoker.instance.request_handlers import asgi_from_request_handler
+from fluvial_invoker.instance.thread_metering import MeteredExecutor
 from fluvial_invoker.instance.wsgi import asgi_from_wsgi
 
 WEBSOCKETS: Final = frozenset({"ws", "wss"})  # schemes of requests that are handshakes

@@ -58,6 +58,7 @@ class Invocation(Meter):
 
     __slots__ = (
         "attempt",
+        "began",
         "conversation",
         "deadline",
         "is_revoked",
@@ -79,6 +80,7 @@ class Invocation(Meter):
         self.conversation = conversation
         self.attempt = 1
         self.link = link
+        self.began = 0.0  # in the loop's clock, where somebody wants to know
         self.deadline = 0.0  # in the loop's clock; 0: none
         self.task: asyncio.Task[None] | None = None
         self.stopped: str | None = None  # the outcome, once it was told to stop
@@ -135,6 +137,10 @@ class Invocation(Meter):
             self.task = None  # breaks the cycle with the task: freed now, not by the collector
             end_output(self)
             self.on_end(self)
+
+    def ending(self) -> tuple[str, dict[str, Any]]:
+        """Say how it has ended: the outcome, and what else there is to say."""
+        raise NotImplementedError
 
     def answer(self, error: BaseException | None) -> None:
         """Write the last frames of this invocation."""
@@ -194,6 +200,7 @@ class Admission:
         deadlines: Deadlines,
         *,
         max_concurrency: int,
+        on_over: Callable[[Invocation], None] | None = None,
     ) -> None:
         self.ended = 0  # invocations, in all
         self.limit = AdaptiveLimit(max_concurrency)
@@ -201,6 +208,7 @@ class Admission:
         self._idle = idle
         self._deadlines = deadlines
         self._verdict: Verdict | None = None
+        self._on_over = on_over
         self._in_flight: set[Invocation] = set()
         self._lasting: set[Invocation] = set()  # told to stop long ago; nothing can stop them
         self._draining = False
@@ -230,6 +238,8 @@ class Admission:
     def start(self, invocation: Invocation, deadline_ms: int) -> None:
         """Run an invocation that was not refused."""
         self._in_flight.add(invocation)
+        if self._on_over is not None:
+            invocation.began = self._loop.time()
         self._idle.busy()
         if self._verdict is not None:
             self._verdict.busy()
@@ -241,6 +251,8 @@ class Admission:
 
     def over(self, invocation: Invocation) -> None:
         """An invocation's code has stopped."""
+        if self._on_over is not None:
+            self._on_over(invocation)
         self._deadlines.remove(invocation)
         self._in_flight.discard(invocation)
         self._lasting.discard(invocation)

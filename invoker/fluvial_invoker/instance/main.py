@@ -33,17 +33,18 @@ from fluvial_invoker.instance.lifespan import Lifespan
 from fluvial_invoker.instance.links import Links
 from fluvial_invoker.instance.loading import DeploymentError, Interface, LoadedApp, load
 from fluvial_invoker.instance.loop_running import run_to_its_end
-from fluvial_invoker.instance.metering import (
+from fluvial_invoker.instance.metering import instance_meter, start_metering
+from fluvial_invoker.instance.output import end_output, format_user_error, report
+from fluvial_invoker.instance.readings import Readings
+from fluvial_invoker.instance.reports import InvocationReports
+from fluvial_invoker.instance.task_errors import attribute_task_errors
+from fluvial_invoker.instance.thread_metering import (
     MeteredExecutor,
-    instance_meter,
     meter_anyio_threads,
-    start_metering,
+    meter_threads,
     waiting_for_anyio,
     widen_anyio,
 )
-from fluvial_invoker.instance.output import format_user_error, report
-from fluvial_invoker.instance.readings import Readings
-from fluvial_invoker.instance.task_errors import attribute_task_errors
 from fluvial_invoker.instance.watchdog import Watchdog
 
 EXIT_OK: Final = 0
@@ -60,6 +61,7 @@ _GC_THRESHOLDS: Final = (10_000, 20, 50)
 def run_instance(certificate: BirthCertificate, control: Control, listener: socket.socket) -> int:
     """Serve until it is time to leave; return the exit status."""
     install_guards()
+    meter_threads()
     gc.disable()
     try:
         app, import_ms = load(certificate.deployment)
@@ -121,6 +123,7 @@ class Instance:
             Deadlines(loop),
             # What blocks needs a thread for itself: more than there are would only wait in here.
             max_concurrency=self._threads if self._in_threads else settings.max_concurrency,
+            on_over=InvocationReports(loop) if settings.log_invocations else None,
         )
         self._watchdog = Watchdog(
             loop,
@@ -191,6 +194,7 @@ class Instance:
             await self._lifespan.stop(_LIFESPAN_STOP_SECONDS)
         if self._files is not None:
             await self._files.stop(_LIFESPAN_STOP_SECONDS)
+        end_output(instance_meter)
 
     def _waiting_for_thread(self) -> int:
         return self._executor.waiting + self._default_executor.waiting + waiting_for_anyio()

@@ -7,22 +7,23 @@ process add up to exactly the CPU time of its loop; what the loop itself spends 
 a step) falls to whoever runs next. Every task has a meter: tasks that a handler creates inherit
 the invocation's through a context variable, all others share the instance's own.
 
-Work in executor threads is measured by the clock of that thread and added under a lock.
+What runs in other threads is metered by their own clocks: see `thread_metering.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
-import sys
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Generator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Coroutine, Generator
 from contextvars import ContextVar
 from typing import Any, Final, ParamSpec, TypeVar, cast
 
 from fluvial.unguarded import thread_time_ns
 
+Subject = tuple[str | None, str | None, int | None, int | None]
+"""What an invocation executes: kind, function, step and attempt."""
+
+_NOTHING: Final[Subject] = (None, None, None, None)
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
@@ -51,11 +52,28 @@ class Meter:
     def flush_head(self) -> None:
         """Called when a task of the invocation suspends while `pending_head` is true."""
 
+    def subject(self) -> Subject:
+        """What is executed: kind, function, step and attempt; None: nothing of that sort."""
+        return _NOTHING
+
     def settle(self) -> None:
         """Add the time since the mark now; for work that is not a step of a task."""
         now = thread_time_ns()
         self.cpu_ns += now - _mark.ns
         _mark.ns = now
+
+
+class TurnMeter(Meter):
+    """Of a turn, which is no task and has no id of its own."""
+
+    __slots__ = ("_workflow",)
+
+    def __init__(self, run: str, workflow: str) -> None:
+        super().__init__(None, run)
+        self._workflow = workflow
+
+    def subject(self) -> Subject:
+        return "turn", self._workflow, None, None
 
 
 class _Mark:
@@ -69,7 +87,6 @@ _mark: Final = _Mark()
 _mark.ns = 0
 _thread_lock: Final = threading.Lock()
 instance_meter: Final = Meter()
-_waiting_for_anyio: Final[set[object]] = set()
 current: Final[ContextVar[Meter]] = ContextVar("fluvial_meter", default=instance_meter)
 
 
@@ -146,70 +163,3 @@ def ended_by_exit(error: BaseException) -> RuntimeError:
 def _new_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
     metered = Metered(coroutine, current.get())
     return asyncio.Task(metered, loop=loop, **options)
-
-
-class MeteredExecutor(ThreadPoolExecutor):
-    """A thread pool whose work is billed to the invocation that submitted it."""
-
-    @property
-    def waiting(self) -> int:
-        """How many calls no thread has begun."""
-        return self._work_queue.qsize()
-
-    def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
-        return super().submit(_timed, current.get(), functools.partial(fn, *args, **kwargs))
-
-
-def _timed(meter: Meter, work: Callable[[], _T]) -> _T:
-    started = thread_time_ns()
-    try:
-        return work()
-    finally:
-        meter.add_thread_time(thread_time_ns() - started)
-
-
-def meter_anyio_threads() -> None:
-    """Bill anyio's worker threads too, where the user's code has imported anyio.
-
-    Starlette and FastAPI run synchronous endpoints there. They look `run_sync` up in the module at
-    each call, which is why replacing it in its module is enough.
-    """
-    module: Any = sys.modules.get("anyio.to_thread")
-    if module is None or hasattr(module.run_sync, "fluvial_metered"):
-        return
-    original = cast("Callable[..., Awaitable[Any]]", module.run_sync)
-
-    @functools.wraps(original)
-    async def run_sync(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        ticket = object()
-        work = functools.partial(_begin, ticket, functools.partial(function, *args))
-        _waiting_for_anyio.add(ticket)
-        try:
-            return await original(functools.partial(_timed, current.get(), work), **options)
-        finally:
-            _waiting_for_anyio.discard(ticket)  # cancelled while it waited
-
-    cast("Any", run_sync).fluvial_metered = True
-    module.run_sync = run_sync
-
-
-def _begin(ticket: object, work: Callable[[], _T]) -> _T:
-    _waiting_for_anyio.discard(ticket)
-    return work()
-
-
-def waiting_for_anyio() -> int:
-    """Return how many blocking calls no thread of anyio's has begun."""
-    return len(_waiting_for_anyio)
-
-
-async def widen_anyio(threads: int) -> None:
-    """Let as many of anyio's threads run as the instance takes invocations.
-
-    Its 40 would make the others wait however many there is room for. A number that the app sets
-    itself, in its lifespan, comes later and stands.
-    """
-    module: Any = sys.modules.get("anyio.to_thread")
-    if module is not None:
-        limiter = module.current_default_thread_limiter()
-        limiter.total_tokens = max(limiter.total_tokens, threads)

@@ -22,7 +22,8 @@ from fluvial_invoker.instance.functions import Functions
 from fluvial_invoker.instance.idle import IdleWatch
 from fluvial_invoker.instance.invocations import Admission
 from fluvial_invoker.instance.links import Links
-from fluvial_invoker.instance.metering import MeteredExecutor, start_metering
+from fluvial_invoker.instance.metering import start_metering
+from fluvial_invoker.instance.thread_metering import MeteredExecutor
 
 _SECONDS: Final = 10.0
 _CREDENTIAL: Final = b"warm-up"

@@ -12,7 +12,7 @@ from typing import Any, Final
 from a2wsgi import WSGIMiddleware
 
 from fluvial_invoker.instance.asgi import AsgiApp, Message, Receive, Send
-from fluvial_invoker.instance.metering import MeteredExecutor
+from fluvial_invoker.instance.thread_metering import MeteredExecutor
 
 SOCKET: Final = "fluvial.socket"  # in the scope of a WebSocket's handshake: what the app may use
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from fluvial.log_files import apps_folder, segments
 from fluvial.manifest import DeploymentSpec, InstanceSettings
 from fluvial.wire import PROTOCOL_VERSION, FrameReader, FrameType, pack
 
@@ -343,8 +344,8 @@ class Machine:
         return link
 
     def app_log(self, app: str = "demo") -> str:
-        path = self.home / "logs" / "apps" / f"{app}.log"
-        return path.read_text() if path.exists() else ""
+        found = segments(apps_folder(self.home) / app)
+        return "".join(segment.path.read_text() for segment in found)
 
     @property
     def invoker_log(self) -> str:

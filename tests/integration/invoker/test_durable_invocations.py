@@ -140,9 +140,11 @@ def test_run_from_start_to_end(machine: Any, serve: Any) -> None:
             invoker.send(FrameType.KILL, 0, handed.instance, 5000)
             await invoker.death_of(handed.instance)
         lines = [json.loads(line) for line in machine.app_log().splitlines()]
-        assert [(line["text"], line["run"], line["invocation"]) for line in lines[:2]] == [
-            ("ordering 21", platform.run_id, None),
-            ("doubling 21", platform.run_id, "inv_step"),
+        said = [line for line in lines if line["stream"] == "stdout"]
+        members = ("message", "run", "invocation", "kind", "function", "step", "attempt")
+        assert [tuple(line.get(member) for member in members) for line in said[:2]] == [
+            ("ordering 21", platform.run_id, None, "turn", "order", None, None),
+            ("doubling 21", platform.run_id, "inv_step", "step", "double", 1, 1),
         ]
 
     asyncio.run(main())

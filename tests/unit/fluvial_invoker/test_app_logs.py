@@ -1,163 +1,190 @@
+from __future__ import annotations
+
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fluvial_invoker.app_logs import (
-    BURST_BYTES,
-    MAX_LINE_BYTES,
-    RATE_BYTES_PER_SECOND,
-    TAIL_BYTES,
-    AppLog,
-    AppLogs,
-    LogPipe,
-    Origin,
-)
+from fluvial.log_files import LogLimits, segments
+from fluvial_invoker.app_logs import AppLog, AppLogs
+from fluvial_invoker.log_records import LogRecord
 
-ORIGIN = Origin(app="demo", deployment="dpl_1", instance="ins_1")
+START_MS = 1_800_000_000_000
+HOUR_MS = 3_600_000
 
 
-class Clock:
-    now = 0.0
+class Desk:
+    """One app's log, a clock, and what was told of it."""
 
-    def __call__(self) -> float:
-        return self.now
+    def __init__(self, folder: Path, *, segment_bytes: int = 10_000) -> None:
+        self.folder = folder
+        self.now_ms = START_MS
+        self.written: list[str] = []
+        self.begun = 0
+        self.segment_bytes = segment_bytes
+        self.log = self.open()
 
+    def open(self) -> AppLog:
+        return AppLog(
+            self.folder,
+            app="demo",
+            on_written=self.written.append,
+            on_begun=self._count,
+            segment_bytes=self.segment_bytes,
+            now_ms=lambda: self.now_ms,
+        )
 
-Piped = tuple[LogPipe, Clock, Path]
+    def _count(self) -> None:
+        self.begun += 1
+
+    def say(self, message: str, at_ms: int | None = None) -> None:
+        self.log.write([LogRecord(level="info", message=message, at_ms=at_ms)])
+
+    def records(self) -> list[dict[str, Any]]:
+        texts = [segment.path.read_text() for segment in segments(self.folder)]
+        return [json.loads(line) for text in texts for line in text.splitlines()]
 
 
 @pytest.fixture
-def piped(tmp_path: Path) -> Iterator[Piped]:
-    path = tmp_path / "apps" / "demo.log"
-    clock, log = Clock(), AppLog(path)
-    yield LogPipe(ORIGIN, log, monotonic=clock), clock, path
-    log.close()
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    desk = Desk(tmp_path / "demo")
+    yield desk
+    desk.log.close()
 
 
-def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+def test_a_record_is_a_line_and_what_does_not_apply_is_left_out(desk: Desk) -> None:
+    desk.say("hello")
 
-
-def structured(*fields: object) -> bytes:
-    return b"\x1e" + json.dumps(fields).encode() + b"\n"
-
-
-def test_structured_line_keeps_its_fields(piped: Piped) -> None:
-    log, _, path = piped
-    log.feed(structured(0, "warning", "inv_1", "run_1", "two\nlines"))
-
-    assert lines(path) == [
+    assert desk.records() == [
         {
-            "ts": "1970-01-01T00:00:00.000Z",
-            "level": "warning",
+            "time": "2027-01-15T08:00:00.000Z",
+            "level": "info",
             "app": "demo",
-            "deployment": "dpl_1",
-            "instance": "ins_1",
-            "invocation": "inv_1",
-            "run": "run_1",
-            "text": "two\nlines",
+            "stream": "system",
+            "message": "hello",
         }
     ]
+    assert desk.written == ["demo"]
 
 
-def test_line_may_come_in_pieces(piped: Piped) -> None:
-    log, _, path = piped
-    for byte in b"ab\ncd":
-        log.feed(bytes([byte]))
-    assert [line["text"] for line in lines(path)] == ["ab"]
-    log.end()
+def test_time_goes_neither_back_nor_ahead_whatever_records_claim(desk: Desk) -> None:
+    desk.say("now")
+    desk.now_ms += 500
+    desk.say("a little late", at_ms=START_MS + 200)
+    desk.say("from the past", at_ms=0)
+    desk.say("from the future", at_ms=START_MS * 2)
+    desk.now_ms -= 400  # the machine's clock was set back
+    desk.say("after that")
 
-    assert [line["text"] for line in lines(path)] == ["ab", "cd"]
-
-
-def test_malformed_structured_lines_are_raw_text(piped: Piped) -> None:
-    log, _, path = piped
-    for fields in ((), (1, 2), ("x", "info", None, None, "t"), (-1, "info", None, None, "t")):
-        log.feed(structured(*fields))
-    log.feed(structured(10**30, "info", None, None, "t"))
-    log.feed(b"\x1e{\n\x1e\xff\n")
-
-    assert {line["level"] for line in lines(path)} == {"raw"}
-    assert len(lines(path)) == 7
+    times = [record["time"][-5:-1] for record in desk.records()]
+    assert times == [".000", ".200", ".200", ".500", ".500"]
 
 
-def test_control_characters_are_stripped_from_every_field(piped: Piped) -> None:
-    log, _, path = piped
-    log.feed(structured(0, "in\x1bfo", "in\x00v", "r\nun", "a\x1b[2Jb\x9bc\rd\te"))
-
-    (line,) = lines(path)
-    assert (line["level"], line["invocation"], line["run"]) == ("info", "inv", "r un")
-    assert line["text"] == "a[2Jbcd\te"
-
-
-def test_line_without_end_is_cut(piped: Piped) -> None:
-    log, _, path = piped
-    for _ in range(10):
-        log.feed(b"x" * 50_000)
-    log.end()
-
-    assert max(len(line["text"]) for line in lines(path)) <= MAX_LINE_BYTES
-
-
-def test_rate_is_limited_and_what_is_lost_is_said(piped: Piped) -> None:
-    log, clock, path = piped
-    line = b"x" * 1023 + b"\n"
-    for _ in range(3 * BURST_BYTES // 1024):
-        log.feed(line)
-    kept = len(lines(path))
-    assert kept <= BURST_BYTES // 1023
-    clock.now = 1.0
-    for _ in range(2 * RATE_BYTES_PER_SECOND // 1024):
-        log.feed(line)
-    after = lines(path)[kept:]
-
-    assert "bytes dropped" in after[0]["text"]
-    assert len(after) <= RATE_BYTES_PER_SECOND // 1023 + 1
-
-
-def test_the_end_says_what_was_dropped_and_the_last_words(piped: Piped) -> None:
-    log, _, path = piped
-    for _ in range(2 * BURST_BYTES // 1024):
-        log.feed(b"x" * 1023 + b"\n")
-    log.end("the instance has ended")
-    *_, dropped, last = lines(path)
-
-    assert "bytes dropped" in dropped["text"]
-    assert (last["level"], last["text"]) == ("error", "the instance has ended")
-
-
-def test_tail_is_the_end_of_what_was_written(piped: Piped) -> None:
-    log, _, _ = piped
-    for number in range(2000):
-        log.feed(b"line %d\n" % number)
-
-    assert log.tail.endswith("line 1998\nline 1999")
-    assert len(log.tail) <= TAIL_BYTES
-
-
-def test_file_is_rotated_once(tmp_path: Path) -> None:
-    path = tmp_path / "demo.log"
-    log = AppLog(path, max_file_bytes=100)
+def test_a_segment_ends_when_it_is_large(desk: Desk) -> None:
     for number in range(100):
-        log.write([b"%09d\n" % number])
-    log.close()
+        desk.now_ms += 1
+        desk.say(f"{number:0500d}")
 
-    assert path.stat().st_size <= 100
-    assert (tmp_path / "demo.log.1").stat().st_size <= 100
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["demo.log", "demo.log.1"]
-    assert path.read_text().endswith("000000099\n")
+    found = segments(desk.folder)
+    assert len(found) == desk.begun > 3
+    assert max(segment.path.stat().st_size for segment in found) < 10_000 + 1000
+    assert [int(record["message"]) for record in desk.records()] == list(range(100))
 
 
-def test_instances_of_one_app_share_its_file(tmp_path: Path) -> None:
+def test_a_segment_ends_when_it_is_old(desk: Desk) -> None:
+    desk.say("early")
+    desk.now_ms += HOUR_MS
+    desk.say("late")
+
+    starts = [segment.start_ms for segment in segments(desk.folder)]
+    assert starts == [START_MS, START_MS + HOUR_MS]
+
+
+def test_the_next_writer_goes_on_in_a_young_segment(desk: Desk) -> None:
+    desk.say("one")
+    desk.log.close()
+    (segment,) = segments(desk.folder)
+    os.utime(segment.path, (START_MS / 1000 + 2, START_MS / 1000 + 2))
+    desk.log = desk.open()
+    desk.now_ms += 1000
+    desk.say("two")
+
+    assert segments(desk.folder) == [segment]
+    # The file was written two seconds after its beginning: nothing stands before that any more.
+    assert [record["time"][-7:-1] for record in desk.records()] == ["00.000", "02.000"]
+
+
+def test_a_line_that_a_killed_writer_has_begun_spoils_only_itself(desk: Desk) -> None:
+    desk.say("whole")
+    desk.log.close()
+    (segment,) = segments(desk.folder)
+    with segment.path.open("ab") as file:
+        file.write(b'{"time":"2027-01')
+    desk.log = desk.open()
+    desk.say("next")
+
+    lines = segment.path.read_text().splitlines()
+    assert [json.loads(line)["message"] for line in (lines[0], lines[2])] == ["whole", "next"]
+
+
+def test_what_a_full_disk_does_not_take_is_counted_and_told(tmp_path: Path) -> None:
+    blocker = tmp_path / "demo"
+    blocker.write_text("a file where the folder should be")
+    desk = Desk(blocker)
+    for _ in range(3):
+        desk.say("lost")
+    assert desk.written == []
+    blocker.unlink()
+    desk.say("kept")
+    desk.log.close()
+
+    notice, kept = desk.records()
+    assert (notice["level"], notice["fields"]) == ("warning", {"lost_records": 3})
+    assert kept["message"] == "kept"
+
+
+def test_half_a_record_is_never_left_behind(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    import resource
+    import signal
+
+    desk.say("whole")
+    size = segments(desk.folder)[0].path.stat().st_size
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, limits[1]))
+    try:
+        desk.say("x" * 500)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    desk.say("after")
+
+    messages = [record["message"] for record in desk.records()]
+    assert messages == ["whole", "1 records were lost: the disk took no more", "after"]
+
+
+def test_instances_of_one_app_share_its_log(tmp_path: Path) -> None:
     logs = AppLogs(tmp_path)
     first, second = logs.take("demo"), logs.take("demo")
     logs.release("demo")
-    second.write([b"still open\n"])
+    second.write([LogRecord(level="info", message="still open")])
     logs.release("demo")
 
     assert first is second
     assert logs.take("demo") is not first
     logs.release("demo")
+
+
+def test_a_flood_is_bounded_while_it_comes_in(tmp_path: Path) -> None:
+    logs = AppLogs(tmp_path, limits=LogLimits(app_bytes=50_000_000))
+    log = logs.take("loud")
+    record = LogRecord(level="info", message="f" * 60_000)
+    for _ in range(40):
+        log.write([record] * 50)
+    logs.release("loud")
+
+    # Three segments of 16 MiB fit; the fourth is the open one.
+    assert sum(segment.path.stat().st_size for segment in segments(tmp_path / "loud")) < 75_000_000

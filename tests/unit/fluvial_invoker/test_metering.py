@@ -8,10 +8,10 @@ import pytest
 from fluvial_invoker.instance.metering import (
     Meter,
     Metered,
-    MeteredExecutor,
     current,
     start_metering,
 )
+from fluvial_invoker.instance.thread_metering import MeteredExecutor
 
 
 def burn(seconds: float) -> None:
