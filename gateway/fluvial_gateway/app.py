@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Final
 
+from fluvial.log_files import apps_folder
 from fluvial.manifest import DeploymentSpec
 from fluvial_gateway.aliases import Aliases
 from fluvial_gateway.auth import Tokens, read_admin_token
@@ -29,6 +30,7 @@ from fluvial_gateway.control.environment import EnvironmentOperations
 from fluvial_gateway.control.explaining import ExplainingOperations
 from fluvial_gateway.control.hooks import HookOperations
 from fluvial_gateway.control.keys import KeysOperations
+from fluvial_gateway.control.logs import LogOperations
 from fluvial_gateway.control.operating import About, PlatformOperations
 from fluvial_gateway.control.reading_runs import ReadingRunsOperations
 from fluvial_gateway.control.reading_streams import ReadingStreamsOperations
@@ -61,6 +63,9 @@ from fluvial_gateway.hosts import HostTable
 from fluvial_gateway.invoker_client import InvokerClient
 from fluvial_gateway.janitor import Janitor
 from fluvial_gateway.key_keeping import KeyKeeping
+from fluvial_gateway.log_reading import LogReading
+from fluvial_gateway.log_sweeping import sweep_logs
+from fluvial_gateway.log_watching import LogWatches
 from fluvial_gateway.metrics import Metrics
 from fluvial_gateway.problems import ProblemError
 from fluvial_gateway.removals import Removals
@@ -131,6 +136,9 @@ class Gateway:
         self._metrics = Metrics(version=about.version)
         self._catalogue = Catalogue(store)
         self._invoker = InvokerClient(str(config.invoker_socket))
+        self._log_folder, self._log_limits = apps_folder(config.home), config.log_limits
+        log_watches = LogWatches(self._invoker)
+        self._invoker.subscribe_logs(log_watches.logged)
         hosts = HostTable()
         self._routes = RouteTable(self._catalogue, hosts, config.domain)
 
@@ -249,6 +257,13 @@ class Gateway:
             *SchedulingOperations(crons).operations(),
             *EnvironmentOperations(environments).operations(),
             *KeysOperations(keys).operations(),
+            *LogOperations(
+                LogReading(self._log_folder),
+                self._catalogue,
+                store,
+                log_watches,
+                self._waits,
+            ).operations(),
             *self._platform.operations(),
         ]
         self._control = ControlServer(
@@ -278,6 +293,9 @@ class Gateway:
             serving.create_task(self._routes.sweep(stop), name="route sweep")
             serving.create_task(self._scheduler.run(), name="cron scheduler")
             serving.create_task(self._janitor.run(), name="janitor")
+            serving.create_task(
+                sweep_logs(self._log_folder, self._log_limits, stop), name="log sweep"
+            )
             await self._data.started.wait()
             await self._control.started.wait()
             self._tell_ready()

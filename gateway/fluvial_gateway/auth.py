@@ -52,6 +52,7 @@ class Scope(StrEnum):
     DATA_READ = "data:read"
     KEYS = "keys"
     METRICS_READ = "metrics:read"
+    LOGS_READ = "logs:read"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,14 @@ import os
 import re
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from fluvial.durations import to_seconds
 from fluvial.errors import InvalidRequestError
+from fluvial.log_files import LogLimits
+from fluvial.log_settings import log_limits
 from fluvial_gateway.keeping import KeepingRule
 
 _STORE_SCHEMES: Final = ("redis", "rediss", "unix", "memory")
@@ -34,6 +36,7 @@ class Config:
     control_url: str
     public_url: str  # how the domain is reached from outside
     keeping: KeepingRule  # of deployments, where an app has no rule of its own
+    log_limits: LogLimits = field(default_factory=LogLimits)
 
     @property
     def invoker_socket(self) -> Path:
@@ -77,6 +80,7 @@ def read_config(environment: Mapping[str, str] = os.environ) -> Config:
         control_url=_url(environment, "FLUVIAL_CONTROL_URL"),
         public_url=_url(environment, public),
         keeping=_keeping(environment),
+        log_limits=log_limits(environment),
     )
 
 

@@ -71,10 +71,23 @@ class InvokerClient:
         self._connection: _Connection | None = None
         self._dialling = asyncio.Lock()
         self._on_dead: list[Callable[[str, str], None]] = []
+        self._on_logged: list[Callable[[str], None]] = []
+        self._watched: list[str] = []
 
     def subscribe(self, on_dead: Callable[[str, str], None]) -> None:
         """Call `on_dead(instance, reason)` for each instance that ends from now on."""
         self._on_dead.append(on_dead)
+
+    def subscribe_logs(self, on_logged: Callable[[str], None]) -> None:
+        """Call `on_logged(app)` when the log of a watched app has grown, or may have."""
+        self._on_logged.append(on_logged)
+
+    def watch_logs(self, apps: Sequence[str]) -> None:
+        """Watch the logs of these apps, in place of those watched before; an invoker that does
+        not run writes none, and is told when it does."""
+        self._watched = list(apps)
+        if self._connection is not None:
+            self._connection.send(wire.pack(FrameType.WATCH_LOGS, 0, self._watched))
 
     async def acquire(
         self,
@@ -172,16 +185,27 @@ class InvokerClient:
                 loop = asyncio.get_running_loop()
                 try:
                     _, connection = await loop.create_unix_connection(
-                        lambda: _Connection(self._dead, self._lost), self._path
+                        lambda: _Connection(self._dead, self._logged, self._lost), self._path
                     )
                 except OSError as error:
                     raise UnavailableError(f"the invoker cannot be reached: {error}") from error
                 self._connection = connection
+                self._watch_again(connection)
             return self._connection
 
     def _dead(self, instance: str, reason: str) -> None:
         for on_dead in self._on_dead:
             on_dead(instance, reason)
+
+    def _logged(self, app: str) -> None:
+        for on_logged in self._on_logged:
+            on_logged(app)
+
+    def _watch_again(self, connection: _Connection) -> None:
+        if self._watched:
+            connection.send(wire.pack(FrameType.WATCH_LOGS, 0, self._watched))
+            for app in self._watched:
+                self._logged(app)
 
     def _lost(self, connection: _Connection) -> None:
         if self._connection is connection:
@@ -192,9 +216,13 @@ class _Connection(asyncio.Protocol):
     """One connection: many questions, told apart by id."""
 
     def __init__(
-        self, on_dead: Callable[[str, str], None], on_lost: Callable[[_Connection], None]
+        self,
+        on_dead: Callable[[str, str], None],
+        on_logged: Callable[[str], None],
+        on_lost: Callable[[_Connection], None],
     ) -> None:
         self._on_dead = on_dead
+        self._on_logged = on_logged
         self._on_lost = on_lost
         self._reader = wire.FrameReader()
         self._transport: asyncio.Transport | None = None
@@ -243,6 +271,10 @@ class _Connection(asyncio.Protocol):
         if header[0] == FrameType.DEAD:
             instance, reason = _fields(header, 2)
             self._on_dead(str(instance), str(reason))
+            return
+        if header[0] == FrameType.LOGGED:
+            (app,) = _fields(header, 1)
+            self._on_logged(str(app))
             return
         future = self._asked.get(header[1])  # none: the asker has given up
         if future is not None and not future.done():

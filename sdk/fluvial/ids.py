@@ -85,6 +85,21 @@ def partition_of(run_id: str) -> int:
     return _ALPHABET.index(digits[0]) * 32 + _ALPHABET.index(digits[1])
 
 
+def created_ms(time_ordered_id: str) -> int:
+    """Return when an id that `new_id` made was made, in Unix milliseconds, to the second or better.
+
+    Raises:
+        InvalidRequestError: it has no such form.
+    """
+    digits = time_ordered_id[-_BODY_CHARACTERS:]
+    if len(digits) < _BODY_CHARACTERS or not set(digits) <= set(_ALPHABET):
+        raise InvalidRequestError(f"{time_ordered_id!r} does not end with 24 base-32 characters")
+    number = 0
+    for digit in digits:
+        number = number << 5 | _ALPHABET.index(digit)
+    return number >> _RANDOM_BITS
+
+
 def _digest(*parts: str) -> tuple[int, str]:
     """Return (a number to choose a partition by, the 24 characters)."""
     digest = hashlib.sha256(b"\0".join(part.encode() for part in parts)).digest()

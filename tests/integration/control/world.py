@@ -41,6 +41,7 @@ from fluvial_gateway.control.environment import EnvironmentOperations
 from fluvial_gateway.control.explaining import ExplainingOperations
 from fluvial_gateway.control.hooks import HookOperations
 from fluvial_gateway.control.keys import KeysOperations
+from fluvial_gateway.control.logs import LogOperations
 from fluvial_gateway.control.operating import About, PlatformOperations
 from fluvial_gateway.control.operations import Operation
 from fluvial_gateway.control.reading_runs import ReadingRunsOperations
@@ -72,6 +73,8 @@ from fluvial_gateway.janitor import Janitor
 from fluvial_gateway.keeping import KeepingRule
 from fluvial_gateway.key_keeping import KeyKeeping
 from fluvial_gateway.keyrings import Key, KeyringOperation, KeyringState
+from fluvial_gateway.log_reading import LogReading
+from fluvial_gateway.log_watching import LogWatches
 from fluvial_gateway.metrics import Metrics
 from fluvial_gateway.occupancy import Occupied
 from fluvial_gateway.problems import ProblemError
@@ -337,6 +340,16 @@ class FakeInvocations:
     def forget(self, instance: str, run_ids: Sequence[str]) -> None: ...
 
 
+class FakeLogNotifier:
+    """An invoker that is told whose logs are followed."""
+
+    def __init__(self) -> None:
+        self.watched: list[list[str]] = []
+
+    def watch_logs(self, apps: list[str]) -> None:
+        self.watched.append(apps)
+
+
 class FakeOccupier:
     """One app with two invocations under way."""
 
@@ -389,6 +402,9 @@ class World:
         self.hosts = HostTable()
         self.rule = KeepingRule()
         self.blobs = folder / "blobs"
+        self.logs = folder / "logs"
+        self.log_notices = FakeLogNotifier()
+        self.log_watches = LogWatches(self.log_notices, limit=2)
         self.waits = LongWaits()
         self.waiters = Waiters(self.store)
         self.catalogue = Catalogue(self.store)
@@ -533,6 +549,14 @@ class World:
             *SchedulingOperations(self.crons).operations(),
             *EnvironmentOperations(environments).operations(),
             *KeysOperations(keys).operations(),
+            *LogOperations(
+                LogReading(self.logs),
+                self.catalogue,
+                self.store,
+                self.log_watches,
+                self.waits,
+                keep_alive_seconds=0.05,
+            ).operations(),
             *self.platform.operations(),
         ]
 
