@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, cast
@@ -32,10 +33,12 @@ from fluvial.errors import UnavailableError
 from fluvial.replay_reports import ReplayReport, RunCheck
 from fluvial.run_client import Outcome as Outcome  # likewise
 from fluvial.run_client import Started as Started
+from fluvial.run_client import moment_text
 
 _BUILD_SECONDS: Final = 960.0  # between two lines of a build's log; the gateway gives up before
 _CHECK_SECONDS: Final = 300.0  # between two runs of a replay check: a cold start and a long log
 _KEYS_SECONDS: Final = 120.0  # instances may have to end first, and a key service to answer
+_LOG_RECORDS: Final = 1000  # of a page
 _MEDIA_TYPE: Final = "application/zstd"
 
 
@@ -227,6 +230,70 @@ class Client(AppClient):
     ) -> dict[str, Any]:
         path = f"/v1/apps/{path_part(app)}/keys/{how}"
         return self._post(path, dict(body or {}), timeout_seconds=_KEYS_SECONDS)
+
+    # Logs
+
+    def logs(
+        self,
+        app: str,
+        *,
+        tail: int | None = None,
+        since: str | datetime | None = None,
+        until: str | datetime | None = None,
+        level: str | None = None,
+        text: str | None = None,
+        deployment: str | None = None,
+        instance: str | None = None,
+        invocation: str | None = None,
+        kind: str | None = None,
+        function: str | None = None,
+        run: str | None = None,
+        follow: bool = False,
+    ) -> Iterator[dict[str, Any]]:
+        """Yield what an app has printed and logged, oldest first: all that has what is given.
+
+        Args:
+            app: whose log.
+            tail: begin with the last so many records.
+            since: written then or later, or so long ago ("10m").
+            until: written before, or longer ago.
+            level: this one or above: debug, info, warning, error, critical.
+            text: stands in the message.
+            deployment, instance, invocation, kind, function, run: what wrote it.
+            follow: yield what is written from now on too, for ever.
+
+        Raises:
+            ProblemError: it was refused.
+            UnavailableError: the platform cannot be reached, or stays away.
+        """
+        given: dict[str, Any] = {
+            "app": app,
+            "tail": tail,
+            "since": moment_text(since),
+            "until": moment_text(until),
+            "level": level,
+            "text": text,
+            "deployment": deployment,
+            "instance": instance,
+            "invocation": invocation,
+            "kind": kind,
+            "function": function,
+            "run": run,
+        }
+        wanted = {name: value for name, value in given.items() if value is not None}
+        if follow:
+            for event, record in self._api.follow_events("/v1/logs", wanted):
+                if not event:
+                    yield record
+            return
+        done = False
+        while not done:
+            page = self._get("/v1/logs", limit=_LOG_RECORDS, **wanted)
+            yield from items(page, "records")
+            # A log that grows has no end: what was there when it was reached is what was asked for.
+            done = bool(page["done"])
+            wanted = {**wanted, "cursor": page["next"]}
+            wanted.pop("tail", None)
 
     # The platform
 

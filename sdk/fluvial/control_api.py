@@ -137,6 +137,56 @@ class ControlApi:
             check(response)
             return _document(response) if response.content else {}
 
+    def follow_events(
+        self, path: str, parameters: Mapping[str, Any]
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield the type ("" where it has none) and the data of each event, for ever; a connection
+        that ends is made anew, behind the last event that had an id.
+
+        Raises:
+            ProblemError: it was refused.
+            UnavailableError: the platform stays away.
+        """
+        last_id, failures = "", 0
+        while True:
+            heard = False
+            headers = {"last-event-id": last_id} if last_id else {}
+            try:
+                for kind, event_id, data in self._events_once(path, parameters, headers):
+                    heard, last_id = True, event_id or last_id
+                    yield kind, data
+            except UnavailableError:
+                if failures >= _RECONNECTS:
+                    raise
+            failures = 0 if heard else failures + 1
+            if not heard:
+                time.sleep(RECONNECT_SECONDS)
+
+    def _events_once(
+        self, path: str, parameters: Mapping[str, Any], headers: Mapping[str, str]
+    ) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        with (
+            self.talking(),
+            self.http.stream(
+                "GET",
+                path,
+                params=dict(parameters),
+                headers={"accept": "text/event-stream", **headers},
+                timeout=httpx.Timeout(_FOLLOW_SECONDS, connect=CONNECT_SECONDS),
+            ) as response,
+        ):
+            check(response)
+            kind = event_id = ""
+            for line in response.iter_lines():
+                name, _, value = line.partition(": ")
+                if name == "id":
+                    event_id = value
+                elif name == "event":
+                    kind = value
+                elif name == "data":
+                    yield kind, event_id, cast("dict[str, Any]", json.loads(value))
+                    kind = event_id = ""
+
     def follow(
         self, path: str, start: int, parameters: Mapping[str, str]
     ) -> Iterator[dict[str, Any]]:

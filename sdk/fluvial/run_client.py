@@ -109,8 +109,8 @@ class RunClient:
             app=app,
             workflow=workflow,
             status=_joined(status),
-            since=_moment(since),
-            until=_moment(until),
+            since=moment_text(since),
+            until=moment_text(until),
             tag=_tags(tags),
             deployment=deployment,
             parent=parent,
@@ -144,8 +144,8 @@ class RunClient:
                 app=app,
                 workflow=workflow,
                 code=_joined(code),
-                since=_moment(since),
-                until=_moment(until),
+                since=moment_text(since),
+                until=moment_text(until),
                 tag=_tags(tags),
                 cursor=cursor,
                 limit=_PAGE if left is None else min(left, _PAGE),
@@ -425,7 +425,8 @@ def _tags(tags: Mapping[str, str] | None) -> list[str] | None:
     return [f"{name}={value}" for name, value in (tags or {}).items()] or None
 
 
-def _moment(value: str | datetime | None) -> str | None:
+def moment_text(value: str | datetime | None) -> str | None:
+    """Return a moment as the control API takes it; text stays as it is."""
     return value.isoformat() if isinstance(value, datetime) else value
 
 

@@ -16,6 +16,7 @@ from fluvial_deploy.up.settings import (
     UpSettings,
     check_durability,
     check_kms_command,
+    check_log_limits,
     check_public_url,
     check_store,
 )
@@ -72,6 +73,15 @@ def up(
         str | None,
         typer.Option(metavar="SPAN", help="How long each is kept in any case; default 30d."),
     ] = None,
+    log_retention: Annotated[
+        str, typer.Option(metavar="SPAN", help="How long the logs of apps are kept.")
+    ] = "7d",
+    log_app_size: Annotated[
+        str, typer.Option(metavar="SIZE", help="How much of one app's log is kept.")
+    ] = "256MiB",
+    log_size: Annotated[
+        str, typer.Option(metavar="SIZE", help="How much of all logs of apps is kept.")
+    ] = "2GiB",
     kms_command: Annotated[
         str | None,
         typer.Option(
@@ -106,6 +116,7 @@ def up(
             if keep_deployments_for
             else None
         ),
+        log_limits=check_log_limits(log_retention, log_app_size, log_size),
         kms_command=check_kms_command(kms) if kms else "",
     )
     _run(settings, as_json=as_json)

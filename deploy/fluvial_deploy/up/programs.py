@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from fluvial import unprivileged
+from fluvial.log_settings import log_environment
 from fluvial_deploy.builder.config import install_environment
 from fluvial_deploy.up.home import Home
 from fluvial_deploy.up.listeners import url_of
@@ -54,6 +55,7 @@ def gateway(settings: UpSettings, home: Home, sockets: Sockets, store_url: str) 
         "FLUVIAL_CONTROL_FD": str(sockets.control.fileno()),
         "FLUVIAL_HTTP_URL": url_of(sockets.http),
         "FLUVIAL_CONTROL_URL": url_of(sockets.control),
+        **log_environment(settings.log_limits),
     }
     if settings.public_url:
         environment["FLUVIAL_PUBLIC_URL"] = settings.public_url
@@ -80,6 +82,7 @@ def invoker(settings: UpSettings, home: Home, sockets: Sockets) -> Program:
         "FLUVIAL_RUN_DIR": str(home.run_dir),
         "FLUVIAL_INVOKER_FD": str(sockets.invoker.fileno()),
         "FLUVIAL_INVOKER_IDLE": f"{settings.invoker_idle_seconds:g}",
+        **log_environment(settings.log_limits),
     }
     if settings.kms_command:
         environment["FLUVIAL_KMS_COMMAND"] = settings.kms_command

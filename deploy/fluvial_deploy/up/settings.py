@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, cast, get_args
 
+from fluvial.durations import to_seconds
 from fluvial.errors import InvalidRequestError
+from fluvial.log_files import LogLimits
+from fluvial.sizes import parse_bytes
 
 Durability = Literal["disk", "process", "memory"]
 _ADDRESS: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:\s/]+)):([0-9]{1,5})")
@@ -57,6 +60,7 @@ class UpSettings:
     invoker_idle_seconds: float = 300.0
     keep_deployments: int | None = None  # of the newest of an app; None: the gateway's default
     keep_deployments_seconds: float | None = None  # each in any case; likewise
+    log_limits: LogLimits = field(default_factory=LogLimits)
     kms_command: str = ""  # program and arguments, as a shell would split them; "": none
 
 
@@ -95,6 +99,32 @@ def check_kms_command(text: str) -> str:
     if shutil.which(program) is None:
         raise InvalidRequestError(f"--kms-command: there is no program {program!r}")
     return text
+
+
+def check_log_limits(retention: str, app_size: str, size: str) -> LogLimits:
+    """Return how long and how much of logs is kept.
+
+    Raises:
+        InvalidRequestError: one is not a duration or a size, or is 0; the message names it.
+    """
+    seconds = to_seconds(retention, "--log-retention")
+    if seconds <= 0:
+        raise InvalidRequestError("--log-retention must be above 0")
+    return LogLimits(
+        retention_seconds=seconds,
+        app_bytes=_size(app_size, "--log-app-size"),
+        total_bytes=_size(size, "--log-size"),
+    )
+
+
+def _size(text: str, option: str) -> int:
+    try:
+        size = parse_bytes(text)
+    except ValueError as error:
+        raise InvalidRequestError(f"{option}: {error}") from error
+    if size <= 0:
+        raise InvalidRequestError(f"{option} must be above 0")
+    return size
 
 
 def check_store(url: str) -> str:

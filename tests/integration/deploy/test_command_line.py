@@ -413,7 +413,11 @@ def test_invoke_fails_when_the_app_does(echo: Any) -> None:
         (["replay", "--check", "/x", "--deployment", "dpl_x"], 2, "either a folder or"),
         (["replay", "--check", "--deployment", "dpl_" + "0" * 24], 3, "fluvial deployments ls"),
         (["runs", "resume", "run_" + "0" * 26, "--deployment", "latest"], 3, "no run"),
-        (["logs", "../../token"], 3, "has no log"),
+        (["logs", "../../token"], 1, "app"),
+        (["logs", "nonesuch"], 3, "no app 'nonesuch'"),
+        (["logs", "echo", "--level", "loud"], 1, "level"),
+        (["logs", "echo", "--since", "yesterday"], 1, "since"),
+        (["logs", "echo", "-f", "--until", "1h"], 1, "has no end"),
         (["token", "create", "--scope", "everything"], 1, ""),
     ],
 )
