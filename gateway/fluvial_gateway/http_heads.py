@@ -32,6 +32,7 @@ _BLOCK: Final = re.compile(
 )
 _HEADERS: Final = re.compile(rb"([^:\r\n]++):[ \t]*+([^\r\n]*+)\r\n")
 _CONTENT_LENGTH: Final = re.compile(rb"[0-9]{1,18}")
+_WELL_FORMED_ID: Final = re.compile(rb"[A-Za-z0-9._~:/+=@,-]{1,128}")
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?#]++)(/[^#]*+|(?=\?)[^#]*+)?", re.IGNORECASE)
 _NOT_YET_WRONG: Final = re.compile(rb"(?:[^\r\n\0]++|\r\n)*+\r?")
 _CONNECT_OR_TRACE: Final = frozenset({b"CONNECT", b"TRACE"})
@@ -49,6 +50,7 @@ _TRANSFER_ENCODING: Final = 5
 _CONNECTION: Final = 6
 _EXPECT: Final = 7
 _UPGRADE: Final = 8
+_REQUEST_ID: Final = 9
 
 _KINDS: Final = {
     b"host": _HOST,
@@ -57,6 +59,7 @@ _KINDS: Final = {
     b"connection": _CONNECTION,
     b"expect": _EXPECT,
     b"upgrade": _UPGRADE,
+    b"x-request-id": _REQUEST_ID,
     b"x-forwarded-for": _FORWARDED,
     b"x-forwarded-proto": _FORWARDED,
     b"x-forwarded-host": _FORWARDED,
@@ -100,6 +103,7 @@ class HeaderBlock:
         "is_websocket",
         "keep_alive",
         "raw",
+        "request_id",
         "scheme",
         "upgrade",
     )
@@ -116,6 +120,7 @@ class HeaderBlock:
         self.content_length = 0
         self.chunked = False
         self.expects_continue = False
+        self.request_id: bytes | None = None  # the client's own, if it is well-formed
         self.upgrade = b""  # the protocols that the client would like to speak, in lower case
         self.is_websocket = False  # one of them is this, and Connection says so
 
@@ -263,7 +268,10 @@ def _classified(name: bytes) -> tuple[bytes, int]:
 
 
 def _read_special(head: HeaderBlock, kind: int, name: bytes, value: bytes) -> None:
-    if kind == _UPGRADE:
+    if kind == _REQUEST_ID:
+        is_first = head.request_id is None
+        head.request_id = value if is_first and _WELL_FORMED_ID.fullmatch(value) else b""
+    elif kind == _UPGRADE:
         head.upgrade = head.upgrade + b"," + value.lower()
     elif kind == _EXPECT:
         if value.lower() != b"100-continue":

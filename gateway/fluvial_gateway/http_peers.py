@@ -38,3 +38,6 @@ class Peer:
         host = told.get(b"x-forwarded-host", headers.host)
         if host is not None:
             headers.headers.append((b"x-forwarded-host", host))
+        if headers.request_id:
+            # The last header, where it is one: instances look there.
+            headers.headers.append((b"x-request-id", headers.request_id))

@@ -45,6 +45,7 @@ from fluvial_gateway.http_responses import (
     KEEP_ALIVE,
     invocation_lines,
     problem_response,
+    request_id_line,
 )
 from fluvial_gateway.http_transport import ClientTransport
 from fluvial_gateway.http_upgrades import SWITCHING_PROTOCOLS, check_handshake, switching_head
@@ -299,6 +300,8 @@ class HttpConnection(ClientTransport):
         self._keep_alive = writer.keep_alive
         date = b"" if checked.has_date else front.date.line()
         lines = invocation_lines(invocation.id, *invocation.timing())
+        if not checked.has_request_id:
+            lines += request_id_line(self._headers.request_id, invocation.id)
         prefix = b"".join((head, date, writer.lines, lines, b"\r\n"))
         if len(first) < _COPIED_BYTES:
             self._transport.write(prefix + first)
@@ -318,8 +321,9 @@ class HttpConnection(ClientTransport):
         if not self._headers.is_websocket or not isinstance(invocation, WebSocketInvocation):
             raise WireError("status 101 where no WebSocket was asked for")
         lines = switching_head(head, self._headers)
-        timing = invocation_lines(invocation.id, *invocation.timing())
-        self._transport.write(b"".join((lines, self._front.date.line(), timing, b"\r\n")))
+        lines += invocation_lines(invocation.id, *invocation.timing())
+        lines += request_id_line(self._headers.request_id, invocation.id)
+        self._transport.write(b"%b%b\r\n" % (lines, self._front.date.line()))
         received, self._buffer = self._buffer, b""
         self._invocation = None
         self._closing = True
@@ -377,6 +381,7 @@ class HttpConnection(ClientTransport):
             problem_response(
                 problem,
                 invocation=self._invocation_id,
+                request_id=self._headers.request_id if self._invocation_id else None,
                 date=self._front.date.line(),
                 connection=connection,
                 head_only=line is not None and line.method == "HEAD",

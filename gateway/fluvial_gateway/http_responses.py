@@ -33,6 +33,7 @@ _RESERVED: Final = re.compile(
 )
 _LENGTH: Final = re.compile(rb"\ncontent-length:[ \t]*+([^\r]*+)\r", re.IGNORECASE)
 _DATE: Final = re.compile(rb"\ndate:", re.IGNORECASE)
+_REQUEST_ID: Final = re.compile(rb"\nx-request-id:", re.IGNORECASE)
 _DIGITS: Final = re.compile(rb"[0-9]{1,18}")
 _MAX_REMEMBERED: Final = 1024
 _MAX_REMEMBERED_BYTES: Final = 1024  # of one head
@@ -44,6 +45,7 @@ class CheckedHead(NamedTuple):
     status: int
     content_length: int | None
     has_date: bool
+    has_request_id: bool
 
 
 class HeadChecker:
@@ -104,8 +106,19 @@ def invocation_lines(
     return lines.encode()
 
 
+def request_id_line(request_id: bytes | None, invocation: str) -> bytes:
+    """Return the header line that names the request: by the client's own id, if it had one."""
+    return b"x-request-id: %b\r\n" % (request_id or invocation.encode())
+
+
 def problem_response(
-    problem: Problem, *, invocation: str | None, date: bytes, connection: bytes, head_only: bool
+    problem: Problem,
+    *,
+    invocation: str | None,
+    request_id: bytes | None,
+    date: bytes,
+    connection: bytes,
+    head_only: bool,
 ) -> bytes:
     """Return a whole response that says what is wrong."""
     body = problem.document(invocation)
@@ -117,7 +130,8 @@ def problem_response(
     ]
     if invocation is not None:
         lines.append(f"x-fluvial-invocation-id: {invocation}")
-    head = "\r\n".join(lines).encode() + b"\r\n" + date + connection + b"\r\n"
+    named = request_id_line(request_id, invocation or "") if request_id or invocation else b""
+    head = "\r\n".join(lines).encode() + b"\r\n" + named + date + connection + b"\r\n"
     return head if head_only else head + body
 
 
@@ -133,4 +147,9 @@ def _check(head: bytes) -> CheckedHead:
         if len(lengths) > 1 or _DIGITS.fullmatch(lengths[0].rstrip()) is None:
             raise WireError("a response head has several or malformed content-lengths")
         length = int(lengths[0])
-    return CheckedHead(int(match[1]), length, _DATE.search(head) is not None)
+    return CheckedHead(
+        int(match[1]),
+        length,
+        _DATE.search(head) is not None,
+        _REQUEST_ID.search(head) is not None,
+    )

@@ -26,7 +26,7 @@ _HEAD: Final = re.compile(
 )
 _NOT_THE_INSTANCES: Final = re.compile(
     rb"\n(?:connection|upgrade|content-length|transfer-encoding|trailer|keep-alive|date"
-    rb"|proxy-connection|sec-websocket-accept|x-fluvial-[^:]*+)[ \t]*+:",
+    rb"|proxy-connection|sec-websocket-accept|x-request-id|x-fluvial-[^:]*+)[ \t]*+:",
     re.IGNORECASE,
 )
 _SCHEMES: Final = {"http": "ws", "https": "wss"}

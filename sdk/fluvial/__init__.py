@@ -1,6 +1,7 @@
 """Fluvial: durable workflows and serverless functions in plain Python."""
 
 from fluvial.annotations import publish, set_tags
+from fluvial.background import wait_until
 from fluvial.children import ChildRun
 from fluvial.context import Invocation, Metadata, context, metadata
 from fluvial.continuing import continue_as_new
@@ -144,5 +145,6 @@ __all__ = [
     "step",
     "stream",
     "uuid4",
+    "wait_until",
     "workflow",
 ]

@@ -8,17 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from fluvial.attempt_scope import AttemptScope, current_attempt
 from fluvial.errors import NotInInvocationError, NotInWorkflowError
 from fluvial.loop import current_loop
-from fluvial.ports import HeartbeatPort, Platform
+from fluvial.ports import BackgroundPort, HeartbeatPort, Platform
 from fluvial.sandbox import refusal
+from fluvial.unguarded import monotonic
 
 InvocationKind = Literal["http", "turn", "step", "reveal"]
+
+
+def _never() -> bool:
+    return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +38,34 @@ class Invocation:
     attempt: int = 1
     deadline_seconds: float | None = None  # of time.monotonic(); None: no deadline
     app_url: str = ""  # where the app's production answers, as the platform knows it; "": nowhere
+    request_id: str = ""  # of an HTTP request: what the client has sent as `x-request-id`, or `id`
+    traceparent: str = ""  # of an HTTP request: what belongs into a call that is made for it
+    tracestate: str = ""  # as the request had it
+    stop_asked: Callable[[], bool] = field(default=_never, repr=False, compare=False)
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether nobody waits for this any more: the client has left, or the time is over.
+
+        An async function is cancelled then; a sync one runs in a thread, which nothing can stop,
+        and may look here between two pieces of work.
+        """
+        return self.stop_asked()
+
+    @property
+    def remaining_seconds(self) -> float | None:
+        """How long the invocation may still run; 0 once it should have ended, None for ever."""
+        if self.deadline_seconds is None:
+            return None
+        return max(0.0, self.deadline_seconds - monotonic())
+
+
+class InvocationSource(Protocol):
+    """Whoever can say what the invocation is, if somebody asks."""
+
+    def describe(self) -> Invocation:
+        """Return the invocation."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,11 +90,13 @@ class Metadata:
         return self.run_id if self.step_id is None else f"{self.run_id}-{self.step_id}"
 
 
-_invocation: ContextVar[Invocation | None] = ContextVar("fluvial_invocation", default=None)
+_invocation: ContextVar[Invocation | InvocationSource | None] = ContextVar(
+    "fluvial_invocation", default=None
+)
 _platform: ContextVar[Platform | None] = ContextVar("fluvial_platform", default=None)
 
 
-def activate(invocation: Invocation | None, platform: Platform | None) -> None:
+def activate(invocation: Invocation | InvocationSource | None, platform: Platform | None) -> None:
     """Say what runs in the current context (the instance calls this, in each invocation's task)."""
     _invocation.set(invocation)
     _platform.set(platform)
@@ -73,7 +108,14 @@ def current_invocation() -> Invocation | None:
     if loop is not None:
         found: Invocation | None = loop.invocation
         return found
-    return _invocation.get()
+    running = _invocation.get()
+    return running if running is None or isinstance(running, Invocation) else running.describe()
+
+
+def background_port() -> BackgroundPort | None:
+    """Return the invocation that is running here, if it can go on after its response."""
+    running: object = None if current_loop() is not None else _invocation.get()
+    return running if isinstance(running, BackgroundPort) else None
 
 
 def context() -> Invocation:

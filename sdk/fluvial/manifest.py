@@ -32,6 +32,7 @@ from fluvial.sizes import parse_bytes
 from fluvial.variables import check_variables
 
 Isolation = Literal["process", "jail"]
+OnDisconnect = Literal["cancel", "notify"]
 APP_NAME: Final = re.compile(r"[a-z](?:[a-z0-9-]{0,38}[a-z0-9])?")
 MODULE: Final = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
 MAX_MANIFEST_BYTES: Final = 1024 * 1024  # a pyproject.toml is a few KiB; this bounds a hostile one
@@ -59,6 +60,7 @@ class InstanceSettings:
     isolation: Isolation = "process"
     compression: bool = True  # of values, before they are sealed
     log_invocations: bool = False  # a record of each HTTP request and step that has ended
+    on_disconnect: OnDisconnect = "cancel"  # what a client that leaves does to its async function
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,6 +238,7 @@ def _instance(defaults: InstanceSettings, where: str, value: object) -> Instance
         "isolation": ("isolation", _isolation),
         "compression": ("compression", _boolean),
         "log_invocations": ("log_invocations", _boolean),
+        "on_disconnect": ("on_disconnect", _on_disconnect),
     }
     settings = replace(defaults, **_values(where, _table(where, value), readers))
     if settings.min_instances > settings.max_instances:
@@ -362,6 +365,12 @@ def _isolation(where: str, value: object) -> Isolation:
     if value != "process":
         raise ManifestError(where, f"must be 'process', got {value!r}")
     return "process"
+
+
+def _on_disconnect(where: str, value: object) -> OnDisconnect:
+    if value != "cancel" and value != "notify":
+        raise ManifestError(where, f"must be 'cancel' or 'notify', got {value!r}")
+    return "notify" if value == "notify" else "cancel"
 
 
 def _memory(where: str, value: object) -> int:

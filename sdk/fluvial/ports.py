@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -49,6 +49,15 @@ class HeartbeatPort(Protocol):
     def open_pulse(self) -> Callable[[bytes], None]:
         """Return what reports that the invocation running here is alive, and its progress: sealed,
         empty if there is nothing new. It must be called on the event loop."""
+        ...
+
+
+@runtime_checkable
+class BackgroundPort(Protocol):
+    """An invocation that can go on after its response."""
+
+    def wait_until(self, work: Awaitable[Any] | Callable[[], Any], /) -> None:
+        """Keep the instance until `work` has ended; it may be called in any thread."""
         ...
 
 

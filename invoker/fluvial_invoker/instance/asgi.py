@@ -10,12 +10,17 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import unquote
 
+from fluvial.context import Invocation as Description
+from fluvial.trace_context import child_traceparent
 from fluvial.wire import CHUNK_BYTES, FrameType, Framing, pack
-from fluvial_invoker.instance.credit import CreditedInvocation
+from fluvial_invoker.instance.background import BackgroundWork, Work
+from fluvial_invoker.instance.credit import DISCONNECT_GRACE_SECONDS, CreditedInvocation
 from fluvial_invoker.instance.invocations import (
+    CANCELLED_BY_DRAIN,
     CANCELLED_BY_TIMEOUT,
     OUTCOME_CANCELLED,
     OUTCOME_ERROR,
@@ -37,9 +42,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 AsgiApp = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
-# How long a thread may go on after its deadline, before its instance is replaced.
-THREAD_GRACE_SECONDS: Final = 5.0
-
 _RESPONSE: Final = int(FrameType.RESPONSE)
 _RESPONSE_BODY: Final = int(FrameType.RESPONSE_BODY)
 _BROKEN: Final = int(FrameType.BROKEN)
@@ -55,6 +57,8 @@ _COMPLETE: Final = 3
 
 _ASGI_VERSIONS: Final = {"version": "3.0", "spec_version": "2.4"}
 _SERVER_ERROR: Final = b"Internal Server Error"
+_REQUEST_ID: Final = b"x-request-id"
+_CONTEXT_HEADERS: Final = frozenset({_REQUEST_ID, b"traceparent", b"tracestate"})
 
 
 class HttpInvocation(CreditedInvocation):
@@ -62,7 +66,9 @@ class HttpInvocation(CreditedInvocation):
 
     __slots__ = (
         "_app",
+        "_background",
         "_chunks",
+        "_client_left",
         "_head",
         "_is_listening",
         "_left",
@@ -98,6 +104,8 @@ class HttpInvocation(CreditedInvocation):
         self._left: int | None = None  # of it, not sent yet
         self._no_body = False
         self._read_changed: asyncio.Event | None = None
+        self._background: BackgroundWork | None = None
+        self._client_left = False
 
     def subject(self) -> Subject:
         return "http", "http", None, None
@@ -105,13 +113,60 @@ class HttpInvocation(CreditedInvocation):
     def ending(self) -> tuple[str, dict[str, Any]]:
         # Not the query: secrets stand there.
         path = self._request[4].partition(b"?")[0].decode("latin-1")
-        return self._outcome, {"method": self._method, "path": path, "status": self._status}
+        return self._outcome or OUTCOME_ERROR, {
+            "method": self._method,
+            "path": path,
+            "status": self._status,
+        }
 
     async def run_body(self) -> None:
+        try:
+            await self._serve()
+        except BaseException as error:
+            if self._background is not None:
+                self._outcome = self._settle(error)
+                await self._go_on(self._background)
+            raise
+        if self._background is not None:
+            await self._go_on(self._background)
+
+    async def _serve(self) -> None:
         await self._app(self._scope(), self.receive, self.send)
+
+    async def _go_on(self, background: BackgroundWork) -> None:
+        """The client has its answer: wait for what else there is to do."""
+        if self._outcome is None:
+            self._outcome = self._settle(None)
+        if self.stopped is not None and not self._client_left:
+            background.cancel()
+        await background.drain()
+
+    def wait_until(self, work: Work) -> None:
+        """Keep the instance until `work` has ended; see `fluvial.wait_until`."""
+        if self._background is None:
+            self._background = BackgroundWork(self, self._loop)
+        self._background.add(work)
+
+    def describe(self) -> Description:
+        headers = self._request[5]
+        found = {name: value for name, value in headers if name in _CONTEXT_HEADERS}
+        identity = self.id or ""
+        return replace(
+            super().describe(),
+            request_id=found.get(_REQUEST_ID, b"").decode("latin-1") or identity,
+            traceparent=child_traceparent(
+                found.get(b"traceparent", b"").decode("latin-1"), identity
+            ),
+            tracestate=found.get(b"tracestate", b"").decode("latin-1"),
+        )
+
+    def is_stopped(self) -> bool:
+        return self._gone or super().is_stopped()
 
     def _scope(self) -> dict[str, Any]:
         _, _, _, method, target, headers, client, scheme, http_version, *_ = self._request
+        if not headers or headers[-1][0] != _REQUEST_ID:  # the gateway puts the client's own last
+            headers.append((_REQUEST_ID, (self.id or "").encode()))
         path, _, query = target.partition(b"?")
         text: str = path.decode("utf-8", "replace")
         scope: dict[str, Any] = {
@@ -270,12 +325,35 @@ class HttpInvocation(CreditedInvocation):
 
     def cancel(self, reason: str = "") -> None:
         """Give an app that listens for the disconnect a moment; cancel any other now."""
+        self._client_left = reason not in (CANCELLED_BY_DRAIN, CANCELLED_BY_TIMEOUT)
         if reason == CANCELLED_BY_TIMEOUT:
             self.expire()
         elif self._is_listening and not self._gone:
             self._cancel_softly()
+        elif self._client_left:
+            self._stop_app(OUTCOME_CANCELLED)
         else:
             self.stop(OUTCOME_CANCELLED)
+
+    def stop(self, outcome: str) -> None:
+        self._client_left = False
+        if self._background is not None:
+            self._background.cancel()
+        self._stop_app(outcome)
+
+    def _stop_app(self, outcome: str) -> None:
+        """End the app, and not what it has left for after it."""
+        super().stop(outcome)
+
+    def _cancel_softly(self) -> None:
+        """Tell the app that the client is gone, and give it a moment to end by itself."""
+        self.stopped = self.stopped or OUTCOME_CANCELLED
+        self.disconnect()
+        self._loop.call_later(DISCONNECT_GRACE_SECONDS, self._cancel_app)
+
+    def _cancel_app(self) -> None:
+        if self.task is not None and self._outcome is None:
+            self.task.cancel()
 
     def disconnect(self) -> None:
         self._chunks.clear()
@@ -283,6 +361,10 @@ class HttpInvocation(CreditedInvocation):
         self._wake_readers()
 
     def answer(self, error: BaseException | None) -> None:
+        self.finish(self._outcome or self._settle(error))
+
+    def _settle(self, error: BaseException | None) -> str:
+        """Complete what the app did not, as far as possible; return the outcome."""
         outcome = OUTCOME_OK if self._response == _COMPLETE and error is None else OUTCOME_ERROR
         if self.stopped is not None and self._response != _COMPLETE:
             outcome = self.stopped
@@ -294,7 +376,7 @@ class HttpInvocation(CreditedInvocation):
             report("the app returned without completing its response", self)
         if self._response != _COMPLETE and self.stopped != OUTCOME_CANCELLED:
             self._give_up(outcome)
-        self.finish(outcome)
+        return outcome
 
     @property
     def _line(self) -> str:
@@ -312,35 +394,3 @@ class HttpInvocation(CreditedInvocation):
             headers = ((b"content-type", b"text/plain; charset=utf-8"),)
             self._head, _ = serialise_head(500, headers)
             self._write_head(b"" if self._no_body else _SERVER_ERROR, more=False)
-
-
-class ThreadedInvocation(HttpInvocation):
-    """An HTTP invocation whose code runs in a thread, which nothing can stop.
-
-    Told to stop, it says at once that it is finished, reads and writes nothing any more, and holds
-    its place here until the thread has ended by itself.
-    """
-
-    __slots__ = ()
-
-    def cancel(self, reason: str = "") -> None:
-        self.stop(OUTCOME_TIMEOUT if reason == CANCELLED_BY_TIMEOUT else OUTCOME_CANCELLED)
-
-    def stop(self, outcome: str) -> None:
-        if self.stopped is None:
-            self.stopped = outcome
-            self.disconnect()
-            self._conclude(None)
-        if outcome == OUTCOME_TIMEOUT:
-            self._loop.call_later(THREAD_GRACE_SECONDS, self._check_end)
-
-    def _check_end(self) -> None:
-        if self.task is not None:
-            self.link.goes_on(self)
-
-    def answer(self, error: BaseException | None) -> None:
-        if self.stopped is None:
-            self._conclude(error)
-
-    def _conclude(self, error: BaseException | None) -> None:
-        super().answer(error)

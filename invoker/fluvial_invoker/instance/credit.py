@@ -11,12 +11,7 @@ from typing import Any, Final
 
 from fluvial.errors import WireError
 from fluvial.wire import INITIAL_CREDIT, FrameType, pack
-from fluvial_invoker.instance.invocations import (
-    OUTCOME_CANCELLED,
-    OUTCOME_ERROR,
-    Invocation,
-    Link,
-)
+from fluvial_invoker.instance.invocations import Invocation, Link
 
 # How long a function that listens for the disconnect may take to end by itself.
 DISCONNECT_GRACE_SECONDS: Final = 2.0
@@ -58,7 +53,7 @@ class CreditedInvocation(Invocation):
         self._owed = 0  # taken by the function, not granted anew yet
         self._credit: int = INITIAL_CREDIT
         self._gone = False
-        self._outcome = OUTCOME_ERROR  # until it is known
+        self._outcome: str | None = None  # until it is known
         self._write_changed: asyncio.Event | None = None
 
     # What comes in
@@ -125,14 +120,6 @@ class CreditedInvocation(Invocation):
         """Nobody reads what is sent any more."""
         self._gone = True
         self._wake_writers()
-
-    def _cancel_softly(self) -> None:
-        """Tell the function that the client is gone, and give it a moment to end by itself."""
-        task = self.task
-        if task is not None:
-            self.stopped = self.stopped or OUTCOME_CANCELLED
-            self.disconnect()
-            self._loop.call_later(DISCONNECT_GRACE_SECONDS, task.cancel)
 
     def finish(self, outcome: str) -> None:
         """Write this invocation's last frame."""

@@ -15,15 +15,19 @@ from urllib.parse import quote, unquote_plus
 
 from fluvial.file_functions import Routes
 from fluvial.interfaces import Interface
-from fluvial.manifest import DeploymentSpec
+from fluvial.manifest import DeploymentSpec, OnDisconnect
 from fluvial_invoker.instance.asgi import (
     AsgiApp,
     HttpInvocation,
     Receive,
     Send,
-    ThreadedInvocation,
 )
-from fluvial_invoker.instance.interfaces import WEBSOCKETS, asgi_app, websocket_invocation
+from fluvial_invoker.instance.interfaces import (
+    WEBSOCKETS,
+    asgi_app,
+    invocation_class,
+    websocket_invocation,
+)
 from fluvial_invoker.instance.invocations import Link
 from fluvial_invoker.instance.lifespan import Lifespan
 from fluvial_invoker.instance.loading import LoadedApp, load_target
@@ -43,7 +47,9 @@ class FileFunctions:
         executor: MeteredExecutor,
         *,
         memory_bytes: int,
+        on_disconnect: OnDisconnect,
     ) -> None:
+        self._on_disconnect: OnDisconnect = on_disconnect
         self._routes = Routes(targets)
         self._interface: Interface | None = interface
         self._executor = executor
@@ -78,8 +84,7 @@ class FileFunctions:
             function = self._load(target)
         except BaseException as error:  # noqa: BLE001 - user code; raised again in its invocation
             return _failed(error), "asgi", HttpInvocation
-        kind = HttpInvocation if function.is_async else ThreadedInvocation
-        return function.answering(segments), function.interface, kind
+        return function.answering(segments), function.interface, function.kind
 
     def _load(self, target: str) -> _FileFunction:
         function = self._loaded.get(target)
@@ -87,7 +92,8 @@ class FileFunctions:
             # Out of the request's context: what the module sets up outlives it.
             app: LoadedApp = Context().run(load_target, target, self._interface)
             called = asgi_app(app, self._executor, memory_bytes=self._memory_bytes)
-            function = self._loaded[target] = _FileFunction(app, called)
+            kind = invocation_class(app, self._on_disconnect)
+            function = self._loaded[target] = _FileFunction(app, called, kind)
         return function
 
 
@@ -95,15 +101,20 @@ def file_functions(spec: DeploymentSpec, executor: MeteredExecutor) -> FileFunct
     """Return the functions of a deployment that has files instead of an app."""
     if not spec.files:
         return None
-    memory_bytes = spec.instance.memory_bytes
-    return FileFunctions(spec.files, spec.interface, executor, memory_bytes=memory_bytes)
+    return FileFunctions(
+        spec.files,
+        spec.interface,
+        executor,
+        memory_bytes=spec.instance.memory_bytes,
+        on_disconnect=spec.instance.on_disconnect,
+    )
 
 
 class _FileFunction:
     """One imported file."""
 
-    def __init__(self, app: LoadedApp, called: AsgiApp) -> None:
-        self.is_async = app.is_async
+    def __init__(self, app: LoadedApp, called: AsgiApp, kind: type[HttpInvocation]) -> None:
+        self.kind = kind
         self.interface: Interface = app.interface
         self._app = called
         self._lifespan = Lifespan(called) if app.interface == "asgi" else None

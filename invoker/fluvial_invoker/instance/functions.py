@@ -27,7 +27,7 @@ from fluvial.invocations import (
 from fluvial.resealing import RESEAL, ResealRequest
 from fluvial.webhook_checks import VERIFY, VerifyRequest
 from fluvial.wire import FrameType, pack
-from fluvial_invoker.instance.asgi import AsgiApp, HttpInvocation, ThreadedInvocation
+from fluvial_invoker.instance.asgi import AsgiApp, HttpInvocation
 from fluvial_invoker.instance.file_functions import FileFunctions
 from fluvial_invoker.instance.interfaces import WEBSOCKETS, websocket_invocation
 from fluvial_invoker.instance.invocations import (
@@ -64,7 +64,7 @@ class Functions:
         self,
         *,
         app: AsgiApp,
-        in_threads: bool,
+        http_class: type[HttpInvocation],
         interface: Interface | None,
         files: FileFunctions | None = None,
         state: dict[str, Any] | None,
@@ -75,7 +75,7 @@ class Functions:
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._app = app
-        self._http_class = ThreadedInvocation if in_threads else HttpInvocation
+        self._http_class = http_class
         self._interface: Interface | None = interface
         self._files = files
         self._state = state

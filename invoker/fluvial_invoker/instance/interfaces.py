@@ -6,14 +6,17 @@ import asyncio
 from collections.abc import MutableMapping
 from typing import Any, Final, cast
 
+from fluvial.manifest import OnDisconnect
 from fluvial_invoker.instance.asgi import AsgiApp, HttpInvocation, Receive, Send
 from fluvial_invoker.instance.framework_functions import wsgi_from_function
 from fluvial_invoker.instance.function_urls import asgi_from_lambda
 from fluvial_invoker.instance.handlers import asgi_from_handler
 from fluvial_invoker.instance.invocations import Link
 from fluvial_invoker.instance.loading import Interface, LoadedApp
+from fluvial_invoker.instance.notified import NotifiedInvocation
 from fluvial_invoker.instance.request_handlers import asgi_from_request_handler
 from fluvial_invoker.instance.thread_metering import MeteredExecutor
+from fluvial_invoker.instance.threaded import ThreadedInvocation
 from fluvial_invoker.instance.wsgi import asgi_from_wsgi
 
 WEBSOCKETS: Final = frozenset({"ws", "wss"})  # schemes of requests that are handshakes
@@ -52,6 +55,13 @@ async def no_app(scope: MutableMapping[str, Any], receive: Receive, send: Send) 
     headers = [(b"content-type", b"text/plain; charset=utf-8")]
     await send({"type": "http.response.start", "status": 404, "headers": headers})
     await send({"type": "http.response.body", "body": _NO_APP})
+
+
+def invocation_class(app: LoadedApp | None, on_disconnect: OnDisconnect) -> type[HttpInvocation]:
+    """Return what a request of `app` becomes."""
+    if app is not None and not app.is_async:
+        return ThreadedInvocation
+    return NotifiedInvocation if on_disconnect == "notify" else HttpInvocation
 
 
 def websocket_invocation(

@@ -15,6 +15,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, ClassVar, Final, Protocol
 
+from fluvial.context import Invocation as Description
 from fluvial.context import InvocationKind, activate
 from fluvial.wire import FrameType, pack
 from fluvial_invoker.instance.adaptive_limit import AdaptiveLimit
@@ -102,9 +103,19 @@ class Invocation(Meter):
             self.is_revoked = True
             return
         current.set(self)
-        platform = self.link.platform
-        activate(platform.describe(self.id or "", self.kind, self.attempt, self.deadline), platform)
+        activate(self, self.link.platform)
         await self.run_body()
+
+    def describe(self) -> Description:
+        """Return what `fluvial.context()` says here; made only if somebody asks."""
+        platform = self.link.platform
+        return platform.describe(
+            self.id or "", self.kind, self.attempt, self.deadline, stop_asked=self.is_stopped
+        )
+
+    def is_stopped(self) -> bool:
+        """Whether it was told to stop; also called in other threads."""
+        return self.stopped is not None
 
     def cancel(self, reason: str = "") -> None:
         """The gateway does not want the answer any more, or is gone."""
@@ -290,7 +301,7 @@ class Admission:
 
     def cancel_all(self) -> None:
         for invocation in list(self._in_flight):
-            invocation.cancel()
+            invocation.cancel(CANCELLED_BY_DRAIN)
 
 
 def _nothing(_: Invocation) -> None:

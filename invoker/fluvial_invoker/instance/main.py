@@ -27,7 +27,7 @@ from fluvial_invoker.instance.durable import complete_registry, install_guards, 
 from fluvial_invoker.instance.file_functions import file_functions
 from fluvial_invoker.instance.functions import Functions
 from fluvial_invoker.instance.idle import IdleWatch
-from fluvial_invoker.instance.interfaces import asgi_app
+from fluvial_invoker.instance.interfaces import asgi_app, invocation_class
 from fluvial_invoker.instance.invocations import Admission
 from fluvial_invoker.instance.lifespan import Lifespan
 from fluvial_invoker.instance.links import Links
@@ -116,6 +116,7 @@ class Instance:
         self._app = asgi_app(app, self._executor, memory_bytes=settings.memory_bytes)
         self._files = file_functions(certificate.deployment, self._executor)
         self._in_threads = app is not None and not app.is_async
+        self._http_class = invocation_class(app, settings.on_disconnect)
         self._lifespan = Lifespan(self._app) if app and app.interface == "asgi" else None
         self._admission = Admission(
             loop,
@@ -160,7 +161,7 @@ class Instance:
         has_state = self._lifespan is not None and self._lifespan.is_supported
         functions = Functions(
             app=self._app,
-            in_threads=self._in_threads,
+            http_class=self._http_class,
             interface=self._interface,
             files=self._files,
             state=self._lifespan.state if self._lifespan and has_state else None,

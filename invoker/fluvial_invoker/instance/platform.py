@@ -59,7 +59,13 @@ class LinkPlatform:
         self._is_closed = False
 
     def describe(
-        self, invocation: str, kind: InvocationKind, attempt: int, deadline: float
+        self,
+        invocation: str,
+        kind: InvocationKind,
+        attempt: int,
+        deadline: float,
+        *,
+        stop_asked: Callable[[], bool] = bool,
     ) -> Invocation:
         """Return what `fluvial.context()` says in an invocation of this link."""
         return Invocation(
@@ -71,6 +77,7 @@ class LinkPlatform:
             attempt=attempt,
             deadline_seconds=deadline or None,
             app_url=self._app_url,
+            stop_asked=stop_asked,
         )
 
     def new_run_id(self) -> str:

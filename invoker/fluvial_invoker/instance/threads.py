@@ -10,8 +10,10 @@ from typing import TypeVar
 _T = TypeVar("_T")
 
 
-async def run_in_thread(executor: Executor, function: Callable[[], _T]) -> _T:
+async def run_in_thread(executor: Executor | None, function: Callable[[], _T]) -> _T:
     """Call `function` in a thread; when cancelled, wait for the thread and then raise.
+
+    Without an executor it is the loop's own.
 
     A thread cannot be stopped. If the invocation counted as over while it runs, the platform could
     send the work elsewhere and have it done twice at the same time.

@@ -15,7 +15,7 @@ import uvloop
 
 from fluvial.encryption import AppKeys
 from fluvial.wire import PROTOCOL_VERSION, FrameReader, FrameType, pack
-from fluvial_invoker.instance.asgi import Receive, Send
+from fluvial_invoker.instance.asgi import HttpInvocation, Receive, Send
 from fluvial_invoker.instance.deadlines import Deadlines
 from fluvial_invoker.instance.durable import live_runs
 from fluvial_invoker.instance.functions import Functions
@@ -47,7 +47,7 @@ async def _serve_once(loop: asyncio.AbstractEventLoop) -> None:
     )
     functions = Functions(
         app=_hello,
-        in_threads=False,
+        http_class=HttpInvocation,
         interface="asgi",
         state=None,
         runs=live_runs(keys, MeteredExecutor(1)),  # without work it starts no thread

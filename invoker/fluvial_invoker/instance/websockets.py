@@ -53,7 +53,7 @@ _SWITCHING_LINE: Final = b"HTTP/1.1 101 Switching Protocols\r\n"
 _MESSAGE_OVERHEAD: Final = 64  # what a waiting message costs beside its bytes, as the window counts
 _DENIAL: Final = "websocket.http.response"
 _NOT_THE_APPS: Final = frozenset(
-    {b"content-length", b"sec-websocket-accept", b"sec-websocket-extensions"}
+    {b"content-length", b"sec-websocket-accept", b"sec-websocket-extensions", b"x-request-id"}
 )
 
 
@@ -277,6 +277,7 @@ class WebSocketInvocation(HttpInvocation):
         elif reason == CANCELLED_BY_TIMEOUT:
             self.expire()
         else:
+            self._client_left = True
             self._disconnect = self._disconnect or Closed(ABNORMAL, "")
             self._cancel_softly()
 
@@ -287,20 +288,18 @@ class WebSocketInvocation(HttpInvocation):
             super().expire()
 
     def _say_goodbye(self, code: int, reason: str, outcome: str) -> None:
-        task = self.task
-        if task is not None and self.stopped is None:
+        if self.stopped is None:
             self.stopped = outcome
             self._close(code, reason)
-            self._loop.call_later(DISCONNECT_GRACE_SECONDS, task.cancel)
+            self._loop.call_later(DISCONNECT_GRACE_SECONDS, self._cancel_app)
 
-    def answer(self, error: BaseException | None) -> None:
+    def _settle(self, error: BaseException | None) -> str:
         if not self._is_open:
-            super().answer(error)
-            return
+            return super()._settle(error)
         outcome = self.stopped or (OUTCOME_OK if error is None else OUTCOME_ERROR)
         if error is not None and self.stopped is None:
             path = self._request[4].partition(b"?")[0].decode("latin-1")
             report_exception(error, self, f"WebSocket {path} failed")
         self._close(NORMAL if error is None else INTERNAL_ERROR, "")
         self._end()
-        self.finish(outcome)
+        return outcome

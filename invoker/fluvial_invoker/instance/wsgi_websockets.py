@@ -19,7 +19,7 @@ import socket
 from typing import Any, Final, cast
 
 from fluvial.wire import CHUNK_BYTES, FrameType, Framing, pack
-from fluvial_invoker.instance.asgi import AsgiApp, Message, ThreadedInvocation
+from fluvial_invoker.instance.asgi import AsgiApp, Message
 from fluvial_invoker.instance.invocations import (
     CANCELLED_BY_DRAIN,
     CANCELLED_BY_TIMEOUT,
@@ -34,6 +34,7 @@ from fluvial_invoker.instance.response_heads import (
     InvalidResponseError,
     serialise_head,
 )
+from fluvial_invoker.instance.threaded import ThreadedInvocation
 from fluvial_invoker.instance.wsgi import SOCKET
 
 _RESPONSE: Final = int(FrameType.RESPONSE)
@@ -43,7 +44,14 @@ _SWITCHING: Final = 101
 _SWITCHING_LINE: Final = re.compile(rb"HTTP/1\.1 101 [^\r\n]*")
 _HEADER: Final = re.compile(rb"([^:\r\n]+):[ \t]*([^\r\n]*)")
 _OF_THE_GATEWAY: Final = frozenset(
-    {b"connection", b"upgrade", b"content-length", b"sec-websocket-accept", b"date"}
+    {
+        b"connection",
+        b"upgrade",
+        b"content-length",
+        b"sec-websocket-accept",
+        b"date",
+        b"x-request-id",
+    }
 )
 _SCHEMES: Final = {"ws": "http", "wss": "https"}
 
@@ -64,7 +72,7 @@ class SocketInvocation(ThreadedInvocation):
         self._waiting = 0  # bytes that the app has not read yet
         self._ended = False  # the tunnel's last bytes have left
 
-    async def run_body(self) -> None:
+    async def _serve(self) -> None:
         ours, theirs = socket.socketpair()
         pipe = self._pipe = _Pipe(self)
         await self._loop.connect_accepted_socket(lambda: pipe, ours)
@@ -167,6 +175,7 @@ class SocketInvocation(ThreadedInvocation):
 
     def cancel(self, reason: str = "") -> None:
         if self._is_switched and reason not in (CANCELLED_BY_DRAIN, CANCELLED_BY_TIMEOUT):
+            self._client_left = True
             self.disconnect()  # an app whose socket has ended ends: that is how these are closed
         else:
             super().cancel(reason)
@@ -176,15 +185,14 @@ class SocketInvocation(ThreadedInvocation):
         if self._pipe is not None:
             self._pipe.close()
 
-    def _conclude(self, error: BaseException | None) -> None:
+    def _settle(self, error: BaseException | None) -> str:
         if not self._is_switched:
-            super()._conclude(error)
-            return
+            return super()._settle(error)
         if error is not None:
             path = self._request[4].partition(b"?")[0].decode("latin-1")
             report_exception(error, self, f"WebSocket {path} failed")
         self._end()
-        self.finish(self.stopped or (OUTCOME_OK if error is None else OUTCOME_ERROR))
+        return self.stopped or (OUTCOME_OK if error is None else OUTCOME_ERROR)
 
 
 class _Pipe(asyncio.Protocol):

@@ -485,3 +485,68 @@ def test_max_duration_is_a_504_and_a_cancel() -> None:
             assert DEPLOYMENT not in response.body.decode()
 
     run(main())
+
+
+@pytest.mark.parametrize(
+    ("sent", "known"),
+    [
+        pytest.param(b"X-Request-Id: a.b_c~1:/+=@,-\r\n", b"a.b_c~1:/+=@,-", id="well_formed"),
+        pytest.param(b"", None, id="none"),
+        pytest.param(b"X-Request-Id: \r\n", None, id="empty"),
+        pytest.param(b"X-Request-Id: a b\r\n", None, id="space"),
+        pytest.param(b"X-Request-Id: <b>\r\n", None, id="markup"),
+        pytest.param(b"X-Request-Id: " + b"a" * 129 + b"\r\n", None, id="long"),
+        pytest.param(b"X-Request-Id: a\r\nX-Request-Id: b\r\n", None, id="two"),
+        pytest.param(
+            b"X-Request-Id: a\r\nX-Request-Id: !\r\nX-Request-Id: b\r\n", None, id="three"
+        ),
+    ],
+)
+def test_a_request_has_the_clients_id_or_its_invocations(sent: bytes, known: bytes | None) -> None:
+    async def main() -> None:
+        async with open_world() as world:
+            client = await world.client()
+            client.send(GET[:-2] + sent + b"\r\n")
+            instance = await world.invoker.next_instance()
+            header, _ = await instance.next(FrameType.REQUEST)
+            instance.link.respond(header[1])
+            response = await client.response()
+
+            passed = [value for name, value in header[5] if name == b"x-request-id"]
+            assert passed == ([] if known is None else [known])
+            assert response.headers["x-request-id"] == (known or header[2].encode()).decode()
+            client.send(b"GET / HTTP/1.1\r\nHost: unknown\r\n\r\n")
+            assert "x-request-id" not in (await client.response()).headers
+
+    run(main())
+
+
+def test_a_problem_names_the_request_too() -> None:
+    async def main() -> None:
+        async with open_world() as world:
+            instance = await world.warm()
+            client = await world.client()
+            request = GET.replace(b"GET", b"POST")  # which is not made once more
+            client.send(request[:-2] + b"X-Request-Id: mine\r\n\r\n")
+            await instance.next(FrameType.REQUEST)
+            await instance.die()
+            response = await client.response()
+
+            assert response.headers["x-request-id"] == "mine"
+
+    run(main())
+
+
+def test_the_apps_own_request_id_stands_alone() -> None:
+    async def main() -> None:
+        async with open_world() as world:
+            instance = await world.warm()
+            client = await world.client()
+            client.send(GET)
+            header, _ = await instance.next(FrameType.REQUEST)
+            instance.link.respond(header[1], headers=b"X-Request-ID: mine\r\n")
+            data = await client.reader.readuntil(b"\r\n\r\n")
+
+            assert data.lower().count(b"x-request-id") == 1
+
+    run(main())

@@ -47,10 +47,11 @@ class Served:
     async def get(self, path: str) -> bytes:
         """Return the body of a GET."""
         client = await self.client()
-        client.send(b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % path.encode())
-        response = await client.response()
-        await client.end()
-        return response.body
+        try:
+            client.send(b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % path.encode())
+            return (await client.response()).body
+        finally:
+            await client.end()
 
 
 @contextlib.asynccontextmanager

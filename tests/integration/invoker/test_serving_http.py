@@ -107,7 +107,11 @@ def test_scope_is_complete(machine: Any, serve: Any) -> None:
                 "raw_path": "/%C3%A9",
                 "query_string": "q=%20",
                 "root_path": "",
-                "headers": [["host", "app.localhost"], ["x-a", "1"]],
+                "headers": [
+                    ["host", "app.localhost"],
+                    ["x-a", "1"],
+                    ["x-request-id", "inv_000000000000000000000001"],
+                ],
                 "client": ["127.0.0.1", 4711],
                 "server": None,
                 "state": {"opened": True},

@@ -27,6 +27,7 @@ max_instances = 4
 max_duration = 30
 isolation = "process"
 compression = false
+on_disconnect = "notify"
 [tool.fluvial.env]
 GREETING = "hi"
 """
@@ -56,6 +57,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         max_duration_seconds=30.0,
         isolation="process",
         compression=False,
+        on_disconnect="notify",
     )
     assert manifest.environment == {"GREETING": "hi"}
 
@@ -131,6 +133,10 @@ def test_normalised_names_are_valid(text: str) -> None:
         ("instance = {max_instances = true}", "max_instances: must be 1 to"),
         ("instance = {min_instances = 9}", "min_instances: is above max_instances: 9 > 8"),
         ("instance = {compression = 0}", "compression: must be true or false, got 0"),
+        (
+            'instance = {on_disconnect = "go"}',
+            "on_disconnect: must be 'cancel' or 'notify', got 'go'",
+        ),
         ("instance = {isolation = 'vm'}", "isolation: must be 'process', got 'vm'"),
         ("instance = {isolation = 'jail'}", "isolation: 'jail' does not exist yet: 'process' is"),
         ("source_builds = 'yes'", "source_builds: must be true or false"),
