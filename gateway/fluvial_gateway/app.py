@@ -140,7 +140,9 @@ class Gateway:
         log_watches = LogWatches(self._invoker)
         self._invoker.subscribe_logs(log_watches.logged)
         hosts = HostTable()
-        self._routes = RouteTable(self._catalogue, hosts, config.domain)
+        self._routes = RouteTable(
+            self._catalogue, hosts, config.domain, keep=lambda least: self._router.keep(least)
+        )
 
         signals = _DispatcherSignals()
         fingerprints = Fingerprints(files.fingerprint_key)

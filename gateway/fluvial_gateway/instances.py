@@ -49,6 +49,7 @@ class Instance:
         "id",
         "import_seconds",
         "in_flight",
+        "is_kept",
         "limit",
         "link",
         "most",
@@ -88,6 +89,7 @@ class Instance:
         self.stuck = 0  # of those in flight: cancelled, and they do not yield
         self.paused = False  # it refused, and has not said or shown since that it is better
         self.draining = False
+        self.is_kept = False  # it does not retire for idleness
         self.started_at = started_at
         self.created_at = started_at  # when its process existed
         self.import_seconds = 0.0  # of its deployment's modules, as it says itself
@@ -103,6 +105,12 @@ class Instance:
             # What it sends back beside others it takes alone; but a blocked loop takes nothing.
             return 0 if self.in_flight or self.trouble == LAG else 1
         return self.limit - self.in_flight
+
+    def keep(self, wanted: bool) -> None:
+        """Tell it whether to stay when it is idle."""
+        if wanted != self.is_kept:
+            self.is_kept = wanted
+            self.link.keep(wanted=wanted)
 
     def link_ready(self, max_concurrency: int, import_seconds: float) -> None:
         self.import_seconds = import_seconds
@@ -148,12 +156,3 @@ def choose(instances: Iterable[Instance], prefer: str | None) -> Instance | None
             if free > most:
                 best, most = instance, free
     return best
-
-
-def starts_wanted(waiting: int, room_of_one: int, living: int, limit: int, starting: int) -> int:
-    """Return how many more instances to start now.
-
-    One start under way is enough until more wait than one new instance can take.
-    """
-    useful = -(-waiting // max(1, room_of_one))
-    return max(0, min(useful, limit - living) - starting)

@@ -7,12 +7,8 @@ isolated step can neither be kept out by a busy app nor keep its requests out.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from fluvial.manifest import DeploymentSpec
-from fluvial_gateway.instance_watches import InstanceWatch
+from fluvial_gateway.instance_starts import InstanceStarts
 from fluvial_gateway.instances import Instance
-from fluvial_gateway.invoker_client import Acquired
 from fluvial_gateway.pools import InstancePool
 
 
@@ -23,20 +19,13 @@ class IsolatedPool(InstancePool):
         """Have an instance end: soon, whatever its code does."""
         self._context.invoker.kill(instance.id, self._context.limits.kill_grace_ms)
 
-    async def _ask_for_one(self, spec: DeploymentSpec) -> Acquired:
-        alone = replace(spec, instance=replace(spec.instance, max_concurrency=1))
-        return await self._context.invoker.acquire(
-            alone,
-            [*self._instances, *self._dialling],
-            deadline_seconds=self._context.limits.start_seconds,
-            alone=True,
-        )
-
-    def _room_of_one(self) -> int:
+    def room_of_one(self) -> int:
+        """How many invocations one instance takes."""
         return 1
 
-    def _new_watch(self, instance: Instance) -> InstanceWatch | None:
-        return None  # a single invocation leaves nobody waiting beside it
+    def _new_starts(self) -> InstanceStarts:
+        # Each invocation is a start: `max_instances` bounds them, no rate.
+        return InstanceStarts(self, self._context, budget=None, alone=True)
 
     def _count_living(self) -> int:
         return len(self._instances)  # also those that have their invocation

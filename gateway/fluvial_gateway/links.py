@@ -131,6 +131,10 @@ class Link(asyncio.Protocol):
         """Hint that these live runs will not be asked for again."""
         self.send(wire.pack(FrameType.FORGET, 0, run_ids))
 
+    def keep(self, *, wanted: bool) -> None:
+        """Tell the instance whether to stay when it is idle."""
+        self.send(wire.pack(FrameType.KEEP, 0, wanted))
+
     def take_back(self, claimed: int, reason: str) -> None:
         """Send back what has a greater id than `claimed`: it will not be started there.
 

@@ -14,12 +14,14 @@ from fluvial_gateway.link_calls import CallHandler
 from fluvial_gateway.occupancy import Occupancy
 from fluvial_gateway.owned_tasks import OwnedTasks
 from fluvial_gateway.pool_contract import Acquirer, PoolLimits, PoolObserver, SpecSource
+from fluvial_gateway.scheduling import StartBudget
 
 
 class Job(Protocol):
     """An invocation, as the pool sees it."""
 
     prefer: str | None
+    deadline: float
     reroutes: int
     ended: bool
 
@@ -42,6 +44,7 @@ class PoolContext:
     occupancy: Occupancy
     calls: CallHandler
     tasks: OwnedTasks
+    starts: StartBudget  # of all deployments together
     notices: DeathNotices
     limits: PoolLimits
     clock: Callable[[], float]

@@ -19,6 +19,12 @@ class PoolLimits:
 
     queue_length: int = 1000  # waiting invocations per deployment
     queue_seconds: float = 30.0  # how long an HTTP invocation waits for an instance
+    # Starts of instances at once, and how fast that fills again: what protects the machine from a
+    # crowd that comes all at once, and from apps whose instances come and go.
+    deployment_burst: int = 50
+    deployment_starts_per_second: float = 10.0
+    platform_burst: int = 200
+    platform_starts_per_second: float = 50.0
     start_seconds: float = 30.0  # from ACQUIRE to an open connection
     ready_seconds: float = 60.0  # from an open connection to WELCOME: imports and lifespan
     cancel_grace_seconds: float = 5.0  # from CANCEL at the deadline to "it does not yield"

@@ -14,42 +14,29 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
-from fluvial.errors import FluvialError, UnavailableError
 from fluvial.manifest import DeploymentSpec
 from fluvial_gateway.activity import Room
 from fluvial_gateway.health import TROUBLES
-from fluvial_gateway.instance_watches import InstanceWatch
+from fluvial_gateway.instance_starts import DEATH_NOTICE_SECONDS, InstanceStarts
 from fluvial_gateway.instances import (
     NACK_PAUSE_SECONDS,
     TROUBLE_PAUSE_SECONDS,
     Instance,
     choose,
-    starts_wanted,
 )
 from fluvial_gateway.invocations import Unavailable
-from fluvial_gateway.invoker_client import Acquired, RefusedError
-from fluvial_gateway.link_calls import CallDesk, LinkContext
-from fluvial_gateway.links import Link
 from fluvial_gateway.pool_context import Job, PoolContext
 from fluvial_gateway.pool_contract import InstanceState
-from fluvial_gateway.start_holds import StartHold
+from fluvial_gateway.scheduling import Forecast, Standing, StartBudget
 
 logger = logging.getLogger(__name__)
 
-DEATH_NOTICE_SECONDS: Final = 2.0  # the invoker reaps within milliseconds
-FAILURE_MEMORY_SECONDS: Final = 60.0  # an otherwise empty pool remembers failed starts so long
-_ACQUIRES: Final = 4  # of one start, while what the invoker hands out has just died
 _NO_ROOM: Final = "concurrency"
 _NACK_REASONS: Final = frozenset({"draining", _NO_ROOM, *TROUBLES})
-_IMPORT_FAILED: Final = "import_failed"
-_START_FAILED: Final = "start_failed"
-_RETIRED: Final = frozenset({"idle", "exit:0"})
-_TRANSIENT: Final = frozenset(
-    {"capacity", "shutting_down", "kms_failed"}
-)  # refusals that waiting can cure
+_LONGEST_RETRY_SECONDS: Final = 60.0
 
 
 class InstancePool:
@@ -63,13 +50,13 @@ class InstancePool:
         self._on_empty = on_empty
         self._spec: DeploymentSpec | None = None
         self._instances: dict[str, Instance] = {}
-        self._dialling: set[str] = set()
+        self._least = 0  # instances at once, also without work
+        self._forecast = Forecast()
+        self._starts = self._new_starts()
+        self._overdue_timer: asyncio.TimerHandle | None = None  # runs while something waits
         self._orphans: dict[str, list[Job]] = {}  # by instance: its fate is being looked up
         self._queue: deque[Job] = deque()
         self._waiting_reported = 0
-        self._starting = 0
-        self._hold = StartHold()
-        self._hold_timer: asyncio.TimerHandle | None = None
 
     # What invocations ask for
 
@@ -101,6 +88,8 @@ class InstancePool:
 
     def release(self, instance: Instance) -> None:
         """One of the instance's invocations ended."""
+        if self._queue:
+            self._forecast.ended(self._context.clock(), self._places())
         self._leave(instance)
         instance.paused = False
         self._hang_up_if_done(instance)
@@ -143,8 +132,8 @@ class InstancePool:
             most=self._spec.instance.max_instances if self._spec is not None else 0,
             in_flight=sum(instance.in_flight for instance in instances),
             waiting=len(self._queue),
-            starting=self._starting,
-            problem=self._hold.problem,
+            starting=self._starts.under_way,
+            problem=self._starts.hold.problem,
         )
 
     def orphaned(self, job: Job, instance: Instance) -> None:
@@ -169,18 +158,19 @@ class InstancePool:
 
     def close(self) -> None:
         """Refuse what waits and drop all links."""
-        self._refuse_all(Unavailable("unavailable", "the gateway is stopping", True))
+        self.refuse_all(Unavailable("unavailable", "the gateway is stopping", True))
         for instance in list(self._instances.values()):
             instance.link.close("the gateway is stopping")
-        if self._hold_timer is not None:
-            self._hold_timer.cancel()
+        self._starts.close()
+        self._stop_overdue_timer()
 
     # What instances tell
 
     def instance_ready(self, instance: Instance) -> None:
         now = instance.welcomed_at = self._context.clock()
-        self._hold.clear()
+        self._starts.hold.clear()
         if instance.tier != "warm":
+            self._forecast.started(now - instance.started_at)
             self._context.observer.cold_start(self._app, instance.tier, now - instance.started_at)
         if not instance.draining:
             self._report_state(instance, "ready")
@@ -195,7 +185,8 @@ class InstancePool:
             instance.draining = True
             self._report_state(instance, "draining")
             self._hang_up_if_done(instance)
-            self._start_more()
+            self._keep_some()
+            self.start_more()
 
     def _hang_up_if_done(self, instance: Instance) -> None:
         if instance.draining and not instance.in_flight:
@@ -210,30 +201,46 @@ class InstancePool:
         self._context.observer.instances_changed(self._app, instance.reported, -1)
         if instance.welcomed_at is None:
             self._orphans.setdefault(instance.id, [])
-            self._context.tasks.start(self._settle(instance), f"settle {instance.id}")
+            self._starts.not_ready(instance)
         else:
-            self._start_more()
+            self.start_more()
             # Later: its invocations are told next, and some of them come back.
-            asyncio.get_running_loop().call_soon(self._end_if_empty)
+            asyncio.get_running_loop().call_soon(self.end_if_empty)
 
     # Queue
 
     def _enqueue(self, job: Job, *, first: bool) -> None:
         now = self._context.clock()
-        refusal = self._hold.refusal(now)
+        refusal = self._starts.hold.refusal(now)
         if refusal is not None and not self._instances:
             job.refuse(refusal)
             return
         if first:
             self._queue.appendleft(job)
-        elif len(self._queue) >= self._context.limits.queue_length:
-            message = f"{len(self._queue)} invocations already wait for an instance"
-            job.refuse(Unavailable("overloaded", message, True, retry_after_seconds=1.0))
-            return
         else:
+            overload = self._overload(job.deadline - now) if self._queue else None
+            if overload is not None:
+                job.refuse(overload)
+                return
             self._queue.append(job)
+        if len(self._queue) == 1:
+            self._forecast.queue_began(now)
         self._report_waiting()
-        self._start_more()
+        self.start_more()
+
+    def _overload(self, patience_seconds: float) -> Unavailable | None:
+        """Return why one more would wait in vain, if so."""
+        standing = self._standing()
+        if standing.waiting >= self._context.limits.queue_length:
+            message = f"{standing.waiting} invocations already wait for an instance"
+            seconds = self._forecast.wait_seconds(standing.waiting, standing)
+        else:
+            seconds = self._forecast.hopeless_seconds(standing, patience_seconds)
+            if seconds is None:
+                return None
+            message = f"it would wait about {seconds:.1f} s for an instance, and has less"
+        retry_seconds = min(_LONGEST_RETRY_SECONDS, max(1.0, seconds or 0.0))
+        return Unavailable("overloaded", message, True, retry_after_seconds=retry_seconds)
 
     def _submit_again(self, job: Job) -> None:
         if job.ended:
@@ -254,9 +261,9 @@ class InstancePool:
             self._queue.popleft().place(instance, spec)
             self._placed(instance)
         self._report_waiting()
-        self._start_more()
+        self.start_more()
 
-    def _refuse_all(self, reason: Unavailable) -> None:
+    def refuse_all(self, reason: Unavailable) -> None:
         waiting, self._queue = self._queue, deque()
         self._report_waiting()
         for job in waiting:
@@ -271,28 +278,105 @@ class InstancePool:
 
     # Starting
 
-    def _start_more(self) -> None:
-        if not self._queue or self._hold.is_active(self._context.clock()):
-            return
-        settings = self._spec.instance if self._spec is not None else None
-        wanted = starts_wanted(
-            len(self._queue),
-            self._room_of_one(),
-            self._count_living(),
-            settings.max_instances if settings else 1,
-            self._starting,
-        )
-        for _ in range(wanted):
-            self._starting += 1
-            self._context.tasks.start(self._start(), f"start {self.deployment}")
+    @property
+    def spec(self) -> DeploymentSpec | None:
+        """What is known of the deployment."""
+        return self._spec
 
-    def _room_of_one(self) -> int:
+    @property
+    def known(self) -> Collection[str]:
+        """The ids of its instances."""
+        return self._instances.keys()
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether it waits for an instance."""
+        return bool(self._queue) or self._count_living() < self._least
+
+    def keep(self, least: int) -> None:
+        """Have so many instances at once from now on, also without work."""
+        self._least = least
+        self._keep_some()
+        self.start_more()
+
+    def learn(self, spec: DeploymentSpec) -> None:
+        """This is the deployment."""
+        self._spec = spec
+        self._report_waiting()
+        self.start_more()
+
+    def adopt(self, instance: Instance) -> None:
+        """It is connected, and hears what is sent as soon as it is ready."""
+        self._instances[instance.id] = instance
+        self._context.observer.instances_changed(self._app, "starting", 1)
+        self._keep_some()
+        self._feed()
+
+    def settled(self, instance: Instance, failure: Unavailable | None) -> None:
+        """It ended before it was ready: its work goes elsewhere, unless the code is to blame."""
+        for job in reversed(self._orphans.pop(instance.id, [])):
+            if job.ended:
+                continue
+            if failure is not None and not failure.retryable:
+                job.refuse(failure)
+            else:
+                job.reroutes += 1
+                self._submit_again(job)
+        self.start_more()
+        self.end_if_empty()
+
+    def start_more(self) -> None:
+        """Start what the forecast says, and look again if whoever is first waits for too long."""
+        if not self.wants_more or self._starts.is_held:
+            return
+        standing = self._standing()
+        self._starts.start(self._forecast.starts_wanted(standing))
+        if self._queue and self._overdue_timer is None and standing.living < standing.most:
+            loop = asyncio.get_running_loop()
+            self._overdue_timer = loop.call_later(
+                self._forecast.cold_seconds, self._overdue, self._queue[0]
+            )
+
+    def _overdue(self, first: Job) -> None:
+        self._overdue_timer = None
+        if self._queue and self._queue[0] is first and not self._starts.is_held:
+            # It has waited for as long as a start takes, whatever was expected.
+            self._starts.start(self._forecast.starts_overdue(self._standing()))
+        self.start_more()
+
+    def _stop_overdue_timer(self) -> None:
+        if self._overdue_timer is not None:
+            self._overdue_timer.cancel()
+            self._overdue_timer = None
+
+    def _standing(self) -> Standing:
+        settings = self._spec.instance if self._spec is not None else None
+        return Standing(
+            waiting=len(self._queue),
+            starting=self._starts.under_way,
+            living=self._count_living(),
+            most=settings.max_instances if settings is not None else 1,
+            least=self._least,
+            places=self._places(),
+            room_of_one=self.room_of_one(),
+        )
+
+    def _places(self) -> int:
+        """How many places will be given back: those of instances that then take others."""
+        return sum(
+            instance.in_flight
+            for instance in self._instances.values()
+            if not instance.draining and not instance.trouble and not instance.overdue
+        )
+
+    def room_of_one(self) -> int:
         """How many invocations one instance takes."""
         return self._spec.instance.max_concurrency if self._spec else len(self._queue)
 
-    def _new_watch(self, instance: Instance) -> InstanceWatch | None:
-        """Return what will hear of the instance's health, if that is of use."""
-        return InstanceWatch(instance)
+    def _new_starts(self) -> InstanceStarts:
+        limits = self._context.limits
+        budget = StartBudget(limits.deployment_burst, limits.deployment_starts_per_second)
+        return InstanceStarts(self, self._context, budget=budget, alone=False)
 
     def _count_living(self) -> int:
         """How many instances count against the deployment's limit."""
@@ -301,147 +385,17 @@ class InstancePool:
     def _placed(self, instance: Instance) -> None:
         """An invocation was sent to this instance."""
 
-    async def _start(self) -> None:
-        try:
-            await self._acquire()
-        except RefusedError as error:
-            transient = error.reason in _TRANSIENT
-            refusal = Unavailable(error.reason, error.message, transient)
-            problem = f"{error.reason}: {error.message}"
-            self._start_failed(None if transient else refusal, problem)
-        except (FluvialError, OSError) as error:
-            logger.warning("no instance could be started", extra={"reason": str(error)})
-            self._start_failed(Unavailable("unavailable", str(error), True, 1.0))
-        except Exception:  # the boundary of the task: whoever waits must hear of it
-            logger.exception("starting an instance failed", extra={"deployment": self.deployment})
-            self._start_failed(Unavailable("unavailable", "starting failed", True, 1.0))
-        finally:
-            self._starting -= 1
-            self._start_more()
-            self._end_if_empty()
+    def _keep_some(self) -> None:
+        """Tell so many instances, the oldest ones, that they are not to retire for idleness."""
+        living = [each for each in self._instances.values() if not each.draining]
+        for number, instance in enumerate(living):
+            instance.keep(number < self._least)
 
-    async def _acquire(self) -> None:
-        context = self._context
-        started_at = context.clock()
-        async with asyncio.timeout(context.limits.start_seconds):
-            spec = self._spec or await context.spec(self.deployment)
-        if spec is None:
-            message = f"no deployment {self.deployment}"
-            self._refuse_all(Unavailable("deployment_not_found", message, False))
-            return
-        if self._spec is None:
-            self._spec = spec
-            self._report_waiting()
-            self._start_more()
-        for _ in range(_ACQUIRES):
-            acquired = await self._ask_for_one(spec)
-            if acquired.instance in self._instances or acquired.instance in self._dialling:
-                continue  # another start was handed it in the same moment
-            self._dialling.add(acquired.instance)
-            try:
-                if await self._dial(spec, acquired, started_at):
-                    return
-            finally:
-                self._dialling.discard(acquired.instance)
-        raise UnavailableError(f"{_ACQUIRES} instances in a row were gone when they were dialled")
-
-    async def _ask_for_one(self, spec: DeploymentSpec) -> Acquired:
-        return await self._context.invoker.acquire(
-            spec,
-            [*self._instances, *self._dialling],
-            deadline_seconds=self._context.limits.start_seconds,
-        )
-
-    async def _dial(self, spec: DeploymentSpec, acquired: Acquired, started_at: float) -> bool:
-        """Connect to an instance; false: it was a warm one that has died meanwhile."""
-        context = self._context
-        instance = Instance(
-            self,
-            acquired.instance,
-            tier=acquired.tier,
-            limit=self._room_of_one(),
-            started_at=started_at,
-        )
-        instance.created_at = context.clock()
-        caller = LinkContext(instance=instance.id, deployment=spec.deployment, app=spec.app)
-        link = instance.link = Link(instance, CallDesk(caller, context.calls, context.tasks))
-        loop = asyncio.get_running_loop()
-        # First the watchdog's: what blocks the loop may be the first thing that is sent to it.
-        watch = instance.watch = self._new_watch(instance)
-        try:
-            async with asyncio.timeout(context.limits.start_seconds):
-                if watch is not None:
-                    await loop.create_unix_connection(lambda: watch, acquired.address)
-                await loop.create_unix_connection(lambda: link, acquired.address)
-        except OSError as error:  # also its TimeoutError
-            if watch is not None:
-                watch.close()
-            logger.warning("an instance cannot be dialled", extra={"reason": str(error)})
-            if instance.tier == "warm":  # once the invoker knows, it hands out another one
-                await context.notices.reason(instance.id, DEATH_NOTICE_SECONDS)
-                return False
-            await self._settle(instance)
-            return True
-        self._instances[instance.id] = instance
-        context.observer.instances_changed(spec.app, "starting", 1)
-        app_url = context.app_url(spec.app)
-        token = watch.token if watch is not None else b""
-        link.hello(acquired.credential, context.gateway, context.partitions, app_url, token)
-        loop.call_later(context.limits.ready_seconds, self._insist_on_ready, instance)
-        self._feed()
-        return True
-
-    def _insist_on_ready(self, instance: Instance) -> None:
-        if instance.welcomed_at is None and instance.id in self._instances:
-            logger.warning("an instance does not get ready", extra={"instance": instance.id})
-            self._context.invoker.kill(instance.id, self._context.limits.kill_grace_ms)
-            instance.link.close("not ready in time")
-
-    async def _settle(self, instance: Instance) -> None:
-        """Find out why an instance ended before it was ready, and what follows for its work."""
-        reason = await self._context.notices.reason(instance.id, DEATH_NOTICE_SECONDS)
-        orphans = self._orphans.pop(instance.id, [])
-        failure = _failure(reason)
-        if failure is not None:
-            self._start_failed(failure)
-        elif instance.tier != "warm" and reason is not None and reason not in _RETIRED:
-            self._start_failed(None, f"an instance ended before it was ready: {reason}")
-        for job in reversed(orphans):
-            if job.ended:
-                continue
-            if failure is not None and not failure.retryable:
-                job.refuse(failure)
-            else:
-                job.reroutes += 1
-                self._submit_again(job)
-        self._start_more()
-        self._end_if_empty()
-
-    def _start_failed(self, refusal: Unavailable | None, problem: str = "") -> None:
-        seconds = self._hold.failed(self._context.clock(), refusal, problem)
-        if self._hold_timer is not None:
-            self._hold_timer.cancel()
-        loop = asyncio.get_running_loop()
-        self._hold_timer = loop.call_later(seconds, self._hold_over)
-        if refusal is not None and not self._instances:
-            self._refuse_all(refusal)
-
-    def _hold_over(self) -> None:
-        self._hold_timer = None
-        self._hold.end()
-        if self._queue:
-            self._start_more()
-        elif not self._instances and not self._starting:
-            loop = asyncio.get_running_loop()
-            self._hold_timer = loop.call_later(FAILURE_MEMORY_SECONDS, self._forget_failures)
-
-    def _forget_failures(self) -> None:
-        self._hold_timer = None
-        self._end_if_empty()
-
-    def _end_if_empty(self) -> None:
-        used = self._instances or self._queue or self._orphans or self._starting
-        if not used and self._hold_timer is None:
+    def end_if_empty(self) -> None:
+        """Nothing is under way here any more, maybe."""
+        used = self._instances or self._queue or self._orphans or self._least
+        if not used and self._starts.is_idle:
+            self._stop_overdue_timer()
             self._on_empty(self)
 
     # Reports
@@ -462,13 +416,3 @@ class InstancePool:
             observer.instances_changed(self._app, instance.reported, -1)
             observer.instances_changed(self._app, state, 1)
         instance.reported = state
-
-
-def _failure(reason: str | None) -> Unavailable | None:
-    """Return what a death before the instance was ready means for its work; None: try again."""
-    if reason is not None and reason.startswith(_IMPORT_FAILED):
-        message = reason.removeprefix(_IMPORT_FAILED).lstrip(": ")
-        return Unavailable(_IMPORT_FAILED, message, False)
-    if reason is not None and reason.startswith(_START_FAILED):
-        return Unavailable(_START_FAILED, f"the instance ended with {reason}", True, 1.0)
-    return None  # it retired, or was killed when it was ready already: not the code's failure

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from fluvial_gateway.activity import Room
@@ -28,6 +28,7 @@ from fluvial_gateway.pool_contract import (
 )
 from fluvial_gateway.pooled_invocations import InvocationContext
 from fluvial_gateway.pools import InstancePool
+from fluvial_gateway.scheduling import StartBudget
 from fluvial_gateway.websocket_invocations import WEBSOCKET_SCHEMES, WebSocketInvocation
 
 _ISOLATED: Final = " isolated"  # of a pool's name, behind its deployment's
@@ -65,6 +66,7 @@ class Router:
             occupancy=Occupancy(),
             calls=calls,
             tasks=self._tasks,
+            starts=StartBudget(self.limits.platform_burst, self.limits.platform_starts_per_second),
             notices=self._notices,
             limits=self.limits,
             clock=clock,
@@ -139,6 +141,16 @@ class Router:
         """Return how a deployment's instances stand; None: nothing is known of any."""
         pool = self._pools.get(f"{deployment}{_ISOLATED}" if isolated else deployment)
         return None if pool is None else pool.room()
+
+    def keep(self, least: Mapping[str, int]) -> None:
+        """Have so many instances of these deployments at once, also without work; of others none.
+
+        An instance that is not kept any more retires when it has been idle for long enough.
+        """
+        for deployment in least:
+            self._pool(deployment)
+        for pool in list(self._pools.values()):
+            pool.keep(0 if isinstance(pool, IsolatedPool) else least.get(pool.deployment, 0))
 
     async def close(self) -> None:
         """Refuse what waits, drop all links (their invocations are lost), end all tasks."""

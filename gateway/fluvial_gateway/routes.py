@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from fluvial.errors import FluvialError
 from fluvial_gateway.catalogue import Catalogue
 from fluvial_gateway.hosts import HostTable, Routes
+from fluvial_queue.records import DeploymentRecord
 
 _LOG = logging.getLogger(__name__)
 # How late another gateway's promote is seen here. Three small reads each time.
@@ -21,7 +23,21 @@ SWEEP_SECONDS: Final = 30.0
 class RouteTable:
     """Fills a `HostTable` from the catalogue."""
 
-    def __init__(self, catalogue: Catalogue, hosts: HostTable, domain: str) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        hosts: HostTable,
+        domain: str,
+        *,
+        keep: Callable[[Mapping[str, int]], None],
+    ) -> None:
+        """Args:
+        catalogue: where the records are.
+        hosts: what is filled.
+        domain: below which apps have their hosts.
+        keep: told how many instances of which deployments are to be there without work.
+        """
+        self._keep = keep
         self._catalogue = catalogue
         self._hosts = hosts
         self._domain = domain
@@ -51,6 +67,7 @@ class RouteTable:
                 default_app=await self._catalogue.default_app(),
             )
             self._hosts.replace(routes)
+            self._keep(_least_instances(routes, deployments))
 
     async def sweep(self, stop: asyncio.Event, *, seconds: float = SWEEP_SECONDS) -> None:
         """Reload again and again until `stop` is set."""
@@ -64,3 +81,13 @@ class RouteTable:
                     _LOG.warning("routes not reloaded", extra={"error": str(error)})
             else:
                 return
+
+
+def _least_instances(routes: Routes, deployments: Iterable[DeploymentRecord]) -> dict[str, int]:
+    """Return `min_instances` of what is its app's production: no other deployment is kept warm."""
+    production = set(routes.production.values())
+    return {
+        each.spec.deployment: each.spec.instance.min_instances
+        for each in deployments
+        if each.spec.instance.min_instances and each.spec.deployment in production
+    }

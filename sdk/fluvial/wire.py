@@ -60,6 +60,7 @@ class FrameType(IntEnum):
     #              limit, in_flight, lag_us, cpu, memory, descriptors (thousandths),
     #              waiting_for_thread
     RESUME = 7  # g→i last:int; the answer to such a HEALTH, on the link: the last id before it
+    KEEP = 8  # g→i wanted:bool; do not retire for idleness, until a link that said so is gone
 
     # Gateway and instance: HTTP invocations
     REQUEST = 10  # g→i invocation:str, method:str, target:bytes, headers:[[bytes,bytes]],

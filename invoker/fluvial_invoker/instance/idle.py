@@ -27,6 +27,7 @@ class IdleWatch:
         self._idle_since: float | None = None
         self._armed = False
         self._over = False
+        self._keepers = 0  # gateways that want the instance to stay
 
     def busy(self) -> None:
         """Something is in flight."""
@@ -38,6 +39,12 @@ class IdleWatch:
         if not self._armed:
             self._arm(self._idle_seconds)
 
+    def keep(self, *, wanted: bool) -> None:
+        """One more wants the instance to stay, or one fewer; then count idleness from now on."""
+        self._keepers += 1 if wanted else -1
+        if not self._keepers and self._idle_since is not None:
+            self.idle()
+
     def stop(self) -> None:
         """Never call `on_idle` from now on."""
         self._over = True
@@ -48,7 +55,7 @@ class IdleWatch:
 
     def _fired(self) -> None:
         self._armed = False
-        if self._over or self._idle_since is None:
+        if self._over or self._keepers or self._idle_since is None:
             return
         left = self._idle_since + self._idle_seconds - self._timers.time()
         if left > 0:

@@ -288,6 +288,10 @@ class Admission:
         if not self._in_flight:
             self._idle.idle()
 
+    def keep(self, *, wanted: bool) -> None:
+        """A gateway wants the instance to stay when it is idle, or does so no more."""
+        self._idle.keep(wanted=wanted)
+
     def drain(self) -> None:
         """Refuse everything from now on."""
         self._draining = True

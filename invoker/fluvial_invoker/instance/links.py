@@ -42,6 +42,7 @@ _CREDIT: Final = int(FrameType.CREDIT)
 _CANCEL: Final = int(FrameType.CANCEL)
 _INVOKE: Final = int(FrameType.INVOKE)
 _FORGET: Final = int(FrameType.FORGET)
+_KEEP: Final = int(FrameType.KEEP)
 _RESUME: Final = int(FrameType.RESUME)
 _WATCH: Final = int(FrameType.WATCH)
 _REPLY: Final = int(FrameType.REPLY)
@@ -236,6 +237,7 @@ class Link(asyncio.Protocol):
         self._write: Callable[[bytes], None] = _drop
         self._writable = asyncio.Event()
         self.is_congested = False
+        self._keeps = False  # it wants the instance to stay when it is idle
 
     # What asyncio calls
 
@@ -319,6 +321,7 @@ class Link(asyncio.Protocol):
             return
         transport.abort()
         self._write = _drop
+        self._keep(wanted=False)
         self.resume_writing()
         if self._is_welcome:
             self.platform.close()
@@ -364,6 +367,8 @@ class Link(asyncio.Protocol):
             self._functions.forget(header[2])
         elif kind == _RESUME:
             self.claims.resume(header[2])
+        elif kind == _KEEP:
+            self._keep(wanted=header[2] is True)
         else:
             raise WireError(f"frame type {kind} does not belong on a link")
 
@@ -414,6 +419,11 @@ class Link(asyncio.Protocol):
         self._invocations[invocation.conversation] = invocation
         invocation.on_end = self._over
         self._admission.start(invocation, deadline_ms)
+
+    def _keep(self, *, wanted: bool) -> None:
+        if wanted != self._keeps:
+            self._keeps = wanted
+            self._admission.keep(wanted=wanted)
 
     def _over(self, invocation: Invocation) -> None:
         self._invocations.pop(invocation.conversation, None)

@@ -439,7 +439,7 @@ class World:
     def _operations(self) -> list[Operation]:
         uploads = Uploads(self.blobs, limit_bytes=MAX_UPLOAD_BYTES)
         uploads.prepare()
-        routes = RouteTable(self.catalogue, self.hosts, "localhost")
+        routes = RouteTable(self.catalogue, self.hosts, "localhost", keep=lambda _: None)
         aliases = Aliases(self.catalogue, routes.reload)
         environments = Environments(self.store, self.catalogue, self.keyring)
         self.deployments = Deployments(

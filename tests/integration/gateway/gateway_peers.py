@@ -275,6 +275,14 @@ class Recorder:
 
     def waiting_changed(self, app: str, change: int) -> None:
         self.waiting += change
+        self.changed.set()
+
+    async def waits(self, count: int) -> None:
+        """Wait until so many invocations wait for an instance."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while self.waiting < count:
+                self.changed.clear()
+                await self.changed.wait()
 
     async def next_http(self) -> tuple[str, str, int]:
         async with asyncio.timeout(PATIENCE_SECONDS):

@@ -178,3 +178,26 @@ def test_a_watchdogs_connection_without_a_link_hears_nothing(machine: Any, serve
             assert stranger.waiting == []
 
     asyncio.run(main())
+
+
+def test_a_kept_instance_outlives_its_idle_time_until_its_keeper_is_gone(machine: Any) -> None:
+    async def main() -> None:
+        spec = machine.spec(APP, idle_seconds=0.05)
+        invoker = await machine.connect()
+        handed, keeper = await invoker.open(spec)
+        keeper.send(FrameType.KEEP, 0, True)
+        await keeper.get("/")
+        other = await invoker.acquire(spec)
+        link = await InstanceLink.dial(other.address)
+        assert isinstance(link, InstanceLink)
+        link.hello(other.credential)
+        await link.get("/")
+        await keeper.close()
+        retiring = await link.next(kind=FrameType.GOAWAY)
+        await link.close()
+        await invoker.close()
+
+        assert handed.instance == other.instance
+        assert retiring.header[2] == "idle"
+
+    asyncio.run(main())

@@ -1,10 +1,8 @@
-"""Choosing an instance, and how many more to start."""
+"""Choosing an instance."""
 
 from __future__ import annotations
 
-import pytest
-
-from fluvial_gateway.instances import Instance, choose, starts_wanted
+from fluvial_gateway.instances import Instance, choose
 
 
 class NoOwner:
@@ -47,22 +45,3 @@ def test_paused_draining_and_full_ones_have_no_room() -> None:
     draining.draining = True
 
     assert choose([paused, draining, full], None) is None
-
-
-@pytest.mark.parametrize(
-    ("waiting", "room", "living", "limit", "starting", "wanted"),
-    [
-        (1, 10, 0, 8, 0, 1),
-        (10, 10, 0, 8, 0, 1),
-        (11, 10, 0, 8, 0, 2),
-        (10, 10, 0, 8, 1, 0),
-        (1000, 10, 0, 8, 0, 8),
-        (1000, 10, 6, 8, 1, 1),
-        (1, 10, 8, 8, 0, 0),
-        (5, 0, 0, 8, 0, 5),
-    ],
-)
-def test_starts_wanted(
-    waiting: int, room: int, living: int, limit: int, starting: int, wanted: int
-) -> None:
-    assert starts_wanted(waiting, room, living, limit, starting) == wanted

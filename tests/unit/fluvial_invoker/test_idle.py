@@ -75,3 +75,20 @@ def test_stopped_watch_never_fires() -> None:
     timers.advance(100)
 
     assert fired == []
+
+
+def test_a_kept_instance_does_not_fire_until_nobody_keeps_it() -> None:
+    timers, idle, fired = watch()
+    idle.keep(wanted=True)
+    idle.keep(wanted=True)
+    idle.idle()
+    timers.advance(100.0)
+    idle.keep(wanted=False)
+    timers.advance(100.0)
+    assert fired == []
+
+    idle.keep(wanted=False)
+    timers.advance(9.9)
+    assert fired == []
+    timers.advance(0.1)
+    assert fired == [310.0]
