@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import os
 import shutil
 import tempfile
@@ -89,6 +90,8 @@ class Builds:
         self._home = config.home
         self._defaults = InstanceSettings(idle_seconds=config.default_idle_seconds)
         self._installer = LayerInstaller(config.home / "layers", config.install_environment)
+        self._compiles = config.compiles
+        self._import_environment = config.import_environment
         self._one_at_a_time = asyncio.Lock()
 
     def sweep(self) -> None:
@@ -133,7 +136,8 @@ class Builds:
             made = work / "bundle"
             unpacked = await asyncio.to_thread(unpack, request.archive, made)
             await log(f"unpacked {unpacked.files} files, {unpacked.bytes} bytes")
-            await compile_tree(made, bundle, log)
+            if self._compiles:
+                await compile_tree(made, bundle, log)
             made.rename(bundle)
         finally:
             shutil.rmtree(work, ignore_errors=True)
@@ -148,12 +152,24 @@ class Builds:
         )
         uid = choose_identities(os.environ, self._home).for_inspection
         functions = await inspect_bundle(
-            path, manifest, log, sealed_variables=request.variables, uid=uid
+            path,
+            manifest,
+            log,
+            sealed_variables=request.variables,
+            known_variables=self._known_variables(manifest.name),
+            uid=uid,
         )
         await log(_summary(functions))
         return BuildReport(
             manifest=manifest, bundle=request.digest, layer=layer, functions=functions
         )
+
+    def _known_variables(self, app: str) -> dict[str, str]:
+        """Return values that the operator lets imports at deploy see; `fluvial dev` alone does."""
+        if self._import_environment is None or not self._import_environment.is_file():
+            return {}
+        known: Any = json.loads(self._import_environment.read_text("utf-8"))
+        return dict(known["variables"]) if known["app"] == app else {}
 
 
 def _check_digest(request: BuildRequest) -> None:

@@ -18,6 +18,8 @@ class Config:
     idle_seconds: float = 30.0
     default_idle_seconds: float = 10.0  # of instances whose manifest does not say
     install_environment: Mapping[str, str]  # for uv alone
+    compiles: bool = True  # the bytecode of bundles; not where one lives for seconds (dev)
+    import_environment: Path | None = None  # a file of variables that imports may see (dev alone)
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> Config:
@@ -37,6 +39,8 @@ class Config:
             idle_seconds=_seconds(environment, "FLUVIAL_BUILDER_IDLE", "30"),
             default_idle_seconds=_seconds(environment, "FLUVIAL_DEFAULT_IDLE", "10"),
             install_environment=install_environment(environment),
+            compiles=environment.get("FLUVIAL_BUILDER_COMPILES", "1") != "0",
+            import_environment=_path(environment.get("FLUVIAL_IMPORT_ENVIRONMENT")),
         )
 
 
@@ -80,6 +84,10 @@ _FROM_PIP = {
     "PIP_FIND_LINKS": "UV_FIND_LINKS",
     "PIP_CERT": "SSL_CERT_FILE",
 }
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text else None
 
 
 def _seconds(environment: Mapping[str, str], name: str, default: str) -> float:

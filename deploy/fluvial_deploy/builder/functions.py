@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -63,25 +63,28 @@ async def inspect_bundle(
     log: LogLine,
     *,
     sealed_variables: Sequence[str] = (),
+    known_variables: Mapping[str, str] | None = None,
     timeout_seconds: float = IMPORT_SECONDS,
     uid: int | None = None,
 ) -> Functions:
     """Return what the bundle registers when its modules are imported.
 
     It sees the manifest's variables, and placeholders in place of `sealed_variables`, whose values
-    no build may know. Code that stumbles over a placeholder may well go on without the variable:
-    what cannot be imported with them is tried without.
+    no build may know but for `known_variables`. Code that stumbles over a placeholder may well go
+    on without the variable: what cannot be imported with them is tried without.
 
     Raises:
         NoEntrypointError: the entrypoint is missing or not callable.
         ImportFailedError: the bundle's code raised, ended its process, or took too long.
         CronInvalidError: a cron does not fit its workflow.
     """
-    inspection = _Inspection(path, manifest, log, timeout_seconds, uid)
+    known = known_variables or {}
+    unknown = [name for name in sealed_variables if name not in known]
+    inspection = _Inspection(path, manifest, log, known, timeout_seconds, uid)
     try:
-        return await inspection.run(sealed_variables)
+        return await inspection.run(unknown)
     except ImportFailedError:
-        if sealed_variables:
+        if unknown:
             with suppress(ImportFailedError):
                 return await inspection.run(())
         raise  # the first failure, which says what placeholders are
@@ -94,6 +97,7 @@ class _Inspection:
     path: ImportPath
     manifest: Manifest
     log: LogLine
+    known: Mapping[str, str]
     timeout_seconds: float
     uid: int | None
 
@@ -122,7 +126,12 @@ class _Inspection:
             command = (sys.executable, "-I", "-S", "-X", "utf8", "-B", str(_PROGRAM))
             return await run_child(
                 [*command, str(asked.fileno())],
-                environment={**self.manifest.environment, **placeholders, **fixed},
+                environment={
+                    **self.manifest.environment,
+                    **self.known,
+                    **placeholders,
+                    **fixed,
+                },
                 directory=self.path.bundle,
                 log=self.log,
                 timeout_seconds=self.timeout_seconds,

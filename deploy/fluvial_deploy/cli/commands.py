@@ -13,6 +13,7 @@ from fluvial_deploy.cli.connection import connect
 from fluvial_deploy.cli.crons import crons
 from fluvial_deploy.cli.dead_letters import dead_letters, redrive
 from fluvial_deploy.cli.deploy import deploy
+from fluvial_deploy.cli.dev import dev
 from fluvial_deploy.cli.doctor import doctor
 from fluvial_deploy.cli.environment import env, redeploy, secret
 from fluvial_deploy.cli.exits import reported
@@ -80,7 +81,7 @@ def usage(as_json: Json = False) -> None:
 
 
 for _command in (
-    *(up, deploy, redeploy, replay, invoke, start, promote, rollback),
+    *(up, dev, deploy, redeploy, replay, invoke, start, promote, rollback),
     *(logs, usage, doctor, version),
 ):
     cli.command()(_command)

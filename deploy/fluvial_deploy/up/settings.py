@@ -61,6 +61,9 @@ class UpSettings:
     keep_deployments: int | None = None  # of the newest of an app; None: the gateway's default
     keep_deployments_seconds: float | None = None  # each in any case; likewise
     log_limits: LogLimits = field(default_factory=LogLimits)
+    builder_idle_seconds: float | None = None  # None: the builder's own
+    compiles: bool = True  # the bytecode of bundles, at deploy
+    import_environment: Path | None = None  # values for imports at deploy (`fluvial dev`)
     kms_command: str = ""  # program and arguments, as a shell would split them; "": none
 
 

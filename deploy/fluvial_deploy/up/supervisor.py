@@ -61,6 +61,14 @@ class Supervisor:
         self._stop = asyncio.Event()
         self._force = asyncio.Event()
 
+    def stop(self) -> None:
+        """Have `run` stop everything in order and end, if it is not about to."""
+        self._stop.set()
+
+    async def wait_until_stopping(self) -> None:
+        """Wait until it was told to stop."""
+        await self._stop.wait()
+
     async def run(self) -> None:
         """Start everything, keep it running, and stop it in order.
 

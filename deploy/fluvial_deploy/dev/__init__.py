@@ -1,0 +1,1 @@
+"""`fluvial dev`: a private platform for one folder, deployed anew whenever the folder changes."""
