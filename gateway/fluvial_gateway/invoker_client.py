@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, cast
 
 from fluvial import wire
@@ -61,6 +61,7 @@ class Survey:
 
     instances: list[dict[str, Any]]
     zygotes: list[dict[str, Any]]
+    snapshots: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
 
 
 class InvokerClient:
@@ -141,8 +142,7 @@ class InvokerClient:
         if self._connection is None:
             return Survey([], [])
         answer = await self._ask(FrameType.SURVEY, (), FrameType.SURVEYED, deadline_seconds)
-        instances, zygotes = _fields(answer, 2)
-        return Survey(instances, zygotes)
+        return Survey(*_fields(answer, 3))
 
     def kill(self, instance: str, grace_ms: int) -> None:
         """End an instance: SIGTERM, and SIGKILL after the grace. No answer but its death."""

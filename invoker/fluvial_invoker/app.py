@@ -19,6 +19,7 @@ from fluvial.log_files import apps_folder
 from fluvial.manifest import DeploymentSpec
 from fluvial.runtime_path import runtime_folder
 from fluvial.unprivileged import Identities, choose_identities
+from fluvial_invoker import memory
 from fluvial_invoker.app_logs import AppLogs
 from fluvial_invoker.config import Config
 from fluvial_invoker.fleet import Acquired, Fleet, Places
@@ -28,6 +29,7 @@ from fluvial_invoker.keyring import Keyring
 from fluvial_invoker.kms import KmsCommand
 from fluvial_invoker.log_notices import LogNotices
 
+SNAPSHOT_SHARE: Final = 0.125  # of memory, where the operator says nothing
 _MARGIN_SECONDS: Final = 10.0  # beyond the grace of instances, for everything to end
 
 _log = logging.getLogger(__name__)
@@ -63,6 +65,7 @@ class App:
             self._keyring,
             identities=identities,
             grace_seconds=config.grace_seconds,
+            snapshot_bytes=_snapshot_bytes(config),
             on_dead=self._gateways.tell_dead,
             on_change=self._watch_idleness,
             logs=AppLogs(
@@ -114,7 +117,7 @@ class App:
     def kill(self, instance: str, grace_seconds: float, /) -> None:
         self._fleet.kill(instance, grace_seconds)
 
-    def survey(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    def survey(self) -> tuple[list[dict[str, Any]], ...]:
         return self._fleet.survey()
 
     def own(self, request: Coroutine[Any, Any, None], /) -> None:
@@ -132,6 +135,12 @@ class App:
         elif self._idle_timer is None:
             loop = asyncio.get_running_loop()
             self._idle_timer = loop.call_later(self._config.idle_seconds, self.stop, "idle")
+
+
+def _snapshot_bytes(config: Config) -> int:
+    if config.snapshot_bytes is not None:
+        return config.snapshot_bytes
+    return int(memory.total_bytes() * SNAPSHOT_SHARE)
 
 
 def _tell_identities(identities: Identities) -> None:

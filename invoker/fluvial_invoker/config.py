@@ -11,6 +11,7 @@ from typing import Final
 from fluvial.errors import InvalidRequestError
 from fluvial.log_files import LogLimits
 from fluvial.log_settings import log_limits
+from fluvial.sizes import parse_bytes
 
 DEFAULT_IDLE_SECONDS: Final = 300.0
 DEFAULT_GRACE_SECONDS: Final = 10.0
@@ -27,6 +28,7 @@ class Config:
     idle_seconds: float = DEFAULT_IDLE_SECONDS
     grace_seconds: float = DEFAULT_GRACE_SECONDS
     log_limits: LogLimits = field(default_factory=LogLimits)
+    snapshot_bytes: int | None = None  # that snapshots may take in all; None: an eighth of memory
     kms_command: tuple[str, ...] = ()  # program and arguments; (): keys are not wrapped
 
     @classmethod
@@ -45,8 +47,19 @@ class Config:
             idle_seconds=_number(environment, "FLUVIAL_INVOKER_IDLE", DEFAULT_IDLE_SECONDS),
             grace_seconds=_number(environment, "FLUVIAL_INVOKER_GRACE", DEFAULT_GRACE_SECONDS),
             log_limits=log_limits(environment),
+            snapshot_bytes=_size(environment, "FLUVIAL_SNAPSHOT_MEMORY"),
             kms_command=_command(environment, "FLUVIAL_KMS_COMMAND"),
         )
+
+
+def _size(environment: Mapping[str, str], name: str) -> int | None:
+    text = environment.get(name)
+    if not text:
+        return None
+    try:
+        return parse_bytes(text)
+    except ValueError as error:
+        raise InvalidRequestError(f"{name} {error}") from None
 
 
 def _command(environment: Mapping[str, str], name: str) -> tuple[str, ...]:

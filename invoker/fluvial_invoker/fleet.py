@@ -6,7 +6,6 @@ import asyncio
 import functools
 import logging
 import os
-import time
 from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,18 +17,20 @@ from fluvial.manifest import DeploymentSpec
 from fluvial.unprivileged import AppIdentities, Identities
 from fluvial_invoker.app_logs import AppLogs
 from fluvial_invoker.births import Birth
+from fluvial_invoker.forkers import UnfitError
 from fluvial_invoker.instance.certificate import BirthCertificate
 from fluvial_invoker.instances import Instance
 from fluvial_invoker.key_files import KeyringError
-from fluvial_invoker.keyring import Keyring, NoKmsError
+from fluvial_invoker.keyring import Keyring, LoadedKeys, NoKmsError
 from fluvial_invoker.kms import KmsError
-from fluvial_invoker.layers import conflicts
-from fluvial_invoker.processes import Process
-from fluvial_invoker.zygotes import UnfitError, Zygotes
+from fluvial_invoker.snapshot_processes import Snapshot
+from fluvial_invoker.snapshots import Snapshots
+from fluvial_invoker.starter import Started, Starter
 
 TIER_WARM: Final = "warm"
-TIER_ZYGOTE: Final = "zygote"
-TIER_SPAWN: Final = "spawn"
+TIER_SNAPSHOT: Final = "snapshot"
+_IMPORT_FAILED: Final = "import_failed"
+_SNAPSHOT_FAILED: Final = "snapshot_failed"
 _KEYS_CHANGED: Final = "keys_changed"  # why instances were ended; not their code's doing
 
 _log = logging.getLogger(__name__)
@@ -94,6 +95,7 @@ class Fleet:
         *,
         identities: Identities,
         grace_seconds: float,
+        snapshot_bytes: int,
         on_dead: Callable[[str, str], None],
         on_change: Callable[[], None],
         logs: AppLogs,
@@ -105,10 +107,15 @@ class Fleet:
         self._on_dead = on_dead
         self._on_change = on_change
         self._logs = logs
-        self._zygotes = Zygotes(places.runtime_path, self._child_ended)
+        self._starter = Starter(places.runtime_path)
+        self._snapshots = Snapshots(
+            self._starter,
+            certify=self._certify,
+            keys=self._load_keys,
+            open_snapshot=functools.partial(Snapshot, logs=self._logs),
+            max_bytes=snapshot_bytes,
+        )
         self._instances: dict[str, Instance] = {}
-        self._by_pid: dict[int, Instance] = {}
-        self._early_ends: dict[int, int] = {}
         self._renewing: set[str] = set()  # instances that are about to be told their keys
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_closing = False
@@ -157,6 +164,7 @@ class Fleet:
 
     async def end_all(self, app: str) -> int:
         """End all instances of an app that exist now, after the grace; return how many."""
+        self._snapshots.drop_app(app)
         ending = self._of_app(app)
         for instance in ending:
             instance.terminate(self._grace_seconds, _KEYS_CHANGED)
@@ -164,20 +172,21 @@ class Fleet:
             await instance.over.wait()
         return len(ending)
 
-    def survey(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Return what SURVEYED says: instances and zygotes."""
-        return [each.survey() for each in self._instances.values()], self._zygotes.survey()
+    def survey(self) -> tuple[list[dict[str, Any]], ...]:
+        """Return what SURVEYED says: instances, zygotes, snapshots."""
+        instances = [each.survey() for each in self._instances.values()]
+        return instances, self._starter.zygotes.survey(), self._snapshots.survey()
 
     async def close(self) -> None:
-        """End everything: ask, wait for the grace, kill, then end the zygotes."""
+        """End everything: ask, wait for the grace, kill, then end snapshots and zygotes."""
         self._is_closing = True
         instances = list(self._instances.values())
         for instance in instances:
             instance.terminate(self._grace_seconds)
         for instance in instances:
             await instance.over.wait()
-        self._zygotes.close()
-        await self._zygotes.wait_until_closed()
+        await self._snapshots.close()
+        await self._starter.close()
         await asyncio.gather(*self._tasks)
 
     def _of_app(self, app: str) -> list[Instance]:
@@ -211,10 +220,9 @@ class Fleet:
     # Starting
 
     async def _start(self, spec: DeploymentSpec, *, alone: bool) -> Instance:
-        bundle, layer = self._folders(spec)
-        uid = self._identities.of(spec.app)
-        user_folder = "" if uid is None else str(self._places.user_folder(spec.app, uid))
         instance_id = new_id("ins")
+        certificate = self._certify(spec, instance_id)
+        uid = certificate.uid
         birth = Birth.prepare(self._places.socket(instance_id))
         instance = Instance(
             instance_id,
@@ -222,27 +230,18 @@ class Fleet:
             birth,
             self._logs,
             on_wanted=self._keys_wanted,
+            on_ready=self._is_ready,
             is_alone=alone,
         )
         self._instances[instance_id] = instance
         self._on_change()
-        certificate = BirthCertificate(
-            instance=instance_id,
-            deployment=spec,
-            bundle_path=str(bundle),
-            layer_path=layer,
-            runtime_path=str(self._places.runtime_path),
-            grace_seconds=self._grace_seconds,
-            uid=uid,
-            user_folder=user_folder,
-        )
         try:
             if uid is not None:
                 birth.give_to(uid)
             # Only now: who ends the app's instances after a change of its keys ends this one too.
             await self._keyring.load(spec.app)
             await instance.open(certificate, lambda: self._keyring.loaded(spec.app))
-            await self._create_process(instance, birth, layer, uid)
+            await self._create_process(instance, birth, certificate)
         except BaseException as error:
             refusal = _refusal(error)
             self._own(self._not_started(instance, refusal))
@@ -261,56 +260,51 @@ class Fleet:
         await self._end(instance, None)
 
     async def _create_process(
-        self, instance: Instance, birth: Birth, layer: str, uid: int | None
+        self, instance: Instance, birth: Birth, certificate: BirthCertificate
     ) -> None:
-        spec = instance.spec
-        different = _conflicts(layer) if layer else ()
-        if different:
-            _log.info(
-                "the layer conflicts with the platform's packages: no fork",
-                extra={"deployment": spec.deployment, "conflicts": different},
-            )
-        else:
-            try:
-                await self._fork(instance, birth, layer, uid)
-            except UnfitError as error:
-                _log.warning("no fork", extra={"layer": spec.layer, "reason": str(error)})
-            else:
-                return
-        self._spawn(instance, birth, layer, uid)
+        started = await self._fork_snapshot(instance.spec.deployment, birth)
+        if started is None:
+            started = await self._starter.start(certificate, birth.fds)
+        instance.started(started.pid, started.tier, started.phases_ms)
+        extra = {
+            "instance": instance.id,
+            "deployment": instance.spec.deployment,
+            "tier": started.tier,
+        }
+        _log.info("instance started", extra=extra)
+        self._starter.watch(started.pid, lambda code: self._own(self._end(instance, code)))
 
-    async def _fork(self, instance: Instance, birth: Birth, layer: str, uid: int | None) -> None:
-        began = time.monotonic()
-        zygote = self._zygotes.of(instance.spec.layer, layer, uid)
-        await zygote.wait_until_ready()
-        ready = time.monotonic()
-        pid = await zygote.fork(birth.fds)
-        phases = {"zygote": _ms(began, ready), "fork": _ms(ready, time.monotonic())}
-        self._started(instance, pid, TIER_ZYGOTE, phases)
+    async def _fork_snapshot(self, deployment: str, birth: Birth) -> Started | None:
+        snapshot = self._snapshots.find(deployment)
+        if snapshot is None:
+            return None
+        try:
+            return await self._starter.fork(snapshot, TIER_SNAPSHOT, birth.fds)
+        except UnfitError as error:
+            self._snapshots.refuse(deployment, str(error))
+            return None
 
-    def _spawn(self, instance: Instance, birth: Birth, layer: str, uid: int | None) -> None:
-        began = time.monotonic()
-        arguments = ("spawned", str(self._places.runtime_path), layer)
-        fds = birth.fds
-        process: Process = Process(
-            (*arguments, *map(str, fds), str(os.getpid())),
-            fds=fds,
-            on_exit=lambda exit_code: self._child_ended(process.pid, exit_code),
+    def _is_ready(self, instance: Instance) -> None:
+        if instance.tier != TIER_SNAPSHOT:
+            self._snapshots.want(instance.spec)
+
+    async def _load_keys(self, app: str) -> LoadedKeys:
+        await self._keyring.load(app)
+        return self._keyring.loaded(app)
+
+    def _certify(self, spec: DeploymentSpec, instance: str) -> BirthCertificate:
+        bundle, layer = self._folders(spec)
+        uid = self._identities.of(spec.app)
+        return BirthCertificate(
+            instance=instance,
+            deployment=spec,
+            bundle_path=str(bundle),
+            layer_path=layer,
+            runtime_path=str(self._places.runtime_path),
+            grace_seconds=self._grace_seconds,
             uid=uid,
+            user_folder="" if uid is None else str(self._places.user_folder(spec.app, uid)),
         )
-        self._started(instance, process.pid, TIER_SPAWN, {"spawn": _ms(began, time.monotonic())})
-
-    def _started(
-        self, instance: Instance, pid: int, tier: str, phases_ms: dict[str, float]
-    ) -> None:
-        self._by_pid[pid] = instance
-        instance.started(pid, tier, phases_ms)
-        _log.info(
-            "instance started",
-            extra={"instance": instance.id, "deployment": instance.spec.deployment, "tier": tier},
-        )
-        if pid in self._early_ends:
-            self._child_ended(pid, self._early_ends.pop(pid))
 
     def _folders(self, spec: DeploymentSpec) -> tuple[Path, str]:
         if spec.instance.isolation != "process":
@@ -324,16 +318,12 @@ class Fleet:
                 raise RefusedError("bundle_missing", f"{folder.parent.name}/{folder.name} is gone")
         return bundle, str(layer or "")
 
-    def _child_ended(self, pid: int, exit_code: int) -> None:
-        instance = self._by_pid.pop(pid, None)
-        if instance is None:
-            # Its zygote told of the end in the same breath as of the fork: see `_started`.
-            self._early_ends[pid] = exit_code
-        else:
-            self._own(self._end(instance, exit_code))
-
     async def _end(self, instance: Instance, exit_code: int | None) -> None:
         reason = await instance.ended(exit_code)
+        if instance.tier == TIER_SNAPSHOT and reason.startswith(_IMPORT_FAILED):
+            # Perhaps without the snapshot it does become ready: not a failure of the deployment.
+            self._snapshots.blame(instance.spec.deployment, reason)
+            reason = f"{_SNAPSHOT_FAILED}: {reason}"
         del self._instances[instance.id]
         extra = {"instance": instance.id, "reason": reason.partition("\n")[0]}
         _log.info("instance ended", extra=extra)
@@ -350,12 +340,3 @@ def _refusal(error: BaseException) -> RefusedError:
     if isinstance(error, KeyringError | KmsError | NoKmsError):
         return RefusedError(error.code, str(error))
     return RefusedError("start_failed", f"{type(error).__name__}: {error}")
-
-
-def _ms(began: float, ended: float) -> float:
-    return round((ended - began) * 1000, 2)
-
-
-@functools.lru_cache(maxsize=256)  # a layer's folder never changes
-def _conflicts(layer: str) -> tuple[str, ...]:
-    return conflicts(Path(layer))

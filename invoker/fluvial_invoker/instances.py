@@ -62,6 +62,7 @@ class Instance(asyncio.Protocol):
         logs: AppLogs,
         *,
         on_wanted: Callable[[Instance], None],
+        on_ready: Callable[[Instance], None],
         is_alone: bool = False,
     ) -> None:
         self.id = instance_id
@@ -77,6 +78,7 @@ class Instance(asyncio.Protocol):
         self._birth = birth
         self._logs = logs
         self._on_wanted = on_wanted
+        self._on_ready = on_ready
         origin = Origin(deployment=spec.deployment, instance=instance_id)
         self._log = LogPipe(origin, logs.take(spec.app), monotonic=time.monotonic)
         self._reader = FrameReader()
@@ -220,6 +222,7 @@ class Instance(asyncio.Protocol):
                 self._was_ready = True
                 _log.info("instance ready", extra={"instance": self.id, "phases_ms": header[2]})
                 self._tell_ready(header[2])
+                self._on_ready(self)
             case ControlType.FAILED:
                 self.state = State.RETIRING
                 self._failure = f"import_failed: {str(header[2])[-MAX_REASON_CHARACTERS:]}"

@@ -21,6 +21,15 @@ def rss_bytes(pid: int) -> int:
         return 0
 
 
+def anonymous_bytes(pid: int) -> int:
+    """Return the resident memory that is no file's; 0 when the process is gone."""
+    try:
+        _, resident, shared, *_ = Path(f"/proc/{pid}/statm").read_text().split()
+    except OSError:
+        return 0
+    return (int(resident) - int(shared)) * _PAGE_BYTES
+
+
 def cpu_us(pid: int) -> int:
     """Return user plus system time; 0 when the process is gone."""
     fields = _stat(pid)

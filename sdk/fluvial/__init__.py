@@ -54,6 +54,7 @@ from fluvial.runs import Run, RunEvent, get_run, resume_hook
 from fluvial.saga import Saga
 from fluvial.serializers import register_serializable, serializable
 from fluvial.sleeping import sleep
+from fluvial.snapshots import register_after_restore, register_before_snapshot
 from fluvial.starting import execute, start
 from fluvial.step_settings import Backoff
 from fluvial.steps import Step, step
@@ -136,6 +137,8 @@ __all__ = [
     "patched",
     "publish",
     "random",
+    "register_after_restore",
+    "register_before_snapshot",
     "register_serializable",
     "resume_hook",
     "serializable",

@@ -33,8 +33,10 @@ from fluvial.variables import check_variables
 
 Isolation = Literal["process", "jail"]
 OnDisconnect = Literal["cancel", "notify"]
+Snapshotting = Literal["auto", "off"]
 APP_NAME: Final = re.compile(r"[a-z](?:[a-z0-9-]{0,38}[a-z0-9])?")
 MODULE: Final = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
+PATH: Final = re.compile(r"/[!-~]{0,1023}")
 MAX_MANIFEST_BYTES: Final = 1024 * 1024  # a pyproject.toml is a few KiB; this bounds a hostile one
 MAX_INSTANCES: Final = 1000
 MAX_CONCURRENCY: Final = 10_000
@@ -61,6 +63,8 @@ class InstanceSettings:
     compression: bool = True  # of values, before they are sealed
     log_invocations: bool = False  # a record of each HTTP request and step that has ended
     on_disconnect: OnDisconnect = "cancel"  # what a client that leaves does to its async function
+    snapshot: Snapshotting = "auto"
+    warm_up: str | None = "/"  # the path of the request that a snapshot answers first; None: none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,6 +243,8 @@ def _instance(defaults: InstanceSettings, where: str, value: object) -> Instance
         "compression": ("compression", _boolean),
         "log_invocations": ("log_invocations", _boolean),
         "on_disconnect": ("on_disconnect", _on_disconnect),
+        "snapshot": ("snapshot", _snapshotting),
+        "warm_up": ("warm_up", _warm_up),
     }
     settings = replace(defaults, **_values(where, _table(where, value), readers))
     if settings.min_instances > settings.max_instances:
@@ -371,6 +377,21 @@ def _on_disconnect(where: str, value: object) -> OnDisconnect:
     if value != "cancel" and value != "notify":
         raise ManifestError(where, f"must be 'cancel' or 'notify', got {value!r}")
     return "notify" if value == "notify" else "cancel"
+
+
+def _snapshotting(where: str, value: object) -> Snapshotting:
+    if value not in ("auto", "off"):
+        raise ManifestError(where, f"must be 'auto' or 'off', got {value!r}")
+    return "auto" if value == "auto" else "off"
+
+
+def _warm_up(where: str, value: object) -> str | None:
+    if value == "off":
+        return None
+    if not isinstance(value, str) or not PATH.fullmatch(value):
+        rule = "must be a path such as \"/ready?deep=1\" in printable ASCII, or 'off'"
+        raise ManifestError(where, f"{rule}, got {value!r}")
+    return value
 
 
 def _memory(where: str, value: object) -> int:

@@ -101,7 +101,7 @@ class FrameType(IntEnum):
     #                         ended:int (instances that were ended for it)
     KILL = 56  # g→v instance:str, grace_ms:int; no answer
     SURVEY = 57  # g→v no fields
-    SURVEYED = 58  # v→g instances:[map], zygotes:[map]
+    SURVEYED = 58  # v→g instances:[map], zygotes:[map], snapshots:[map]
 
     # Gateway and invoker: who follows the logs of apps
     WATCH_LOGS = 70  # g→v apps:[str]; id 0, no answer; in place of those watched before

@@ -22,7 +22,17 @@ from fluvial_deploy.up.processes import Program
 from fluvial_deploy.up.settings import UpSettings
 
 _KEPT: Final = frozenset(
-    {"PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "VIRTUAL_ENV", unprivileged.VARIABLE}
+    {
+        "PATH",
+        "HOME",
+        "LANG",
+        "LC_ALL",
+        "TZ",
+        "TMPDIR",
+        "VIRTUAL_ENV",
+        "FLUVIAL_SNAPSHOT_MEMORY",
+        unprivileged.VARIABLE,
+    }
 )
 _GATEWAY_GRACE_SECONDS: Final = 20.0  # it drains for up to 10 s, then releases its leases
 _INVOKER_GRACE_SECONDS: Final = 15.0

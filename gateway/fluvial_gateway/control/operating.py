@@ -34,6 +34,15 @@ _INSTANCE_FIELDS: Final = (
     "cpu_us",
     "state",
 )
+_ZYGOTE_FIELDS: Final = ("layer", "pid", "rss_bytes", "children")
+_SNAPSHOT_FIELDS: Final = (
+    "app",
+    "deployment",
+    "state",
+    "reason",
+    "forks",
+    *_ZYGOTE_FIELDS,
+)
 
 
 class StoreHealth(Protocol):
@@ -120,8 +129,8 @@ class PlatformOperations:
                 scopes=(Scope.METRICS_READ,),
                 replies={
                     200: Reply(
-                        "Instances, and the zygotes that new ones are forked from.",
-                        obj({"instances": array(), "zygotes": array()}),
+                        "Instances, the zygotes that new ones are forked from, and snapshots.",
+                        obj({"instances": array(), "zygotes": array(), "snapshots": array()}),
                     )
                 },
             ),
@@ -198,7 +207,8 @@ class PlatformOperations:
         return JSONResponse(
             {
                 "instances": [_picked(found, _INSTANCE_FIELDS) for found in survey.instances],
-                "zygotes": [_picked(found, ("layer", "pid")) for found in survey.zygotes],
+                "zygotes": [_picked(found, _ZYGOTE_FIELDS) for found in survey.zygotes],
+                "snapshots": [_picked(found, _SNAPSHOT_FIELDS) for found in survey.snapshots],
             }
         )
 

@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 import traceback
-from typing import Final, NoReturn
+from typing import NoReturn
 
 from fluvial_invoker.instance.certificate import BirthCertificate
 from fluvial_invoker.instance.confinement import (
@@ -22,10 +22,14 @@ from fluvial_invoker.instance.confinement import (
 from fluvial_invoker.instance.control import Control
 from fluvial_invoker.instance.loading import DeploymentError
 from fluvial_invoker.instance.log_capture import capture_output
-from fluvial_invoker.instance.main import EXIT_NOT_LOADED, run_instance, tell_not_loaded
+from fluvial_invoker.instance.main import (
+    EXIT_CRASHED,
+    EXIT_NOT_LOADED,
+    run_instance,
+    tell_not_loaded,
+)
+from fluvial_invoker.instance.snapshot import run_snapshot
 from fluvial_invoker.instance.variables import open_variables, set_environment
-
-EXIT_CRASHED: Final = 72
 
 
 def be_born(listener_fd: int, log_fd: int, control_fd: int, *, parent_pid: int) -> NoReturn:
@@ -57,6 +61,9 @@ def _live(parent_pid: int) -> int:
     except DeploymentError as error:
         tell_not_loaded(control, error)
         return EXIT_NOT_LOADED
+    if certificate.is_snapshot:
+        # Where an instance has its listening socket, a snapshot has its channel to the invoker.
+        return run_snapshot(certificate, control, listener)
     return run_instance(certificate, control, listener)
 
 

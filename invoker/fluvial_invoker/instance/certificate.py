@@ -27,6 +27,8 @@ class BirthCertificate:
     grace_seconds: float  # how long invocations may go on after SIGTERM
     uid: int | None = None  # whose process it becomes; None: it stays the invoker's
     user_folder: str = ""  # its HOME, where it has a uid of its own
+    is_snapshot: bool = False  # it serves nothing itself: others are forked from it
+    warm_up: str | None = None  # the path of the request that a snapshot answers first
 
     def encode(self) -> bytes:
         plain = {
@@ -38,6 +40,8 @@ class BirthCertificate:
             "grace_seconds": self.grace_seconds,
             "uid": self.uid,
             "user_folder": self.user_folder,
+            "is_snapshot": self.is_snapshot,
+            "warm_up": self.warm_up,
         }
         return msgpack.packb(plain)
 

@@ -14,7 +14,7 @@ import random
 import resource
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from fluvial.manifest import DeploymentSpec
@@ -62,15 +62,21 @@ def die_with_parent(parent_pid: int) -> None:
         os._exit(0)
 
 
-def take_descriptors(listener_fd: int, log_fd: int, control_fd: int) -> None:
-    """Move the three descriptors to their places and close everything else."""
+def take_descriptors(
+    listener_fd: int, log_fd: int, control_fd: int, *, keep: Collection[int] = ()
+) -> None:
+    """Move the three descriptors to their places and close everything else but `keep`."""
     # First out of the way: they may lie at each other's places.
     listener, log, control = (_lift(fd) for fd in (listener_fd, log_fd, control_fd))
     null = _lift(os.open(os.devnull, os.O_RDONLY))
     places = ((null, 0), (log, 1), (log, 2), (listener, LISTENER_FD), (control, CONTROL_FD))
     for source, place in (*places, (log, LOG_FD)):
         os.dup2(source, place, inheritable=place < LISTENER_FD)
-    os.closerange(_FIRST_FOREIGN_FD, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    first = _FIRST_FOREIGN_FD
+    for kept in sorted(keep):
+        os.closerange(first, kept)
+        first = kept + 1
+    os.closerange(first, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
 
 
 def _lift(fd: int) -> int:

@@ -72,6 +72,11 @@ class Control:
             self._take(data)
         return self._certificate
 
+    def close(self) -> None:
+        """Hear and say nothing more, and forget the keys."""
+        self._socket.close()
+        self._keys = None
+
     def keys_at_birth(self, app: str) -> AppKeys:
         """Return the app's keys as they came with the certificate; before `attach`."""
         given = self._given_keys()

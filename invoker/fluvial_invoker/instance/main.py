@@ -49,6 +49,7 @@ from fluvial_invoker.instance.watchdog import Watchdog
 
 EXIT_OK: Final = 0
 EXIT_NOT_LOADED: Final = 71
+EXIT_CRASHED: Final = 72
 MAX_REASON_CHARACTERS: Final = 4096
 _CANCEL_SECONDS: Final = 2.0  # for code to stop after it was cancelled
 _LINGER_SECONDS: Final = 1.0  # for gateways to hear GOAWAY before the socket closes
@@ -70,6 +71,18 @@ def run_instance(certificate: BirthCertificate, control: Control, listener: sock
         tell_not_loaded(control, error)
         return EXIT_NOT_LOADED
     gc.freeze()
+    return run_loaded(certificate, control, listener, app, import_ms=import_ms)
+
+
+def run_loaded(
+    certificate: BirthCertificate,
+    control: Control,
+    listener: socket.socket,
+    app: LoadedApp | None,
+    *,
+    import_ms: float,
+) -> int:
+    """Serve what has been imported; return the exit status."""
     gc.set_threshold(*_GC_THRESHOLDS)
     gc.enable()
     loop = uvloop.new_event_loop()

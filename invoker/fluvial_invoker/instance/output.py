@@ -27,6 +27,7 @@ from fluvial.context import is_replaying
 from fluvial.unguarded import time_ns
 from fluvial_invoker.instance.metering import Meter, current
 
+WARM_UP: Final = "inv_warm-up"  # an invocation that nobody waits for: what fails there harms nobody
 RECORD_SEPARATOR: Final = b"\x1e"
 MAX_TEXT_CHARACTERS: Final = 16 * 1024  # as JSON in UTF-8 at most 64 KiB, the longest line
 _OWN_FOLDER: Final = os.path.dirname(__file__)
@@ -141,6 +142,8 @@ def report(
     text: str, meter: Meter, *, level: str = "error", fields: dict[str, Any] | None = None
 ) -> None:
     """Write a line of the platform itself into the app's log."""
+    if meter.id == WARM_UP:
+        return
     stream = sys.stderr
     if isinstance(stream, LineStream):
         stream.sink.emit(level, text, meter, stream="system", fields=fields)

@@ -6,6 +6,7 @@ from enum import IntEnum
 from typing import Final
 
 MAX_MESSAGE_BYTES: Final = 4096
+MAX_WHY_CHARACTERS: Final = 1000  # four bytes each at most
 
 
 class ZygoteMessage(IntEnum):
@@ -16,3 +17,4 @@ class ZygoteMessage(IntEnum):
     FORKED = 3  # z→v number:int, pid:int
     UNFIT = 4  # z→v number:int, why:str; start this one, and all further ones, otherwise
     DIED = 5  # z→v pid:int, exit code:int (negative: the signal)
+    NOT_READY = 6  # z→v stage:str (import, hooks, checks, warm-up), why:str; instead of READY

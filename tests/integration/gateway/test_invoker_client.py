@@ -222,7 +222,7 @@ def test_a_survey_starts_no_invoker_and_a_kill_needs_none() -> None:
         def react(invoker: ScriptedInvoker, header: list[Any]) -> None:
             asked.put_nowait(header)
             if header[0] == FrameType.SURVEY:
-                invoker.send(FrameType.SURVEYED, header[1], [{"instance": "ins_1"}], [])
+                invoker.send(FrameType.SURVEYED, header[1], [{"instance": "ins_1"}], [], [])
             elif header[0] == FrameType.ACQUIRE:
                 _acquired(invoker, header)
 

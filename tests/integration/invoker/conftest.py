@@ -230,10 +230,19 @@ class InvokerLink(Peer):
                 return str(frame.header[3])
 
     async def survey(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Return the instances and the zygotes."""
+        frame = await self._survey()
+        return frame.header[2], frame.header[3]
+
+    async def snapshots(self) -> list[dict[str, Any]]:
+        """Return what is known of deployments' snapshots."""
+        found: list[dict[str, Any]] = (await self._survey()).header[4]
+        return found
+
+    async def _survey(self) -> Frame:
         self._last += 1
         self.send(FrameType.SURVEY, self._last)
-        frame = await self.next(self._last)
-        return frame.header[2], frame.header[3]
+        return await self.next(self._last)
 
     async def keyring(
         self, app: str, operation: str, key_id: str = ""

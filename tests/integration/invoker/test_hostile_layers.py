@@ -77,7 +77,7 @@ def test_a_zygote_that_talks_nonsense_is_ended(
     machine: Machine, serve: Callable[..., Any], message: bytes
 ) -> None:
     code = f"import os, sys\nos.write(int(sys.argv[4]), {message!r})\n"
-    spec = machine.spec(HELLO, layer=_layer(machine, "babbler", code))
+    spec = machine.spec(HELLO, layer=_layer(machine, "babbler", code), snapshot="off")
 
     async def main() -> None:
         async with serve(spec) as (invoker, handed, link):

@@ -67,8 +67,9 @@ def test_lines_name_their_invocation(machine: Any, serve: Any) -> None:
             ]
             assert {(line["kind"], line["function"]) for line in own} == {("http", "http")}
         assert {line["deployment"] for line in lines} == {spec.deployment}
-        assert {line["instance"] for line in lines} == {handed.instance}
         assert [line["time"] for line in lines] == sorted(line["time"] for line in lines)
+        snapshots = {line["instance"] for line in lines} - {handed.instance}
+        assert all(name.startswith("snp_") for name in snapshots)  # its warm-up request
 
     asyncio.run(main())
 

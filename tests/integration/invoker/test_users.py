@@ -16,6 +16,7 @@ import pytest
 
 from fluvial.unprivileged import closed_at
 from tests.integration.invoker.conftest import Machine, linked
+from tests.integration.invoker.test_snapshots import first_instance
 
 ATTEMPTS = """
     import os, resource, socket, sys
@@ -101,6 +102,7 @@ def open_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     for name in ("bundles", "layers", "runtime"):
         (home / name).mkdir(mode=0o711)
         (home / name).chmod(0o711)
+    (home / "logs").mkdir(mode=0o700)
     (home / "token").write_text("the administrator's")
     (home / "token").chmod(0o600)
     home.chmod(0o711)
@@ -125,8 +127,12 @@ def _layered(machine: Machine) -> str:
     return folder.name
 
 
-@pytest.mark.parametrize("layer", [False, True])
-def test_an_app_reaches_nothing_of_the_platform(open_machine: Machine, *, layer: bool) -> None:
+@pytest.mark.parametrize(
+    ("layer", "tier"), [(False, "zygote"), (True, "zygote"), (False, "snapshot")]
+)
+def test_an_app_reaches_nothing_of_the_platform(
+    open_machine: Machine, *, layer: bool, tier: str
+) -> None:
     machine = open_machine
     name = _layered(machine) if layer else ""
     victim = machine.spec("def app(request):\n    return 'fine'\n", app="victim", layer=name)
@@ -136,13 +142,17 @@ def test_an_app_reaches_nothing_of_the_platform(open_machine: Machine, *, layer:
         async with linked(machine, victim) as (invoker, handed, neighbour):
             assert (await neighbour.get()).body == b"fine"
             pid = await invoker.pid_of(handed.instance)
+            if tier == "snapshot":
+                await first_instance(invoker, attacker)
             async with linked(machine, attacker) as (_, ours, link):
                 assert machine.process is not None
                 target = f"/?home={machine.home}&pid={pid}&address={handed.address}"
                 target += f"&invoker={machine.process.pid}"
                 seen = json.loads((await link.get(target)).body)
-                assert ours.tier == "zygote"
+                assert ours.tier == tier
             assert (await neighbour.get()).body == b"fine"
+            for _ in range(2):
+                await invoker.survey()  # by then the invoker has read what was logged
         if not _drops(machine):
             assert set(seen["ids"]) == {os.getuid(), os.getgid(), *os.getgroups()}
             return
@@ -177,7 +187,7 @@ def test_what_a_layer_brings_never_runs_as_root(open_machine: Machine) -> None:
         "sys.path.append(here)\n"
     )
     apps = {
-        "fork": machine.spec(
+        "zygote": machine.spec(
             "import flask\ndef app(request):\n    return str(flask.whose)\n", layer=forked
         ),
         "spawn": machine.spec(

@@ -28,6 +28,8 @@ max_duration = 30
 isolation = "process"
 compression = false
 on_disconnect = "notify"
+snapshot = "off"
+warm_up = "/ready?deep=1"
 [tool.fluvial.env]
 GREETING = "hi"
 """
@@ -58,6 +60,8 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         isolation="process",
         compression=False,
         on_disconnect="notify",
+        snapshot="off",
+        warm_up="/ready?deep=1",
     )
     assert manifest.environment == {"GREETING": "hi"}
 
@@ -132,6 +136,9 @@ def test_normalised_names_are_valid(text: str) -> None:
         ("instance = {max_concurrency = 1.5}", "max_concurrency: must be 1 to"),
         ("instance = {max_instances = true}", "max_instances: must be 1 to"),
         ("instance = {min_instances = 9}", "min_instances: is above max_instances: 9 > 8"),
+        ("instance = {snapshot = false}", "snapshot: must be 'auto' or 'off', got False"),
+        ("instance = {warm_up = 'ready'}", "warm_up: must be a path such as"),
+        ("instance = {warm_up = '/a b'}", "warm_up: must be a path such as"),
         ("instance = {compression = 0}", "compression: must be true or false, got 0"),
         (
             'instance = {on_disconnect = "go"}',

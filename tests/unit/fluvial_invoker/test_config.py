@@ -22,6 +22,13 @@ def test_the_kms_command_is_split_as_a_shell_would_and_no_more() -> None:
     assert config.kms_command == ("/opt/kms", "a b", "$HOME;", "x")
 
 
+@pytest.mark.parametrize(("text", "size"), [("", None), ("0", 0), ("64MiB", 64 * 1024 * 1024)])
+def test_the_memory_of_snapshots_is_a_size(text: str, size: int | None) -> None:
+    environment = {"FLUVIAL_INVOKER_FD": "7", "FLUVIAL_SNAPSHOT_MEMORY": text}
+
+    assert Config.from_environment(environment).snapshot_bytes == size
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -31,6 +38,7 @@ def test_the_kms_command_is_split_as_a_shell_would_and_no_more() -> None:
         ("FLUVIAL_INVOKER_IDLE", "nan"),
         ("FLUVIAL_INVOKER_GRACE", "inf"),
         ("FLUVIAL_KMS_COMMAND", "kms 'unbalanced"),
+        ("FLUVIAL_SNAPSHOT_MEMORY", "much"),
     ],
 )
 def test_bad_value_names_its_variable(name: str, value: str | None) -> None:

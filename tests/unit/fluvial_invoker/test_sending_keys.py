@@ -76,7 +76,8 @@ def test_an_instance_that_does_not_read_its_keys_is_killed(tmp_path: Path) -> No
         keyring = Keyring(tmp_path / "keyring")
         await keyring.load("demo")
         birth = Birth.prepare(tmp_path / "ins_1.sock")
-        instance = Instance("ins_1", SPEC, birth, AppLogs(tmp_path), on_wanted=lambda _: None)
+        logs = AppLogs(tmp_path)
+        instance = Instance("ins_1", SPEC, birth, logs, on_wanted=print, on_ready=print)
         await instance.open(CERTIFICATE, lambda: keyring.loaded("demo"))
         instance.started(process.pid, "zygote", {})
         for _ in range(MORE_THAN_A_SOCKET_HOLDS):
