@@ -69,9 +69,12 @@ class Environments:
         return Environment(record, frozenset(same))
 
     async def under_key(self, app_name: str, key_id: str) -> tuple[str, ...]:
-        """Return the names, of now and of production, whose values only this key opens."""
-        record = await self.of(app_name)
-        values = [*record.sealed.items(), *(await self._in_production(app_name)).items()]
+        """Return the names, of now and where an alias stands, whose values only this key opens."""
+        values = [*(await self.of(app_name)).sealed.items()]
+        found = await self._catalogue.find_app(app_name)
+        if found is not None:
+            for deployment in {found.app.production, *found.app.aliases.values()}:
+                values += (await self._held_by(deployment)).items()
         return tuple(sorted({name for name, sealed in values if read_head(sealed)[1] == key_id}))
 
     async def set(
@@ -129,9 +132,12 @@ class Environments:
 
     async def _in_production(self, app_name: str) -> Mapping[str, bytes]:
         found = await self._catalogue.find_app(app_name)
-        if found is None or found.app.production is None:
+        return await self._held_by(found.app.production if found is not None else None)
+
+    async def _held_by(self, deployment: str | None) -> Mapping[str, bytes]:
+        if deployment is None:
             return {}
-        return (await self._catalogue.deployment(found.app.production)).spec.sealed_environment
+        return (await self._catalogue.deployment(deployment)).spec.sealed_environment
 
     async def _sealing_app(self, app_name: str) -> AppRecord:
         found = await self._catalogue.find_app(app_name)

@@ -12,12 +12,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 
 from fluvial_queue.contract import Durability
+from tests.benchmarks.dev_rows import d1
+from tests.benchmarks.figures import Figure
 from tests.benchmarks.systems import (
     Fluvial,
     Taskiq,
@@ -32,28 +33,6 @@ HERE = Path(__file__).parent
 APP = HERE / "handoff_app"
 PAIRS = 5
 QUIET = ("--no-access-log", "--log-level", "warning")
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One measured quantity on both sides; `ratio` is ours over theirs, pair by pair."""
-
-    name: str
-    unit: str
-    ours: list[float]
-    theirs: list[float] = field(default_factory=list[float])
-    target: str = ""
-
-    @property
-    def ratios(self) -> list[float]:
-        return [a / b for a, b in zip(self.ours, self.theirs, strict=True) if b]
-
-
-def spread(values: list[float]) -> str:
-    """Return `median [min … max]`."""
-    if not values:
-        return "–"
-    return f"{statistics.median(values):.3g} [{min(values):.3g} … {max(values):.3g}]"
 
 
 def t1() -> Iterator[Figure]:
@@ -170,6 +149,7 @@ ROWS: dict[str, Callable[[], Iterator[Figure]]] = {
     "T4": t4,
     "H1": h1,
     "C2": c2,
+    "D1": d1,
 }
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks.rows import ROWS, Figure, spread
+from tests.benchmarks.figures import Figure, spread
+from tests.benchmarks.rows import ROWS
 
 
 def main() -> None:

@@ -93,8 +93,8 @@ class Dev:
         with self.api() as api:
             api.post(f"/v1/hooks/lamp/{token}", json="yes").raise_for_status()
 
-    def wait_for_hook(self, run_id: str) -> None:
-        """Wait until a run's log says that its hook is open."""
+    def wait_for(self, run_id: str, event: str) -> None:
+        """Wait until a run's log has an event of a type."""
         with (
             self.api() as api,
             api.stream(
@@ -102,7 +102,7 @@ class Dev:
             ) as response,
         ):
             for line in response.iter_lines():
-                if line.startswith("data:") and json.loads(line[5:])["type"] == "hook_opened":
+                if line.startswith("data:") and json.loads(line[5:])["type"] == event:
                     return
         raise AssertionError(f"{run_id} has ended")
 
@@ -190,7 +190,7 @@ def test_live_runs_follow_the_code_across_reloads_and_restarts(folder: Path) -> 
         running.deployed()
         followed, stayed = (running.get(f"/start/{token}")["run"] for token in ("a", "b"))
         for run_id in (followed, stayed):
-            running.wait_for_hook(run_id)
+            running.wait_for(run_id, "hook_opened")
 
         running.write("two")
         moved = running.deployed()["deployment"]
@@ -206,6 +206,10 @@ def test_live_runs_follow_the_code_across_reloads_and_restarts(folder: Path) -> 
         assert "+ now:      STEP_SCHEDULED note" in stays["detail"]
         with running.api() as api:
             assert api.get(f"/v1/runs/{stayed}").json()["deployment"] == moved
+            # As a session leaves it that is killed between the two halves of a move.
+            pause = {"reason": "fluvial dev moves it to new code"}
+            api.post(f"/v1/runs/{stayed}/pause", json=pause).raise_for_status()
+        running.wait_for(stayed, "run_paused")
         running.interrupt()
 
     with dev(folder) as running:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
     from fluvial.client import Client
@@ -40,14 +40,9 @@ async def move_runs(client: Client, deployment: str) -> AsyncIterator[Moved]:
         FluvialError: the platform cannot be asked.
     """
     for check in await asyncio.to_thread(_checks, client, deployment):
-        if check.deployment == deployment:
-            continue
-        if check.finding == "ok":
-            moved = await _move(client, check, deployment)
-            if moved is not None:
-                yield moved
-        else:
-            yield Moved(check.run_id, check.workflow, "stays", check.detail)
+        moved = await _follow(client, check, deployment)
+        if moved is not None:
+            yield moved
 
 
 def _checks(client: Client, deployment: str) -> list[RunCheck]:
@@ -57,28 +52,48 @@ def _checks(client: Client, deployment: str) -> list[RunCheck]:
     return [check for check in found if isinstance(check, RunCheck)]
 
 
-async def _move(client: Client, check: RunCheck, deployment: str) -> Moved | None:
-    """Move one run; None: it has ended, or somebody has paused it."""
+async def _follow(client: Client, check: RunCheck, deployment: str) -> Moved | None:
+    """Let one run follow; None: it is there, has ended, or somebody has paused it."""
     from fluvial.client import ProblemError
 
-    run_id, workflow = check.run_id, check.workflow
-    run = await asyncio.to_thread(client.run, run_id)
+    run_id, is_there = check.run_id, check.deployment == deployment
+    if is_there and check.status != "paused":
+        return None
     try:
-        if run["status"] == "running":
-            await asyncio.to_thread(client.pause, run_id, _REASON)
-            async with asyncio.timeout(_PAUSE_SECONDS):
-                if not await asyncio.to_thread(_wait_for_pause, client, run_id, run["events"]):
-                    return None
-        elif run["status"] != "paused":
-            return Moved(run_id, workflow, "stays", f"it is {run['status']}")
-        elif not str(run["reason"]).startswith((_DIVERGED, _REASON)):
-            return None
-        await asyncio.to_thread(client.resume, run_id, deployment=deployment)
+        run = await asyncio.to_thread(client.run, run_id)
+        if is_there or check.finding != "ok":
+            if _is_paused_for(run, _REASON):  # by a session that ended before it had moved it
+                await asyncio.to_thread(client.resume, run_id)
+            why = None if is_there else check.detail
+        else:
+            why = await _move(client, run, deployment)
     except ProblemError as error:
-        return Moved(run_id, workflow, "stays", str(error))
+        why = str(error)
     except TimeoutError:
-        return Moved(run_id, workflow, "stays", f"it was not paused within {_PAUSE_SECONDS:g} s")
-    return Moved(run_id, workflow, "moved")
+        why = f"it was not paused within {_PAUSE_SECONDS:g} s"
+    if why is None:
+        return None
+    return Moved(run_id, check.workflow, "stays" if why else "moved", why)
+
+
+async def _move(client: Client, run: dict[str, Any], deployment: str) -> str | None:
+    """Move a run; return why it stays, "" if it does not, None if that is nobody's concern."""
+    run_id = str(run["run_id"])
+    if run["status"] == "running":
+        await asyncio.to_thread(client.pause, run_id, _REASON)
+        async with asyncio.timeout(_PAUSE_SECONDS):
+            if not await asyncio.to_thread(_wait_for_pause, client, run_id, run["events"]):
+                return None
+    elif run["status"] != "paused":
+        return f"it is {run['status']}"
+    elif not _is_paused_for(run, _DIVERGED, _REASON):
+        return None
+    await asyncio.to_thread(client.resume, run_id, deployment=deployment)
+    return ""
+
+
+def _is_paused_for(run: dict[str, Any], *reasons: str) -> bool:
+    return run["status"] == "paused" and str(run["reason"]).startswith(reasons)
 
 
 def _wait_for_pause(client: Client, run_id: str, start: int) -> bool:

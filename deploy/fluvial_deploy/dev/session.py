@@ -32,14 +32,14 @@ async def run(settings: DevSettings, teller: Teller) -> None:
     supervisor = Supervisor(settings.up(), tell=say, ready=ready.set_result)
     platform = asyncio.create_task(supervisor.run())
     first: tuple[asyncio.Future[Any], ...] = (platform, ready)
-    await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
-    if ready.done():
-        session = _Session(settings, ready.result(), teller)
-        try:
+    try:
+        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+        if ready.done():
+            session = _Session(settings, ready.result(), teller)
             await _until_first(_end_of(platform), supervisor.wait_until_stopping(), session.run())
-        finally:
-            supervisor.stop()
-    await platform
+    finally:
+        supervisor.stop()
+        await platform
 
 
 class _Session:

@@ -10,6 +10,8 @@ from fluvial_deploy.up.settings import Address, UpSettings
 
 HOME: Final = ".fluvial"  # in the folder; no bundle takes it along
 IMPORT_ENVIRONMENT: Final = "dev-environment.json"
+_KEPT_DEPLOYMENTS: Final = 20  # besides those that runs need: each save makes one
+_KEPT_SECONDS: Final = 3600.0
 _LONG_SECONDS: Final = 24 * 3600.0  # nothing that a reload needs leaves meanwhile
 
 
@@ -40,6 +42,8 @@ class DevSettings:
             durability="process",
             http=Address("--port", "127.0.0.1", self.port),
             control=Address("--control", "127.0.0.1", 0),
+            keep_deployments=_KEPT_DEPLOYMENTS,
+            keep_deployments_seconds=_KEPT_SECONDS,
             invoker_idle_seconds=_LONG_SECONDS,
             builder_idle_seconds=_LONG_SECONDS,
             compiles=False,  # that takes longer than it saves a bundle which is soon replaced

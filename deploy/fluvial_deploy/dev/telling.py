@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 from fluvial_deploy.cli.output import data, data_json, printable, say, say_dim, say_error
 from fluvial_deploy.dev.moving import Moved
 
 _NAMED: Final = 5  # changed files, for people
+_QUIET: Final = ("debug", "info")
 
 
 class Teller:
@@ -65,14 +67,19 @@ class Teller:
 
     def log(self, record: Mapping[str, Any]) -> None:
         """A record of the app's log."""
-        if record.get("kind") == "instance" or self._tell("log", record=dict(record)):
-            return  # the lives of instances are of no interest here
         level = str(record.get("level", "info"))
-        mark = "" if level == "info" else f"{level}: "
-        message = printable(str(record.get("message", "")))
-        data(f"{str(record.get('time', ''))[11:19]} {mark}{message}")
+        if record.get("kind") == "instance" and level in _QUIET:
+            return  # that instances come and go is of no interest here
+        if not self._tell("log", record=dict(record)):
+            mark = "" if level == "info" else f"{level}: "
+            data(f"{_clock(record)} {mark}{printable(str(record.get('message', '')))}")
 
     def _tell(self, event: str, **fields: Any) -> bool:
         if self._as_json:
             data_json({"event": event, **fields})
         return self._as_json
+
+
+def _clock(record: Mapping[str, Any]) -> str:
+    """Return a record's time of day in this machine's zone."""
+    return datetime.fromisoformat(str(record["time"])).astimezone().strftime("%H:%M:%S")

@@ -252,8 +252,13 @@ def test_a_key_that_the_environment_needs_is_destroyed_by_force_only(control: Co
         refused = await world.post(key)
         planned = (await world.post(key, json={"dry_run": True})).json()
         await world.post("/v1/apps/shop/redeploy")
+        old = (await world.get("/v1/apps/shop")).json()["previous"]
+        await world.post("/v1/apps/shop/aliases/old", json={"deployment": old})
+        aliased = await world.post(key)
+        await world.client.delete("/v1/apps/shop/aliases/old")
         done = await world.post(key)
 
+        assert aliased.json()["variables"] == ["TOKEN"]
         assert (refused.status_code, refused.json()["code"]) == (409, "key_in_use")
         assert refused.json()["variables"] == planned["variables"] == ["TOKEN"]
         assert (done.status_code, done.json()["variables"]) == (200, [])
