@@ -26,6 +26,7 @@ from fluvial_gateway.control.bulk import BulkOperations
 from fluvial_gateway.control.checking import CheckingOperations
 from fluvial_gateway.control.dead_lettering import DeadLetteringOperations
 from fluvial_gateway.control.deploying import DeployingOperations
+from fluvial_gateway.control.domains import DomainOperations
 from fluvial_gateway.control.environment import EnvironmentOperations
 from fluvial_gateway.control.explaining import ExplainingOperations
 from fluvial_gateway.control.hooks import HookOperations
@@ -52,6 +53,7 @@ from fluvial_gateway.crons.states import CronStates
 from fluvial_gateway.data_plane import DataPlane
 from fluvial_gateway.deployments import Deployments
 from fluvial_gateway.dispatcher import Dispatcher
+from fluvial_gateway.domains import Domains
 from fluvial_gateway.environments import Environments
 from fluvial_gateway.explaining import Explaining
 from fluvial_gateway.fingerprints import Fingerprints, load_key
@@ -60,6 +62,7 @@ from fluvial_gateway.hook_answers import HookAnswers
 from fluvial_gateway.hook_calls import HookCalls
 from fluvial_gateway.hooks import Hooks
 from fluvial_gateway.hosts import HostTable
+from fluvial_gateway.http_limits import HttpLimits
 from fluvial_gateway.invoker_client import InvokerClient
 from fluvial_gateway.janitor import Janitor
 from fluvial_gateway.key_keeping import KeyKeeping
@@ -233,6 +236,9 @@ class Gateway:
         operations = [
             *deploying.operations(),
             *AliasingOperations(self._catalogue, aliases, addresses).operations(),
+            *DomainOperations(
+                Domains(self._catalogue, self._routes.reload, config.domain), addresses
+            ).operations(),
             *RemovingOperations(
                 self._catalogue, aliases, removals, self._janitor, addresses
             ).operations(),
@@ -282,6 +288,7 @@ class Gateway:
             self._router,
             hosts,
             listener=socket.socket(fileno=config.http_fd),
+            limits=HttpLimits(trusted_peers=config.trusted_proxies),
             webhooks=self._webhooks,
         )
 

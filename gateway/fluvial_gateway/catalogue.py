@@ -191,6 +191,18 @@ class Catalogue:
         records = await self._records.list_records("host")
         return {record.id: HostRecord.from_dict(record.value).app for record in records}
 
+    async def add_host(self, host: str, app: str) -> bool:
+        """Give a custom host to an app; return whether it is the app's now."""
+        value = HostRecord(app=app).to_dict()
+        if await self._records.put_record("host", host, value, expect=0) is not None:
+            return True
+        record = await self._records.get_record("host", host)
+        return record is not None and HostRecord.from_dict(record.value).app == app
+
+    async def remove_host(self, host: str) -> None:
+        """Take a custom host from its app."""
+        await self._records.delete_record("host", host)
+
     async def default_app(self) -> str | None:
         """Return the app that answers for the plain domain."""
         record = await self._records.get_record("setting", DEFAULT_APP_SETTING)

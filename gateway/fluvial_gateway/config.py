@@ -7,6 +7,7 @@ import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Final
 
@@ -34,6 +35,7 @@ class Config:
     ready_fd: int | None
     http_url: str
     control_url: str
+    trusted_proxies: tuple[str, ...]  # networks
     public_url: str  # how the domain is reached from outside
     keeping: KeepingRule  # of deployments, where an app has no rule of its own
     log_limits: LogLimits = field(default_factory=LogLimits)
@@ -78,6 +80,7 @@ def read_config(environment: Mapping[str, str] = os.environ) -> Config:
         ready_fd=None if ready is None else _descriptor(environment, "FLUVIAL_READY_FD"),
         http_url=_url(environment, "FLUVIAL_HTTP_URL"),
         control_url=_url(environment, "FLUVIAL_CONTROL_URL"),
+        trusted_proxies=_networks(environment, "FLUVIAL_TRUSTED_PROXIES"),
         public_url=_url(environment, public),
         keeping=_keeping(environment),
         log_limits=log_limits(environment),
@@ -118,6 +121,15 @@ def _domain(environment: Mapping[str, str]) -> str:
     if not _DOMAIN.fullmatch(value):
         raise _wrong("FLUVIAL_DOMAIN", value, "a DNS name such as example.com")
     return value
+
+
+def _networks(environment: Mapping[str, str], name: str) -> tuple[str, ...]:
+    value = environment.get(name, "")
+    found = [each.strip() for each in value.split(",") if each.strip()]
+    try:
+        return tuple(str(ip_network(each)) for each in found)
+    except ValueError:
+        raise _wrong(name, value, "networks such as 10.0.0.0/8,::1") from None
 
 
 def _url(environment: Mapping[str, str], name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Protocol
 
 from fluvial_gateway.deadlines import Deadlines, Expiring
@@ -83,6 +83,8 @@ class HttpFront:
             address = ip_address(host)
         except ValueError:
             return False
+        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped  # as a listener of both families sees IPv4 peers
         return any(address in network for network in self._trusted)
 
     async def drain(self, seconds: float) -> None:

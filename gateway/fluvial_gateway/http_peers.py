@@ -12,7 +12,7 @@ from fluvial_gateway.http_heads import HeaderBlock
 class Peer:
     """The other end of a client's connection."""
 
-    __slots__ = ("_chain", "_client", "_is_trusted")
+    __slots__ = ("_chain", "_client", "_front", "_is_trusted")
 
     def __init__(self, transport: asyncio.BaseTransport, front: HttpFront) -> None:
         name = transport.get_extra_info("peername")
@@ -21,6 +21,7 @@ class Peer:
             host, port = cast("tuple[Any, ...]", name)[:2]
             self._client = (str(host), int(port))
         address = self._client[0] if self._client is not None else None
+        self._front = front
         self._is_trusted = front.trusts(address)
         self._chain = (address or "unknown").encode()
 
@@ -30,8 +31,8 @@ class Peer:
         before = told.get(b"x-forwarded-for")
         chain = self._chain if before is None else before + b", " + self._chain
         is_tls = told.get(b"x-forwarded-proto", b"").lower() == b"https"
-        nearest = before.rsplit(b",", 1)[-1].strip().decode("latin-1") if before else ""
-        headers.client = (nearest, 0) if nearest else self._client
+        behind = self._client_behind(before) if before else ""
+        headers.client = (behind, 0) if behind else self._client
         headers.scheme = "https" if is_tls else "http"
         headers.headers.append((b"x-forwarded-for", chain))
         headers.headers.append((b"x-forwarded-proto", headers.scheme.encode()))
@@ -41,3 +42,13 @@ class Peer:
         if headers.request_id:
             # The last header, where it is one: instances look there.
             headers.headers.append((b"x-request-id", headers.request_id))
+
+    def _client_behind(self, chain: bytes) -> str:
+        """Return the last address in `chain` that is no trusted proxy's.
+
+        Each proxy has added the address that it saw: what stands before a stranger's may be made
+        up.
+        """
+        addresses = [each.strip() for each in chain.decode("latin-1").split(",")]
+        strangers = [each for each in addresses if not self._front.trusts(each)]
+        return (strangers or addresses[:1])[-1]

@@ -85,6 +85,22 @@ class AppClient(BulkClient):
         """Remove an alias other than production."""
         self._api.delete(f"{_app(app)}/aliases/{path_part(alias)}")
 
+    def domains(self, app: str) -> list[dict[str, Any]]:
+        """Return the app's custom domains."""
+        return items(self._api.get(f"{_app(app)}/domains"), "domains")
+
+    def add_domain(self, app: str, host: str) -> dict[str, Any]:
+        """Let a host name lead to the app's production; return the domain.
+
+        Raises:
+            ProblemError: `domain_conflict`: another app has it.
+        """
+        return self._api.post(f"{_app(app)}/domains", {"host": host})
+
+    def remove_domain(self, app: str, host: str) -> None:
+        """Remove a custom domain from the app."""
+        self._api.delete(f"{_app(app)}/domains/{path_part(host)}")
+
     def history(
         self, app: str, alias: str | None = None, *, limit: int | None = None
     ) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from fluvial_deploy.cli.dead_letters import dead_letters, redrive
 from fluvial_deploy.cli.deploy import deploy
 from fluvial_deploy.cli.dev import dev
 from fluvial_deploy.cli.doctor import doctor
+from fluvial_deploy.cli.domains import domains
 from fluvial_deploy.cli.environment import env, redeploy, secret
 from fluvial_deploy.cli.exits import reported
 from fluvial_deploy.cli.hooks import hooks
@@ -101,6 +102,7 @@ for _group, _name in (
     (apps, "apps"),
     (deployments, "deployments"),
     (aliases, "alias"),
+    (domains, "domains"),
     (env, "env"),
     (secret, "secret"),
     (keys, "keys"),

@@ -19,6 +19,7 @@ from fluvial_deploy.up.settings import (
     check_log_limits,
     check_public_url,
     check_store,
+    check_trusted_proxies,
 )
 
 if TYPE_CHECKING:
@@ -54,6 +55,12 @@ def up(
         typer.Option(
             metavar="URL",
             help="How the domain is reached from outside, behind a proxy: https://example.com",
+        ),
+    ] = None,
+    trusted_proxies: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CIDR,…", help="Proxies in front whose X-Forwarded-* headers are believed."
         ),
     ] = None,
     idle: Annotated[
@@ -108,6 +115,7 @@ def up(
         control=Address.parse("--control", control),
         domain=domain or "localhost",
         public_url=public,
+        trusted_proxies=check_trusted_proxies(trusted_proxies) if trusted_proxies else "",
         idle_seconds=to_seconds(idle, "--idle") if idle else None,
         invoker_idle_seconds=to_seconds(invoker_idle, "--invoker-idle"),
         keep_deployments=keep_deployments,

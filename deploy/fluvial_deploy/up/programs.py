@@ -67,6 +67,8 @@ def gateway(settings: UpSettings, home: Home, sockets: Sockets, store_url: str) 
         "FLUVIAL_CONTROL_URL": url_of(sockets.control),
         **log_environment(settings.log_limits),
     }
+    if settings.trusted_proxies:
+        environment["FLUVIAL_TRUSTED_PROXIES"] = settings.trusted_proxies
     if settings.public_url:
         environment["FLUVIAL_PUBLIC_URL"] = settings.public_url
     if settings.keep_deployments is not None:

@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Final, Literal, cast, get_args
 
@@ -56,6 +57,7 @@ class UpSettings:
     control: Address = Address("--control", "127.0.0.1", 8081)
     domain: str = "localhost"
     public_url: str = ""  # how the domain is reached from outside; "": at `http`
+    trusted_proxies: str = ""  # networks, with commas
     idle_seconds: float | None = None  # of deployments whose manifest does not say
     invoker_idle_seconds: float = 300.0
     keep_deployments: int | None = None  # of the newest of an app; None: the gateway's default
@@ -85,6 +87,22 @@ def check_public_url(text: str, domain: str | None) -> tuple[str, str]:
             f"--public-url is of {host}, and --domain is {domain}: name one, or twice the same"
         )
     return text.rstrip("/"), host
+
+
+def check_trusted_proxies(text: str) -> str:
+    """Return `text` when it lists networks.
+
+    Raises:
+        InvalidRequestError: something in it is neither an address nor a network.
+    """
+    for each in text.split(","):
+        try:
+            ip_network(each.strip())
+        except ValueError as error:
+            raise InvalidRequestError(
+                f"--trusted-proxies lists addresses or networks such as 10.0.0.0/8,::1: {error}"
+            ) from None
+    return text
 
 
 def check_kms_command(text: str) -> str:

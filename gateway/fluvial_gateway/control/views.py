@@ -122,10 +122,13 @@ class Addresses:
     def of_alias(self, app: str, alias: str) -> str:
         return self._of(app if alias == PRODUCTION else f"{alias}--{app}")
 
-    def _of(self, name: str) -> str:
+    def of_host(self, host: str) -> str:
         parts = urlsplit(self.public_url)
         port = f":{parts.port}" if parts.port is not None else ""
-        return f"{parts.scheme}://{name}.{self.domain}{port}"
+        return f"{parts.scheme}://{host}{port}"
+
+    def _of(self, name: str) -> str:
+        return self.of_host(f"{name}.{self.domain}")
 
 
 def time_text(milliseconds: int) -> str:

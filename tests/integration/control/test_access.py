@@ -23,6 +23,7 @@ def path_of(operation: Operation) -> str:
         "token": "t",
         "cron": "nightly",
         "alias": "staging",
+        "host": "shop.example.com",
         "name": "tokens",
         "key": "k",
         "hook": "approval",

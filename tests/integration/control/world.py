@@ -37,6 +37,7 @@ from fluvial_gateway.control.bulk import BulkOperations
 from fluvial_gateway.control.checking import CheckingOperations
 from fluvial_gateway.control.dead_lettering import DeadLetteringOperations
 from fluvial_gateway.control.deploying import DeployingOperations
+from fluvial_gateway.control.domains import DomainOperations
 from fluvial_gateway.control.environment import EnvironmentOperations
 from fluvial_gateway.control.explaining import ExplainingOperations
 from fluvial_gateway.control.hooks import HookOperations
@@ -59,6 +60,7 @@ from fluvial_gateway.crons.service import Crons
 from fluvial_gateway.crons.starting import CronRuns
 from fluvial_gateway.crons.states import CronStates
 from fluvial_gateway.deployments import Deployments
+from fluvial_gateway.domains import Domains
 from fluvial_gateway.environments import Environments
 from fluvial_gateway.explaining import Explaining
 from fluvial_gateway.fingerprints import Fingerprints
@@ -515,6 +517,9 @@ class World:
         return [
             *deploying.operations(),
             *AliasingOperations(self.catalogue, aliases, addresses).operations(),
+            *DomainOperations(
+                Domains(self.catalogue, routes.reload, "localhost"), addresses
+            ).operations(),
             *RemovingOperations(
                 self.catalogue, aliases, self.removals, self.janitor, addresses
             ).operations(),

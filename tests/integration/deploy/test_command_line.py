@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 ECHO = """
@@ -500,3 +501,15 @@ def test_doctor_is_content(echo: Any) -> None:
 def test_version_and_help_need_no_platform(echo: Any) -> None:
     assert echo.run("version", FLUVIAL_URL="http://127.0.0.1:1").stdout.count(".") == 2
     assert "Usage" in echo.run("--help").stdout
+
+
+def test_a_domain_leads_to_an_app_until_it_is_removed(echo: Any) -> None:
+    host = {"host": "shop.example.com"}
+    added = echo.run("domains", "add", "echo", "shop.example.com")
+
+    assert added.stdout.startswith("http://shop.example.com")
+    assert httpx.get(f"{echo.ready['http']}/a", headers=host).text == "GET /a? "
+    assert json.loads(echo.run("domains", "ls", "echo", "--json").stdout)[0]["host"] == host["host"]
+    assert "does not lead to echo" in echo.run("domains", "rm", "echo", "shop.example.com").stderr
+    assert httpx.get(f"{echo.ready['http']}/a", headers=host).status_code == 404
+    assert echo.run("domains", "rm", "echo", "shop.example.com").returncode == 3

@@ -433,6 +433,27 @@ def test_a_trusted_proxy_is_believed() -> None:
     run(main())
 
 
+def test_the_client_is_whom_the_outermost_trusted_proxy_saw() -> None:
+    async def main() -> None:
+        limits = HttpLimits(trusted_peers=("10.0.0.0/8", "127.0.0.0/8"), resolution_seconds=0.01)
+        async with open_world(limits=limits) as world:
+            instance = await world.warm()
+            seen: list[str] = []
+            for chain in (
+                b"6.6.6.6, 7.7.7.7, 10.0.0.2, 10.1.1.1",
+                b"10.0.0.3, 10.0.0.2",
+                b"unknown, ::ffff:10.0.0.2",
+            ):
+                client = await world.client()
+                client.send(GET[:-2] + b"X-Forwarded-For: " + chain + b"\r\n\r\n")
+                header, _ = await instance.next(FrameType.REQUEST)
+                seen.append(header[6][0])
+
+            assert seen == ["7.7.7.7", "10.0.0.3", "unknown"]
+
+    run(main())
+
+
 def test_repeated_and_changed_headers_are_told_apart() -> None:
     async def main() -> None:
         async with open_world() as world:

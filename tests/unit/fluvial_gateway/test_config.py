@@ -42,6 +42,13 @@ def test_the_world_outside_may_come_another_way(environment: dict[str, str]) -> 
     assert config.public_url == "https://example.com"
 
 
+def test_trusted_proxies_are_networks(environment: dict[str, str]) -> None:
+    said = {**environment, "FLUVIAL_TRUSTED_PROXIES": "10.0.0.0/8, ::1"}
+
+    assert read_config(environment).trusted_proxies == ()
+    assert read_config(said).trusted_proxies == ("10.0.0.0/8", "::1/128")
+
+
 def test_domain_and_ready_descriptor_have_defaults(environment: dict[str, str]) -> None:
     del environment["FLUVIAL_READY_FD"]
 
@@ -58,6 +65,8 @@ def test_domain_and_ready_descriptor_have_defaults(environment: dict[str, str]) 
         ("FLUVIAL_STORE", ""),
         ("FLUVIAL_STORE", "localhost:6379"),
         ("FLUVIAL_STORE", "mysql://db"),
+        ("FLUVIAL_TRUSTED_PROXIES", "10.0.0.1/8"),
+        ("FLUVIAL_TRUSTED_PROXIES", "proxy.example.com"),
         ("FLUVIAL_DOMAIN", "-bad.example"),
         ("FLUVIAL_DOMAIN", "two..dots"),
         ("FLUVIAL_DOMAIN", "a b"),
