@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import logging
 import os
+import secrets
 import socket
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -42,6 +43,7 @@ from fluvial_gateway.control.scheduling import SchedulingOperations
 from fluvial_gateway.control.starting import StartingOperations
 from fluvial_gateway.control.steering import SteeringOperations
 from fluvial_gateway.control.talking import TalkingOperations
+from fluvial_gateway.control.usage import UsageOperations
 from fluvial_gateway.control.views import Addresses
 from fluvial_gateway.control_server import ControlServer
 from fluvial_gateway.crons.alarm import LoopAlarm
@@ -70,6 +72,7 @@ from fluvial_gateway.log_reading import LogReading
 from fluvial_gateway.log_sweeping import sweep_logs
 from fluvial_gateway.log_watching import LogWatches
 from fluvial_gateway.metrics import Metrics
+from fluvial_gateway.occupancy import Occupancy
 from fluvial_gateway.problems import ProblemError
 from fluvial_gateway.removals import Removals
 from fluvial_gateway.replay_checks import ReplayChecks
@@ -85,6 +88,8 @@ from fluvial_gateway.stream_calls import StreamCalls
 from fluvial_gateway.streams import Streams
 from fluvial_gateway.talking import Talking
 from fluvial_gateway.uploads import Uploads
+from fluvial_gateway.usage_keeping import UsageKeeping
+from fluvial_gateway.usage_ledger import UsageLedger
 from fluvial_gateway.waits import LongWaits
 from fluvial_gateway.webhook_exchanges import WebhookDesk
 from fluvial_gateway.webhook_instances import WebhookInstances
@@ -136,7 +141,8 @@ class Gateway:
         )
         self._ready_fd = config.ready_fd
         self._store = store
-        self._metrics = Metrics(version=about.version)
+        ledger = UsageLedger()
+        self._metrics = Metrics(version=about.version, usage=ledger)
         self._catalogue = Catalogue(store)
         self._invoker = InvokerClient(str(config.invoker_socket))
         self._log_folder, self._log_limits = apps_folder(config.home), config.log_limits
@@ -154,6 +160,7 @@ class Gateway:
         talking, hook_answers = Talking(runs, hooks), HookAnswers(runs)
         streams = Streams(store, self._metrics, partitions=store.partitions)
         self._addresses = addresses = Addresses(config.public_url, config.domain)
+        occupancy = Occupancy()
         self._router = Router(
             spec=self._spec,
             invoker=self._invoker,
@@ -168,7 +175,12 @@ class Gateway:
             gateway=_name(config),
             partitions=store.partitions,
             app_url=addresses.of_app,
+            occupancy=occupancy,
         )
+        self._usage = UsageKeeping(
+            ledger, self._router, store, writer=f"{_name(config)}.{secrets.token_hex(4)}"
+        )
+        occupancy.on_busy = self._usage.wake
         self._scheduler, crons = self._crons(runs, signals)
         self._dispatcher = Dispatcher(
             store,
@@ -213,7 +225,6 @@ class Gateway:
             store=store,
             is_dispatching=lambda: self._dispatcher.is_ready,
             surveyor=self._invoker,
-            metrics=self._metrics,
             scrape=Scrape(self._metrics, store, self._dispatcher, self._invoker, self._router),
         )
         keys = KeyKeeping(
@@ -272,6 +283,7 @@ class Gateway:
                 log_watches,
                 self._waits,
             ).operations(),
+            *UsageOperations(self._usage, config.prices).operations(),
             *self._platform.operations(),
         ]
         self._control = ControlServer(
@@ -302,6 +314,7 @@ class Gateway:
             serving.create_task(self._routes.sweep(stop), name="route sweep")
             serving.create_task(self._scheduler.run(), name="cron scheduler")
             serving.create_task(self._janitor.run(), name="janitor")
+            serving.create_task(self._usage.run(stop), name="usage")
             serving.create_task(
                 sweep_logs(self._log_folder, self._log_limits, stop), name="log sweep"
             )
@@ -335,6 +348,7 @@ class Gateway:
         await self._dispatcher.stop(DISPATCHER_DRAIN_SECONDS)
         # 5. Links: whatever an instance still executes for us is cancelled there.
         await self._router.close()
+        await self._usage.flush()
         self._invoker.close()
 
     def _crons(self, runs: Runs, signals: _DispatcherSignals) -> tuple[CronScheduler, Crons]:

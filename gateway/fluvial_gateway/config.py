@@ -16,6 +16,7 @@ from fluvial.errors import InvalidRequestError
 from fluvial.log_files import LogLimits
 from fluvial.log_settings import log_limits
 from fluvial_gateway.keeping import KeepingRule
+from fluvial_gateway.prices import Prices, read_prices
 
 _STORE_SCHEMES: Final = ("redis", "rediss", "unix", "memory")
 _DOMAIN: Final = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(?:\.(?!-)[a-z0-9-]{1,63}(?<!-))*")
@@ -39,6 +40,7 @@ class Config:
     public_url: str  # how the domain is reached from outside
     keeping: KeepingRule  # of deployments, where an app has no rule of its own
     log_limits: LogLimits = field(default_factory=LogLimits)
+    prices: Prices = field(default_factory=Prices)
 
     @property
     def invoker_socket(self) -> Path:
@@ -84,6 +86,7 @@ def read_config(environment: Mapping[str, str] = os.environ) -> Config:
         public_url=_url(environment, public),
         keeping=_keeping(environment),
         log_limits=log_limits(environment),
+        prices=read_prices(environment),
     )
 
 

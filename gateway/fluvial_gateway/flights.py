@@ -54,6 +54,7 @@ class _Flight:
     """A job that is with the router."""
 
     job: Job
+    function: str  # the workflow's name, or the step's
     invocation: str
     began: float
     handle: InvocationHandle | None = None
@@ -170,7 +171,8 @@ class Flights:
     def _send(self, job: Job, fields: tuple[str, dict[str, Any], bytes]) -> None:
         view = job.view
         step = view.steps[job.step_id] if job.kind == "step" else None
-        flight = _Flight(job, fields[1].get("invocation", ""), time.perf_counter())
+        function = view.workflow if step is None else step.name
+        flight = _Flight(job, function, fields[1].get("invocation", ""), time.perf_counter())
         self._flights[job] = flight
         flight.handle = self._around.invocations.invoke(
             job.deployment,
@@ -197,13 +199,14 @@ class Flights:
         seconds = time.perf_counter() - flight.began
         report = self._around.observer.invocation_finished
         if isinstance(outcome, Lost):
-            report(job.view.app, job.kind, "lost", seconds, 0)
+            report(job.view.app, job.kind, "lost", seconds, 0, function=flight.function)
             if outcome.crashed:
                 self._sequencer.crashed(job, outcome.reason, outcome.progress)
             else:
                 self._sequencer.lost(job, outcome.reason, outcome.progress)
             return
-        report(job.view.app, job.kind, outcome.answer.outcome, seconds, outcome.cpu_us)
+        told, cpu_us = outcome.answer.outcome, outcome.cpu_us
+        report(job.view.app, job.kind, told, seconds, cpu_us, function=flight.function)
         self._sequencer.answered(job, outcome.answer, outcome.instance, _stamp(flight, outcome))
 
     def _refused(self, job: Job, outcome: Unavailable) -> None:

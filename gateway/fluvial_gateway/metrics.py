@@ -20,15 +20,12 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from fluvial_gateway.pool_contract import InstanceState
+from fluvial_gateway.usage_ledger import UsageLedger
 
 MAX_SERIES: Final = 2000
 _OTHER: Final = "other"
 _PREFIX: Final = "fluvial_"
 _MICROSECONDS: Final = 1e-6
-_USAGE: Final = {
-    "fluvial_invocations_total": "invocations",
-    "fluvial_invocation_active_cpu_seconds_total": "active_cpu_seconds",
-}
 # A warm turn takes a millisecond, a request may last minutes.
 _INVOCATION_BUCKETS: Final = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
@@ -81,8 +78,9 @@ class _WithoutCreated(Collector):
 class Metrics:
     """Counts for one gateway, in a registry of its own; listens to all observer protocols."""
 
-    def __init__(self, *, version: str) -> None:
+    def __init__(self, *, version: str, usage: UsageLedger | None = None) -> None:
         self.registry = CollectorRegistry()
+        self._usage = usage or UsageLedger()
         ProcessCollector(registry=self.registry)
         about = "Constant 1; the labels say what is running."
         info = self._gauge("build_info", about, "version", "python")
@@ -182,8 +180,16 @@ class Metrics:
     # ---- the dispatcher: DispatchObserver ----
 
     def invocation_finished(
-        self, app: str, kind: str, outcome: str, seconds: float, cpu_us: int
+        self,
+        app: str,
+        kind: str,
+        outcome: str,
+        seconds: float,
+        cpu_us: int,
+        *,
+        function: str = "",
     ) -> None:
+        self._usage.add((app, kind, function or kind), outcome, seconds, cpu_us)
         self._invocations.of(app, kind, outcome).inc()
         self._durations.of(app, kind).observe(seconds)
         # What an instance reports may be anything; a counter refuses to go back.
@@ -238,18 +244,6 @@ class Metrics:
     def exposition(self) -> bytes:
         """Return everything in the registry as Prometheus reads it."""
         return generate_latest(_WithoutCreated(self.registry))
-
-    def usage(self) -> dict[str, dict[str, dict[str, float]]]:
-        """Return app → kind → {invocations, active_cpu_seconds}, since this gateway started."""
-        totals: dict[str, dict[str, dict[str, float]]] = {}
-        samples = [sample for family in self.registry.collect() for sample in family.samples]
-        for sample in samples:
-            field = _USAGE.get(sample.name)
-            if field is not None:
-                kinds = totals.setdefault(sample.labels["app"], {})
-                kind = kinds.setdefault(sample.labels["kind"], dict.fromkeys(_USAGE.values(), 0.0))
-                kind[field] += sample.value
-        return totals
 
     def _counter(self, name: str, text: str, *labels: str) -> _Family[Counter]:
         return _Family(Counter(_PREFIX + name, text, labels, registry=self.registry), labels)

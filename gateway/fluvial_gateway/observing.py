@@ -12,9 +12,17 @@ class DispatchObserver(Protocol):
     """What a dispatcher tells. Every call is synchronous, cheap and never raises."""
 
     def invocation_finished(
-        self, app: str, kind: str, outcome: str, seconds: float, cpu_us: int
+        self,
+        app: str,
+        kind: str,
+        outcome: str,
+        seconds: float,
+        cpu_us: int,
+        *,
+        function: str = "",
     ) -> None:
-        """An invocation (kind: turn, step, cron) ended; `seconds` is its time from dispatch."""
+        """An invocation (kind: turn or step) of the workflow or step called `function` ended;
+        `seconds` is its time from dispatch."""
 
     def step_finished(self, app: str, step: str, outcome: str) -> None:
         """A step has its one recorded outcome: completed, failed, cancelled, abandoned."""

@@ -49,6 +49,7 @@ class Router:
         partitions: int,
         app_url: Callable[[str], str],
         limits: PoolLimits | None = None,
+        occupancy: Occupancy | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.limits = limits or PoolLimits()
@@ -63,7 +64,7 @@ class Router:
             spec=spec,
             invoker=invoker,
             observer=pool_observer,
-            occupancy=Occupancy(),
+            occupancy=occupancy or Occupancy(),
             calls=calls,
             tasks=self._tasks,
             starts=StartBudget(self.limits.platform_burst, self.limits.platform_starts_per_second),

@@ -336,7 +336,16 @@ class Bell:
 
 
 RecordKind = Literal[
-    "app", "deployment", "token", "host", "setting", "cron", "history", "removed", "environment"
+    "app",
+    "deployment",
+    "token",
+    "host",
+    "setting",
+    "cron",
+    "history",
+    "removed",
+    "environment",
+    "usage",
 ]
 
 

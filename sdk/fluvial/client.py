@@ -305,9 +305,25 @@ class Client(AppClient):
         """Return what runs now."""
         return self._get("/v1/instances")
 
-    def usage(self) -> dict[str, Any]:
-        """Return what was used, by app."""
-        return self._get("/v1/usage")
+    def usage(
+        self,
+        app: str | None = None,
+        *,
+        since: str | datetime | None = None,
+        until: str | datetime | None = None,
+        by: str | None = None,
+    ) -> dict[str, Any]:
+        """Return what was used and what it costs: `rows`, their `total`, and the `prices`.
+
+        Args:
+            app: only this one.
+            since: from then on, or from so long ago; without, the last 30 days.
+            until: until then, or until so long ago.
+            by: a row for each app, function, day or hour.
+        """
+        return self._get(
+            "/v1/usage", app=app, by=by, since=moment_text(since), until=moment_text(until)
+        )
 
     def info(self) -> dict[str, Any]:
         """Return what the platform says about itself."""

@@ -69,7 +69,14 @@ class Silent:
         self.pauses: list[str] = []
 
     def invocation_finished(
-        self, app: str, kind: str, outcome: str, seconds: float, cpu_us: int
+        self,
+        app: str,
+        kind: str,
+        outcome: str,
+        seconds: float,
+        cpu_us: int,
+        *,
+        function: str = "",
     ) -> None:
         self.invocations.append((kind, outcome))
 

@@ -9,7 +9,6 @@ import typer
 
 from fluvial_deploy.cli.aliases import aliases
 from fluvial_deploy.cli.apps import apps, deployments, promote, rollback
-from fluvial_deploy.cli.connection import connect
 from fluvial_deploy.cli.crons import crons
 from fluvial_deploy.cli.dead_letters import dead_letters, redrive
 from fluvial_deploy.cli.deploy import deploy
@@ -42,6 +41,7 @@ from fluvial_deploy.cli.streams import list_streams, show_stream
 from fluvial_deploy.cli.talking import ask, send
 from fluvial_deploy.cli.tokens import tokens
 from fluvial_deploy.cli.up import up
+from fluvial_deploy.cli.usage import usage
 from fluvial_deploy.cli.why import why
 
 cli = typer.Typer(
@@ -71,14 +71,6 @@ def version(as_json: Json = False) -> None:
 
     number = installed_version("fluvial")
     data_json({"version": number}) if as_json else data(number)
-
-
-@reported
-def usage(as_json: Json = False) -> None:
-    """Show what was used, by app."""
-    with connect() as client:
-        found = client.usage()
-    data_json(found)
 
 
 for _command in (

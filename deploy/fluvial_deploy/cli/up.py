@@ -17,6 +17,7 @@ from fluvial_deploy.up.settings import (
     check_durability,
     check_kms_command,
     check_log_limits,
+    check_prices,
     check_public_url,
     check_store,
     check_trusted_proxies,
@@ -89,6 +90,15 @@ def up(
     log_size: Annotated[
         str, typer.Option(metavar="SIZE", help="How much of all logs of apps is kept.")
     ] = "2GiB",
+    price_cpu_hour: Annotated[
+        float | None, typer.Option(help="Of active CPU, in `fluvial usage`; default 0.128.")
+    ] = None,
+    price_gb_hour: Annotated[
+        float | None, typer.Option(help="Of provisioned memory; default 0.0106.")
+    ] = None,
+    price_million_invocations: Annotated[
+        float | None, typer.Option(help="Of a million invocations; default 0.60.")
+    ] = None,
     kms_command: Annotated[
         str | None,
         typer.Option(
@@ -125,6 +135,7 @@ def up(
             else None
         ),
         log_limits=check_log_limits(log_retention, log_app_size, log_size),
+        prices=check_prices(price_cpu_hour, price_gb_hour, price_million_invocations),
         kms_command=check_kms_command(kms) if kms else "",
     )
     _run(settings, as_json=as_json)

@@ -66,6 +66,7 @@ def gateway(settings: UpSettings, home: Home, sockets: Sockets, store_url: str) 
         "FLUVIAL_HTTP_URL": url_of(sockets.http),
         "FLUVIAL_CONTROL_URL": url_of(sockets.control),
         **log_environment(settings.log_limits),
+        **{variable: f"{price!r}" for variable, price in settings.prices.items()},
     }
     if settings.trusted_proxies:
         environment["FLUVIAL_TRUSTED_PROXIES"] = settings.trusted_proxies

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
@@ -66,6 +67,7 @@ class UpSettings:
     builder_idle_seconds: float | None = None  # None: the builder's own
     compiles: bool = True  # the bytecode of bundles, at deploy
     import_environment: Path | None = None  # values for imports at deploy (`fluvial dev`)
+    prices: Mapping[str, float] = field(default_factory=dict[str, float])  # by variable
     kms_command: str = ""  # program and arguments, as a shell would split them; "": none
 
 
@@ -120,6 +122,29 @@ def check_kms_command(text: str) -> str:
     if shutil.which(program) is None:
         raise InvalidRequestError(f"--kms-command: there is no program {program!r}")
     return text
+
+
+def check_prices(
+    cpu_hour: float | None, gb_hour: float | None, million_invocations: float | None
+) -> dict[str, float]:
+    """Return the prices that were given, by the variable that tells the gateway.
+
+    Raises:
+        InvalidRequestError: one is no amount; the message names it.
+    """
+    given = {
+        "cpu-hour": cpu_hour,
+        "gb-hour": gb_hour,
+        "million-invocations": million_invocations,
+    }
+    prices: dict[str, float] = {}
+    for name, price in given.items():
+        if price is None:
+            continue
+        if not 0 <= price < float("inf"):
+            raise InvalidRequestError(f"--price-{name} must not be negative, got {price}")
+        prices[f"FLUVIAL_PRICE_{name.upper().replace('-', '_')}"] = price
+    return prices
 
 
 def check_log_limits(retention: str, app_size: str, size: str) -> LogLimits:

@@ -1,4 +1,4 @@
-"""Operations on the platform itself: tokens, instances, usage, health, metrics."""
+"""Operations on the platform itself: tokens, instances, health, metrics."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from fluvial.errors import FluvialError, UnavailableError
 from fluvial_gateway.auth import MAX_NAME_CHARACTERS, Scope, Tokens
 from fluvial_gateway.control.operations import Body, Call, Operation, Reply
 from fluvial_gateway.control.schemas import array, obj, text
-from fluvial_gateway.metrics import Metrics
 from fluvial_gateway.scrape import Scrape, Surveyor
 from fluvial_queue.contract import Durability
 
@@ -75,7 +74,6 @@ class PlatformOperations:
         store: StoreHealth,
         is_dispatching: Callable[[], bool],
         surveyor: Surveyor,
-        metrics: Metrics,
         scrape: Scrape,
     ) -> None:
         self._about = about
@@ -83,7 +81,6 @@ class PlatformOperations:
         self._store = store
         self._is_dispatching = is_dispatching
         self._surveyor = surveyor
-        self._metrics = metrics
         self._scrape = scrape
         self._is_draining = False
 
@@ -133,15 +130,6 @@ class PlatformOperations:
                         obj({"instances": array(), "zygotes": array(), "snapshots": array()}),
                     )
                 },
-            ),
-            Operation(
-                method="GET",
-                path="/v1/usage",
-                name="getUsage",
-                summary="Return what apps have used since this gateway started",
-                handler=self.usage,
-                scopes=(Scope.METRICS_READ,),
-                replies={200: Reply("Totals by app and kind.", obj({"apps": {"type": "object"}}))},
             ),
             Operation(
                 method="GET",
@@ -211,9 +199,6 @@ class PlatformOperations:
                 "snapshots": [_picked(found, _SNAPSHOT_FIELDS) for found in survey.snapshots],
             }
         )
-
-    async def usage(self, call: Call) -> Response:
-        return JSONResponse({"apps": self._metrics.usage()})
 
     async def info(self, call: Call) -> Response:
         about = self._about

@@ -67,19 +67,6 @@ def test_instances_show_known_fields_only(control: Control) -> None:
     control(scenario)
 
 
-def test_usage_adds_up_what_was_counted(control: Control) -> None:
-    async def scenario(world: World) -> None:
-        world.metrics.http_finished("shop", "ok", 0.1, 500_000)
-        world.metrics.http_finished("shop", "error", 0.1, 250_000)
-        world.metrics.invocation_finished("shop", "step", "ok", 0.1, 1_000_000)
-        apps = (await world.get("/v1/usage")).json()["apps"]
-
-        assert apps["shop"]["http"] == {"invocations": 2.0, "active_cpu_seconds": 0.75}
-        assert apps["shop"]["step"] == {"invocations": 1.0, "active_cpu_seconds": 1.0}
-
-    control(scenario)
-
-
 def test_metrics_are_valid_and_say_what_the_store_holds(control: Control) -> None:
     async def scenario(world: World) -> None:
         await world.deploy()

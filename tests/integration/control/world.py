@@ -54,6 +54,7 @@ from fluvial_gateway.control.scheduling import SchedulingOperations
 from fluvial_gateway.control.starting import StartingOperations
 from fluvial_gateway.control.steering import SteeringOperations
 from fluvial_gateway.control.talking import TalkingOperations
+from fluvial_gateway.control.usage import UsageOperations
 from fluvial_gateway.control.views import Addresses
 from fluvial_gateway.crons.alarm import LoopAlarm
 from fluvial_gateway.crons.service import Crons
@@ -79,6 +80,7 @@ from fluvial_gateway.log_reading import LogReading
 from fluvial_gateway.log_watching import LogWatches
 from fluvial_gateway.metrics import Metrics
 from fluvial_gateway.occupancy import Occupied
+from fluvial_gateway.prices import Prices
 from fluvial_gateway.problems import ProblemError
 from fluvial_gateway.removals import Removals
 from fluvial_gateway.replay_checks import ReplayChecks
@@ -93,6 +95,8 @@ from fluvial_gateway.stream_calls import StreamCalls
 from fluvial_gateway.streams import Streams
 from fluvial_gateway.talking import Talking
 from fluvial_gateway.uploads import Uploads
+from fluvial_gateway.usage_keeping import UsageKeeping
+from fluvial_gateway.usage_ledger import UsageLedger
 from fluvial_gateway.waiting import Waiters
 from fluvial_gateway.waits import LongWaits
 from fluvial_queue.contract import (
@@ -356,7 +360,7 @@ class FakeOccupier:
     """One app with two invocations under way."""
 
     def occupied(self) -> dict[str, Occupied]:
-        return {"shop": Occupied(2, 4096.0)}
+        return {"shop": Occupied(2, 4096.0, 1024)}
 
 
 class FakeFleet:
@@ -411,7 +415,9 @@ class World:
         self.waiters = Waiters(self.store)
         self.catalogue = Catalogue(self.store)
         self.tokens = Tokens(self.store)
-        self.metrics = Metrics(version="0.0.0")
+        self.ledger = UsageLedger()
+        self.metrics = Metrics(version="0.0.0", usage=self.ledger)
+        self.usage = UsageKeeping(self.ledger, FakeOccupier(), self.store, writer="gateway.1")
         self.runs = Runs(self.store, self.catalogue, self.waiters, Fingerprints(b"k" * 32))
         self.hooks = Hooks(self.store, self.catalogue, self.runs)
         self.talking = Talking(self.runs, self.hooks)
@@ -495,7 +501,6 @@ class World:
             store=self.store,
             is_dispatching=lambda: self.dispatcher.is_ready,
             surveyor=FakeSurveyor(),
-            metrics=self.metrics,
             scrape=Scrape(
                 self.metrics, self.store, self.dispatcher, FakeSurveyor(), FakeOccupier()
             ),
@@ -562,6 +567,7 @@ class World:
                 self.waits,
                 keep_alive_seconds=0.05,
             ).operations(),
+            *UsageOperations(self.usage, Prices()).operations(),
             *self.platform.operations(),
         ]
 

@@ -414,6 +414,12 @@ def test_invoke_fails_when_the_app_does(echo: Any) -> None:
         (["replay", "--check", "/x", "--deployment", "dpl_x"], 2, "either a folder or"),
         (["replay", "--check", "--deployment", "dpl_" + "0" * 24], 3, "fluvial deployments ls"),
         (["runs", "resume", "run_" + "0" * 26, "--deployment", "latest"], 3, "no run"),
+        (["usage", "--by", "week"], 1, "by"),
+        (["usage", "--since", "soon"], 1, "since"),
+        (["usage", "../x"], 1, "app"),
+        (["up", "--price-cpu-hour", "-1"], 2, "--price-cpu-hour"),
+        (["up", "--log-retention", "0"], 2, "--log-retention"),
+        (["up", "--log-size", "much"], 2, "--log-size"),
         (["logs", "../../token"], 1, "app"),
         (["logs", "nonesuch"], 3, "no app 'nonesuch'"),
         (["logs", "echo", "--level", "loud"], 1, "level"),
@@ -430,6 +436,21 @@ def test_a_mistake_has_one_message_and_its_code(
     assert (done.returncode, expected in done.stderr) == (code, True), done.stderr
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
+
+
+def test_usage_has_a_total_beside_what_always_on_costs(echo: Any) -> None:
+    assert echo.run("invoke", "echo", "/").returncode == 0
+    found = json.loads(echo.run("usage", "echo", "--json").stdout)
+    lines = echo.run("usage", "--by", "function").stdout.splitlines()
+    total = echo.run("usage", "echo").stdout.splitlines()[-1].split("\t")
+
+    (row,) = found["rows"]
+    assert row["invocations"] >= 1
+    assert 0 < row["active_cpu_seconds"] < 60
+    assert row["memory_gb_seconds"] > 0
+    assert row["always_on"]["total"] > 0
+    assert any(line.startswith("echo\thttp\thttp\t") for line in lines)
+    assert (total[0], len(total)) == ("total", 7)
 
 
 def test_errors_are_json_for_programs(echo: Any) -> None:
