@@ -49,6 +49,10 @@ class Meter:
         with _thread_lock:
             self._thread_ns += nanoseconds
 
+    def is_stopped(self) -> bool:
+        """Whether what runs here was told to stop; also called in other threads."""
+        return False
+
     def flush_head(self) -> None:
         """Called when a task of the invocation suspends while `pending_head` is true."""
 
