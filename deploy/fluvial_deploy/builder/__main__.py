@@ -25,7 +25,10 @@ async def serve(config: Config) -> None:
     builds = Builds(config)
     builds.sweep()
     server = BuilderServer(builds, idle_seconds=config.idle_seconds)
-    await server.serve(listener, stop)
+    try:
+        await server.serve(listener, stop)
+    finally:
+        await builds.close()
 
 
 def main() -> int:

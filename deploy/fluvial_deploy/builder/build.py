@@ -21,7 +21,8 @@ from fluvial.unprivileged import choose_identities
 from fluvial_deploy.builder.bytecode import compile_tree
 from fluvial_deploy.builder.children import LogLine
 from fluvial_deploy.builder.config import Config
-from fluvial_deploy.builder.functions import Functions, ImportPath, inspect_bundle
+from fluvial_deploy.builder.functions import Functions, inspect_bundle
+from fluvial_deploy.builder.imports import ImportPath, Imports
 from fluvial_deploy.builder.layers import LayerInstaller
 from fluvial_deploy.builder.refusals import DiskFullError
 
@@ -90,9 +91,14 @@ class Builds:
         self._home = config.home
         self._defaults = InstanceSettings(idle_seconds=config.default_idle_seconds)
         self._installer = LayerInstaller(config.home / "layers", config.install_environment)
-        self._compiles = config.compiles
+        self._imports = Imports(keeps_one_ready=config.is_dev)
+        self._compiles = not config.is_dev
         self._import_environment = config.import_environment
         self._one_at_a_time = asyncio.Lock()
+
+    async def close(self) -> None:
+        """End what waits for the next build."""
+        await self._imports.close()
 
     def sweep(self) -> None:
         """Remove what a killed builder left half done; call it before the first build."""
@@ -152,6 +158,7 @@ class Builds:
         )
         uid = choose_identities(os.environ, self._home).for_inspection
         functions = await inspect_bundle(
+            self._imports,
             path,
             manifest,
             log,

@@ -29,44 +29,86 @@ async def run_child(
     directory: Path,
     log: LogLine,
     timeout_seconds: float,
-    pass_fds: Sequence[int] = (),
-    uid: int | None = None,
 ) -> int:
     """Run `command` to its end and return its exit status; its whole group dies with it.
 
     Raises:
         ChildTimeoutError: it did not end within `timeout_seconds`.
     """
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        env=dict(environment),
-        cwd=directory,
-        start_new_session=True,
-        pass_fds=pass_fds,
-        user=uid,
-        group=uid,
-        extra_groups=None if uid is None else [],
-        limit=MAX_LINE_BYTES,
-    )
-    try:
-        async with asyncio.timeout(timeout_seconds):
-            if process.stdout is not None:
-                await _forward(process.stdout, log)
-            return await process.wait()
-    except TimeoutError:
-        raise ChildTimeoutError(f"did not end within {timeout_seconds:g} seconds") from None
-    finally:
+    child = await Child.start(command, environment=environment, directory=directory)
+    return await child.finish(log, timeout_seconds=timeout_seconds)
+
+
+class Child:
+    """A child that runs; whoever has it must `finish` or `kill` it."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    @classmethod
+    async def start(
+        cls,
+        command: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        directory: Path,
+        pass_fds: Sequence[int] = (),
+        uid: int | None = None,
+        reads: bool = False,
+    ) -> Child:
+        """Start `command`; `reads`: it waits for what `finish` tells it on its standard input."""
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.PIPE if reads else asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env=dict(environment),
+            cwd=directory,
+            start_new_session=True,
+            pass_fds=pass_fds,
+            user=uid,
+            group=uid,
+            extra_groups=None if uid is None else [],
+            limit=MAX_LINE_BYTES,
+        )
+        return cls(process)
+
+    async def finish(self, log: LogLine, *, timeout_seconds: float, told: bytes = b"") -> int:
+        """Wait for its end and return its exit status; its whole group dies with it.
+
+        Raises:
+            ChildTimeoutError: it did not end within `timeout_seconds`.
+        """
+        process = self._process
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                if process.stdin is not None:
+                    await _tell(process.stdin, told)
+                if process.stdout is not None:
+                    await _forward(process.stdout, log)
+                return await process.wait()
+        except TimeoutError:
+            raise ChildTimeoutError(f"did not end within {timeout_seconds:g} seconds") from None
+        finally:
+            await self.kill()
+
+    async def kill(self) -> None:
+        """End it and its whole group."""
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
+            os.killpg(self._process.pid, signal.SIGKILL)
+        await self._process.wait()
 
 
 def printable(text: str) -> str:
     """Return `text` without terminal control sequences and control characters."""
     return _UNPRINTABLE.sub("", text)
+
+
+async def _tell(stdin: asyncio.StreamWriter, told: bytes) -> None:
+    with suppress(ConnectionError):  # it has ended already; its status says why
+        stdin.write(told)
+        await stdin.drain()
+    stdin.close()
 
 
 async def _forward(output: asyncio.StreamReader, log: LogLine) -> None:

@@ -18,7 +18,7 @@ class Config:
     idle_seconds: float = 30.0
     default_idle_seconds: float = 10.0  # of instances whose manifest does not say
     install_environment: Mapping[str, str]  # for uv alone
-    compiles: bool = True  # the bytecode of bundles; not where one lives for seconds (dev)
+    is_dev: bool = False  # a bundle lives for seconds: no bytecode, and the next import is prepared
     import_environment: Path | None = None  # a file of variables that imports may see (dev alone)
 
     @classmethod
@@ -39,7 +39,7 @@ class Config:
             idle_seconds=_seconds(environment, "FLUVIAL_BUILDER_IDLE", "30"),
             default_idle_seconds=_seconds(environment, "FLUVIAL_DEFAULT_IDLE", "10"),
             install_environment=install_environment(environment),
-            compiles=environment.get("FLUVIAL_BUILDER_COMPILES", "1") != "0",
+            is_dev=environment.get("FLUVIAL_BUILDER_DEV") == "1",
             import_environment=_path(environment.get("FLUVIAL_IMPORT_ENVIRONMENT")),
         )
 

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Final, cast
 
 from fluvial.crons import MAX_CRONS, CronSpec
 from fluvial.errors import CronError, FluvialError, NoEntrypointError
 from fluvial.interfaces import INTERFACES, Interface
 from fluvial.manifest import Manifest
-from fluvial_deploy.builder.children import ChildTimeoutError, LogLine, printable, run_child
+from fluvial_deploy.builder.children import ChildTimeoutError, LogLine, printable
+from fluvial_deploy.builder.imports import MAX_ANSWER_BYTES, ImportJob, ImportPath, Imports
 from fluvial_deploy.builder.refusals import CronInvalidError, ImportFailedError
 
 IMPORT_SECONDS: Final = 60.0
-_PROGRAM: Final = Path(__file__).with_name("inspection.py")
-_MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
 _MAX_NAMES: Final = 2000
 
 
@@ -48,16 +43,8 @@ class Functions:
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImportPath:
-    """Where a bundle's imports come from."""
-
-    bundle: Path
-    layer: Path | None
-    runtime: Path
-
-
 async def inspect_bundle(
+    imports: Imports,
     path: ImportPath,
     manifest: Manifest,
     log: LogLine,
@@ -80,7 +67,7 @@ async def inspect_bundle(
     """
     known = known_variables or {}
     unknown = [name for name in sealed_variables if name not in known]
-    inspection = _Inspection(path, manifest, log, known, timeout_seconds, uid)
+    inspection = _Inspection(imports, path, manifest, log, known, timeout_seconds, uid)
     try:
         return await inspection.run(unknown)
     except ImportFailedError:
@@ -94,6 +81,7 @@ async def inspect_bundle(
 class _Inspection:
     """One bundle that is to be imported, each time in a process of its own."""
 
+    imports: Imports
     path: ImportPath
     manifest: Manifest
     log: LogLine
@@ -102,44 +90,26 @@ class _Inspection:
     uid: int | None
 
     async def run(self, sealed_variables: Sequence[str]) -> Functions:
-        # A file, not a pipe: a process that the bundle leaves behind could keep a pipe open.
-        with tempfile.TemporaryFile() as answer:
-            try:
-                status = await self._import(answer.fileno(), _placeholders(sealed_variables))
-            except ChildTimeoutError as error:
-                raise ImportFailedError(
-                    f"importing the bundle {error}: move slow work out of the import"
-                ) from error
-            answer.seek(0)
-            return _functions(answer.read(_MAX_ANSWER_BYTES + 1), status, self.manifest)
+        try:
+            imported = await self.imports.run(self._job(_placeholders(sealed_variables)))
+        except ChildTimeoutError as error:
+            raise ImportFailedError(
+                f"importing the bundle {error}: move slow work out of the import"
+            ) from error
+        return _functions(imported.answer, imported.status, self.manifest)
 
-    async def _import(self, answer_fd: int, placeholders: dict[str, str]) -> int:
-        request = self._request(answer_fd, placeholders)
+    def _job(self, placeholders: dict[str, str]) -> ImportJob:
         own = {"FLUVIAL": "1", "FLUVIAL_APP": self.manifest.name, "FLUVIAL_BUILD": "1"}
-        with tempfile.TemporaryDirectory() as home, tempfile.TemporaryFile() as asked:
-            # A file, not an argument: those of a process are bounded, those of crons less so.
-            asked.write(json.dumps(request).encode())
-            asked.seek(0)
-            if self.uid is not None:
-                os.chown(home, self.uid, self.uid)
-            fixed = {"HOME": home, "TMPDIR": home, "PATH": os.defpath, "LANG": "C.UTF-8", **own}
-            command = (sys.executable, "-I", "-S", "-X", "utf8", "-B", str(_PROGRAM))
-            return await run_child(
-                [*command, str(asked.fileno())],
-                environment={
-                    **self.manifest.environment,
-                    **self.known,
-                    **placeholders,
-                    **fixed,
-                },
-                directory=self.path.bundle,
-                log=self.log,
-                timeout_seconds=self.timeout_seconds,
-                pass_fds=(answer_fd, asked.fileno()),
-                uid=self.uid,
-            )
+        return ImportJob(
+            path=self.path,
+            request=self._request(placeholders),
+            environment={**self.manifest.environment, **self.known, **placeholders, **own},
+            log=self.log,
+            timeout_seconds=self.timeout_seconds,
+            uid=self.uid,
+        )
 
-    def _request(self, answer_fd: int, placeholders: dict[str, str]) -> dict[str, Any]:
+    def _request(self, placeholders: dict[str, str]) -> dict[str, Any]:
         path, manifest = self.path, self.manifest
         return {
             "bundle": str(path.bundle),
@@ -152,7 +122,6 @@ class _Inspection:
             "crons": [(cron.workflow, asdict(cron.cron)) for cron in manifest.crons],
             "app": manifest.name,
             "placeholders": sorted(placeholders),
-            "answer_fd": answer_fd,
         }
 
 
@@ -163,7 +132,7 @@ def _placeholders(names: Sequence[str]) -> dict[str, str]:
 def _functions(answer: bytes, status: int, manifest: Manifest) -> Functions:
     """Return what an answer says; it comes out of a stranger's process and is not trusted."""
     try:
-        found: Any = json.loads(answer) if len(answer) <= _MAX_ANSWER_BYTES else None
+        found: Any = json.loads(answer) if len(answer) <= MAX_ANSWER_BYTES else None
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):

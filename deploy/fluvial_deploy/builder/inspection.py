@@ -3,20 +3,23 @@
 It runs as a file in a fresh interpreter (`python -I -S inspection.py`), so it imports nothing of
 the builder. The answer goes as JSON to a descriptor of its own: what the bundle prints is log.
 
-    argv[1]  a descriptor with JSON {bundle, layer, runtime, entrypoint: str|null,
-             interface: str|null, files: [entrypoint], workflows: [module],
-             crons: [[workflow, {a cron}]], app, placeholders: [a variable that holds one],
-             answer_fd}
+    argv     the descriptor of the answer; then, where the request is to come later, the runtime
+             folder and the layer, of which it imports meanwhile what bundles commonly import
+    stdin    JSON {bundle, layer, runtime, entrypoint: str|null, interface: str|null,
+             files: [entrypoint], workflows: [module], crons: [[workflow, {a cron}]], app,
+             placeholders: [a variable that holds one], environment: {variable: value}}
     answer   {"interface", "workflows", "steps", "crons"} or {"code", "message"}
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
 import resource
 import sys
+import time
 import traceback
 from types import TracebackType
 from typing import Any
@@ -24,13 +27,32 @@ from typing import Any
 _MAX_MEMORY_BYTES = 2 * 1024**3
 _MAX_FILE_BYTES = 256 * 1024**2  # of one that the import writes
 _MAX_MESSAGE_CHARACTERS = 16_000
+_SDK = ("fluvial", "fluvial.interfaces", "fluvial.timetable")
+_FRAMEWORKS = ("fastapi", "flask", "pydantic")
 _MAX_NAMED = 10  # variables in a message
 _MAX_NAME_CHARACTERS = 128
+
+
+def prepare(runtime: str, layer: str) -> None:
+    """Import what bundles with this layer are likely to import; nothing else may change."""
+    standard = list(sys.path)
+    # As below, the platform's own SDK first, which a layer must not replace.
+    for names, path in ((_SDK, [runtime]), (_FRAMEWORKS, [layer, runtime])):
+        sys.path[:] = [*standard, *filter(None, path)]
+        for name in names:
+            # What does not import is the bundle's problem, if it wants it at all.
+            with contextlib.suppress(Exception):
+                importlib.import_module(name)
+    sys.path[:] = standard
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
     """Return the answer for one bundle."""
     _limit()
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    time.tzset()
+    os.chdir(request["bundle"])
     standard = list(sys.path)
     layer = [request["layer"]] if request["layer"] else []
     # The platform's own SDK, imported before the bundle's code can stand in its way.
@@ -155,11 +177,13 @@ def _file(frame: TracebackType) -> str:
 
 
 if __name__ == "__main__":
-    with open(int(sys.argv[1]), "rb") as file:
-        asked: dict[str, Any] = json.load(file)
+    answer_fd = int(sys.argv[1])  # before the bundle may change its arguments
+    if sys.argv[2:]:
+        prepare(*sys.argv[2:])
+    asked: dict[str, Any] = json.loads(sys.stdin.buffer.read())
     answer = json.dumps(main(asked)).encode()
-    with open(asked["answer_fd"], "wb") as pipe:
-        pipe.write(answer)
+    with open(answer_fd, "wb") as file:
+        file.write(answer)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # threads that the bundle started must not keep this process

@@ -46,6 +46,6 @@ class DevSettings:
             keep_deployments_seconds=_KEPT_SECONDS,
             invoker_idle_seconds=_LONG_SECONDS,
             builder_idle_seconds=_LONG_SECONDS,
-            compiles=False,  # that takes longer than it saves a bundle which is soon replaced
+            is_dev=True,
             import_environment=self.import_environment,
         )

@@ -121,8 +121,8 @@ def builder(settings: UpSettings, home: Home, sockets: Sockets) -> Program:
         environment["FLUVIAL_DEFAULT_IDLE"] = f"{settings.idle_seconds:g}"
     if settings.builder_idle_seconds is not None:
         environment["FLUVIAL_BUILDER_IDLE"] = f"{settings.builder_idle_seconds:g}"
-    if not settings.compiles:
-        environment["FLUVIAL_BUILDER_COMPILES"] = "0"
+    if settings.is_dev:
+        environment["FLUVIAL_BUILDER_DEV"] = "1"
     if settings.import_environment is not None:
         environment["FLUVIAL_IMPORT_ENVIRONMENT"] = str(settings.import_environment)
     return Program(

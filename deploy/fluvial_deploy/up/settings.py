@@ -65,7 +65,7 @@ class UpSettings:
     keep_deployments_seconds: float | None = None  # each in any case; likewise
     log_limits: LogLimits = field(default_factory=LogLimits)
     builder_idle_seconds: float | None = None  # None: the builder's own
-    compiles: bool = True  # the bytecode of bundles, at deploy
+    is_dev: bool = False  # builds are for `fluvial dev`
     import_environment: Path | None = None  # values for imports at deploy (`fluvial dev`)
     prices: Mapping[str, float] = field(default_factory=dict[str, float])  # by variable
     kms_command: str = ""  # program and arguments, as a shell would split them; "": none

@@ -17,6 +17,7 @@ import pytest
 from fluvial.bundle import pack
 from fluvial.wire import FrameType
 from fluvial.wire import pack as pack_frame
+from tests.e2e.processes import descendants
 
 ASGI = "async def app(scope, receive, send): ...\n"
 
@@ -476,6 +477,43 @@ def test_it_does_not_end_during_a_build(
 
     assert builder.build(source).report
     assert builder.process.wait(20) == 0
+
+
+def test_imports_that_are_prepared_know_nothing_of_the_bundle_before(
+    starter: Callable[..., Any], tmp_path: Path, source: Path, wheels: Path
+) -> None:
+    home = tmp_path / "dev"
+    home.mkdir()
+    offline = {"PIP_FIND_LINKS": str(wheels), "UV_NO_INDEX": "1", "UV_OFFLINE": "1"}
+    builder = starter(home, FLUVIAL_BUILDER_DEV="1", **offline)
+    flow = "from fluvial import workflow\n@workflow\nasync def first(): ...\n"
+    put(source, main__py=f"import helper, os\nos.environ['LEFT'] = 'x'\n{flow}", helper__py="")
+    put(source, fluvial__toml='workflows = ["main"]\n[env]\nCOLOUR = "red"\n')
+    assert builder.build(source).report["functions"]["workflows"] == ["first"]
+    [waiting] = descendants(builder.process.pid)
+
+    (source / "helper.py").unlink()
+    (source / "fluvial.toml").unlink()
+    lines = [
+        "import os, sys",
+        f"assert os.getpid() == {waiting}, 'it was not prepared'",
+        "assert 'helper' not in sys.modules and not {'COLOUR', 'LEFT'} & {*os.environ}",
+        "assert os.getcwd() == os.path.dirname(__file__)",
+    ]
+    answer = builder.build(put(source, main__py="\n".join([*lines, ASGI])))
+    assert answer.report, answer.message
+    assert answer.report["functions"]["workflows"] == []
+
+    [waiting] = descendants(builder.process.pid)
+    lines = ["import os, shout", f"assert os.getpid() != {waiting}, 'of another layer'"]
+    put(source, main__py="\n".join([*lines, ASGI]), requirements__txt="shout==1.0\n")
+    answer = builder.build(source)
+    assert answer.report, answer.message
+
+    [waiting] = descendants(builder.process.pid)
+    builder.process.terminate()
+    assert builder.process.wait(20) == 0
+    assert not Path(f"/proc/{waiting}").exists()
 
 
 def test_rests_of_a_killed_builder_are_swept(
