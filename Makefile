@@ -6,7 +6,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test lint format types imports units bench campaign mutants failures openapi clean
+.PHONY: help run test lint format types imports units bench applications campaign mutants failures openapi clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -50,6 +50,9 @@ units: $(DEV) ## the tests alone; and that those exist which the feature matrix 
 
 bench: $(DEV) ## measure against other systems, e.g. ARGS='--only T1'; prints ratios
 	@$(BIN)/python -m tests.benchmarks.run $(ARGS)
+
+applications: $(DEV) ## whole applications from PyPI beside a plain server (installs them: minutes)
+	@$(BIN)/python -m pytest tests/e2e/applications.py $(ARGS)
 
 campaign: $(DEV) ## 100,000 random schedules with faults, or SCALE times as many
 	@$(BIN)/python -m tests.campaign --scale $(or $(SCALE),1)

@@ -99,12 +99,11 @@ def detect(app: Any, target: str, declared: Interface | None = None) -> LoadedAp
         if found is None:
             raise _misfit(target, app)
         return found
-    asgi = getattr(app, "asgi", None)
-    if callable(asgi) and not inspect.isfunction(app):
-        return LoadedApp(asgi, "asgi")
-    if not callable(app):
-        raise _misfit(target, app)
-    interface = _decorated(app, target) or _shape(app)
+    interface = (_decorated(app, target) or _shape(app)) if callable(app) else None
+    # Of an app that is one itself, `.asgi` may be an inner one: a middleware's, say.
+    inner = getattr(app, "asgi", None)
+    if interface is None and callable(inner):
+        return LoadedApp(inner, "asgi")
     if interface is None:
         raise _misfit(target, app)
     return _loaded(app, target, interface)
@@ -115,15 +114,18 @@ def _as_declared(app: Any, target: str, declared: Interface) -> LoadedApp:
         found = _class(app)
         if found is not None and found.interface == declared:
             return found
-    elif declared == "asgi" and callable(getattr(app, "asgi", None)):
-        return LoadedApp(app.asgi, "asgi")
-    elif callable(app):
-        names = _positionals(app)
-        if names is None or len(names) == _PARAMETERS[declared] or "*" in names:
-            return _loaded(app, target, declared)
+    elif callable(app) and _takes(app, _PARAMETERS[declared]):
+        return _loaded(app, target, declared)
+    elif declared == "asgi" and callable(inner := getattr(app, "asgi", None)):
+        return LoadedApp(inner, "asgi")
     raise NoEntrypointError(
         target, f"is a {type(app).__name__}, which cannot be called as {declared!r}: {_EXPECTED}"
     )
+
+
+def _takes(app: Any, count: int) -> bool:
+    names = _positionals(app)
+    return names is None or names == ["*"] or len(names) == count
 
 
 def _class(app: Any) -> LoadedApp | None:

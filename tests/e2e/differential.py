@@ -3,7 +3,7 @@
 Whatever a client can see must be the same: status, headers and body. What may differ, and why:
 
     date, server             each server has its own
-    server-timing, x-fluvial-*   what Fluvial adds
+    server-timing, x-request-id, x-fluvial-*   what Fluvial adds
     connection, keep-alive   belong to the connection, not to the response
     transfer-encoding        framing; the body itself is compared
     content-length           only where one side alone has it: Fluvial states the length of a
@@ -29,14 +29,35 @@ import httpx
 
 TIMEOUT_SECONDS: Final = 30.0
 NOT_COMPARED: Final = frozenset(
-    {"date", "server", "server-timing", "connection", "keep-alive", "transfer-encoding"}
+    {
+        "connection",
+        "date",
+        "keep-alive",
+        "server",
+        "server-timing",
+        "transfer-encoding",
+        "x-request-id",
+    }
+)
+# argv: the listening descriptor, the target's module, its attribute.
+_WERKZEUG: Final = (
+    "from werkzeug.serving import make_server\n"
+    "make_server('127.0.0.1', 0, app, threaded=True, fd=int(sys.argv[1])).serve_forever()"
 )
 _SERVERS: Final = {
     "asgi": "import sys, uvicorn\n"
-    "uvicorn.run('main:app', fd=int(sys.argv[1]), log_level='warning', lifespan='on')",
-    "wsgi": "import sys\nfrom main import app\nfrom werkzeug.serving import make_server\n"
-    "make_server('127.0.0.1', 0, app, threaded=True, fd=int(sys.argv[1])).serve_forever()",
+    "uvicorn.run(':'.join(sys.argv[2:]), fd=int(sys.argv[1]), log_level='warning')",
+    "wsgi": "import importlib, sys\n"
+    f"app = getattr(importlib.import_module(sys.argv[2]), sys.argv[3])\n{_WERKZEUG}",
+    "http.server": "import http.server, importlib, socket, sys\n"
+    "handler = getattr(importlib.import_module(sys.argv[2]), sys.argv[3])\n"
+    "server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler, False)\n"
+    "server.socket = socket.socket(fileno=int(sys.argv[1]))\n"
+    "server.serve_forever()",
+    "functions-framework": "import sys, functions_framework\n"
+    f"app = functions_framework.create_app(sys.argv[3], sys.argv[2] + '.py')\n{_WERKZEUG}",
 }
+Server = Literal["asgi", "wsgi", "http.server", "functions-framework"]
 
 Body = bytes | tuple[bytes, ...]
 
@@ -51,6 +72,7 @@ class Request:
     body: Body | None = None
     same: Callable[[bytes], object] = bytes  # what of the body is compared
     at_once: bool = True  # False: the app itself mixes up requests that come at once
+    varies: frozenset[str] = frozenset()  # headers that are different each time
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
@@ -96,7 +118,7 @@ def ask(client: httpx.Client, request: Request) -> Answer:
             is_complete = False
     return Answer(
         status=response.status_code,
-        headers=_compared(response.headers),
+        headers=_compared(response.headers, NOT_COMPARED | request.varies),
         body=bytes(body),
         is_complete=is_complete,
     )
@@ -134,15 +156,20 @@ def compare_at_once(
     plain: Mapping[str, Answer],
     make_client: Callable[[], httpx.Client],
     clients: int,
+    each: int | None = None,
 ) -> list[Difference]:
-    """Let many clients send all `requests` at once, each beginning somewhere else."""
+    """Let many clients send `requests` at once, each beginning somewhere else.
+
+    Args:
+        each: how many of the requests each client sends; None: all.
+    """
 
     mixed = [request for request in requests if request.at_once]
 
     def one(number: int) -> list[Difference]:
         start = number % len(mixed)
         with make_client() as client:
-            return compare_all(mixed[start:] + mixed[:start], plain, client)
+            return compare_all((mixed[start:] + mixed[:start])[:each], plain, client)
 
     with ThreadPoolExecutor(clients) as threads:
         return [found for differences in threads.map(one, range(clients)) for found in differences]
@@ -154,7 +181,8 @@ def client_of(port: int, host: str) -> httpx.Client:
     It sends no `connection`, which no proxy may pass on, and the `x-forwarded-host` that one adds.
     """
     timeout = httpx.Timeout(TIMEOUT_SECONDS)
-    client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=timeout)
+    # Nothing here is TLS; reading the trusted certificates takes longer than the requests.
+    client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=timeout, verify=False)
     del client.headers["connection"]
     client.headers["host"] = client.headers["x-forwarded-host"] = host
     return client
@@ -167,7 +195,13 @@ def answers(requests: Iterable[Request], client: httpx.Client) -> dict[str, Answ
 
 @contextmanager
 def plain_server(
-    kind: Literal["asgi", "wsgi"], folder: Path, layer: Path, host: str
+    kind: Server,
+    folder: Path,
+    layer: Path,
+    host: str,
+    *,
+    target: str = "main:app",
+    environment: Mapping[str, str] | None = None,
 ) -> Generator[Callable[[], httpx.Client]]:
     """Serve the app of `folder` with a plain server and the same dependencies.
 
@@ -175,10 +209,13 @@ def plain_server(
     """
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
         process = subprocess.Popen(
-            [sys.executable, "-c", _SERVERS[kind], str(listener.fileno())],
+            [sys.executable, "-c", _SERVERS[kind], str(listener.fileno()), *target.split(":")],
             cwd=folder,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join((str(folder), str(layer)))},
+            env=os.environ
+            | {"PYTHONPATH": os.pathsep.join((str(folder), str(layer)))}
+            | dict(environment or {}),
             pass_fds=[listener.fileno()],
+            stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
         port = listener.getsockname()[1]
@@ -189,12 +226,12 @@ def plain_server(
         process.wait(TIMEOUT_SECONDS)
 
 
-def _compared(headers: httpx.Headers) -> tuple[tuple[str, str], ...]:
+def _compared(headers: httpx.Headers, skipped: frozenset[str]) -> tuple[tuple[str, str], ...]:
     raw = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in headers.raw]
     kept = [
         (name, ", ".join(sorted(value.split(", "))) if name == "allow" else value)
         for name, value in raw
-        if name not in NOT_COMPARED and not name.startswith("x-fluvial-")
+        if name not in skipped and not name.startswith("x-fluvial-")
     ]
     return tuple(sorted(kept))
 

@@ -30,7 +30,7 @@ def wsgi_from_function(function: Callable[..., Any], *, takes_events: bool) -> C
         rule: Any = import_module("werkzeug.routing").Rule
         for path in _NOT_CALLED:
             app.url_map.add(rule(path, endpoint="not_called"))
-        app.view_functions["not_called"] = lambda: flask.abort(404)
+        app.view_functions["not_called"] = lambda: flask.abort(404, description="Not Found")
         _route(app, _with_requests(function, flask.request), methods=None)
     return cast("Callable[..., Any]", app)
 

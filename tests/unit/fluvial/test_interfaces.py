@@ -64,6 +64,15 @@ class AsgiMethod:
     async def asgi(self, scope: Any, receive: Any, send: Any) -> None: ...
 
 
+class Middleware:
+    """An app around another one."""
+
+    def __init__(self) -> None:
+        self.asgi = asgi
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None: ...
+
+
 def wsgi_with_any_arguments(*arguments: Any) -> None: ...
 
 
@@ -116,6 +125,13 @@ MISFITS: list[Any] = [nothing, four, async_pair, int, WsgiObject, 3, object()]
 def test_anything_else_is_refused_by_its_name(app: Any) -> None:
     with pytest.raises(NoEntrypointError, match=r"^main:app: is "):
         detect(app, "main:app")
+
+
+@pytest.mark.parametrize("declared", [None, "asgi"])
+def test_an_app_that_has_another_inside_is_called_itself(declared: Interface | None) -> None:
+    app = Middleware()
+
+    assert detect(app, "main:app", declared).call is app
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""A shop: Django with admin, sessions and static files."""

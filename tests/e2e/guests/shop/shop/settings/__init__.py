@@ -1,0 +1,1 @@
+"""Settings for each place where the shop runs."""
