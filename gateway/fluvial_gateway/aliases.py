@@ -18,9 +18,10 @@ from typing import Final
 from fluvial.errors import FluvialError, InvalidRequestError
 from fluvial_gateway.catalogue import Catalogue
 from fluvial_gateway.problems import DeploymentRetiringError, ProblemError
-from fluvial_queue.alias_records import PRODUCTION, AliasMove, MoveReason
+from fluvial_queue.alias_records import PRODUCTION, AliasMove, LeftDeployment, MoveReason
 from fluvial_queue.contract import OutcomeUnknownError
 from fluvial_queue.records import ActiveCron, AppRecord, DeploymentRecord
+from fluvial_queue.rollout_records import RolloutRecord
 
 _LOG = logging.getLogger(__name__)
 
@@ -28,6 +29,8 @@ _LOG = logging.getLogger(__name__)
 ALIAS_NAME: Final = re.compile(r"(?!dpl-)[a-z](?:-?[a-z0-9]){0,19}")
 MAX_ALIAS_CHARACTERS: Final = 20
 MAX_ALIASES: Final = 50  # of an app; its record is read whenever a run is started
+MAX_PIN_MS: Final = 7 * 24 * 3600 * 1000
+_MAX_LEFT: Final = 20
 # Others who move the same alias at the same moment win at most so often in a row.
 _TRIES: Final = 5
 
@@ -67,7 +70,7 @@ class Aliases:
 
     async def rollback(self, app_name: str, *, by: str, to: str | None = None) -> AppRecord:
         """Move the alias `production` back to where it was before the last move, or to a named
-        deployment.
+        deployment. While a rollout is under way, the former aborts that.
 
         Raises:
             ProblemError: there is no such app or deployment, or nothing to go back to.
@@ -75,6 +78,10 @@ class Aliases:
         occasion = Occasion(await self._catalogue.now_ms(), by, "rollback")
 
         async def change(app: AppRecord) -> AppRecord:
+            if to is None and app.rollout is not None and app.rollout.is_active:
+                # What is to be undone is the rollout: production has not moved yet.
+                rollout = app.rollout.ended("aborted", occasion.at_ms, f"rolled back by {by}")
+                return replace(app, rollout=rollout)
             target = to or app.previous
             if target is None:
                 raise ProblemError(
@@ -239,7 +246,7 @@ def promoted(app: AppRecord, deployment: DeploymentRecord, occasion: Occasion) -
     deployment_id = deployment.spec.deployment
     if app.production == deployment_id:
         return app
-    _check_stays(app, deployment_id)
+    check_stays(app, deployment_id)
     since = {(cron.name, cron.identity): cron.since_ms for cron in app.crons}
     crons = [(spec.name, spec.identity) for spec in deployment.functions.crons]
     return replace(
@@ -247,6 +254,8 @@ def promoted(app: AppRecord, deployment: DeploymentRecord, occasion: Occasion) -
         production=deployment_id,
         previous=app.production,
         crons=tuple(ActiveCron(*cron, since.get(cron, occasion.at_ms)) for cron in crons),
+        left=_left(app, app.production, deployment_id, occasion.at_ms),
+        rollout=_rollout_after(app, deployment_id, occasion),
         last_move=_move(PRODUCTION, app.production, deployment_id, occasion),
     )
 
@@ -256,14 +265,43 @@ def _with_alias(app: AppRecord, alias: str, after: str | None, occasion: Occasio
     if before == after:
         return app
     if after is not None:
-        _check_stays(app, after)
+        check_stays(app, after)
     aliases = {name: target for name, target in app.aliases.items() if name != alias}
     if after is not None:
         aliases[alias] = after
-    return replace(app, aliases=aliases, last_move=_move(alias, before, after, occasion))
+    return replace(
+        app,
+        aliases=aliases,
+        left=_left(app, before, after, occasion.at_ms),
+        last_move=_move(alias, before, after, occasion),
+    )
 
 
-def _check_stays(app: AppRecord, deployment_id: str) -> None:
+def _left(
+    app: AppRecord, before: str | None, after: str | None, now_ms: int
+) -> tuple[LeftDeployment, ...]:
+    """Return where aliases stood until lately, once one of them has moved."""
+    kept = [
+        entry
+        for entry in app.left
+        if entry.deployment not in (before, after) and now_ms < entry.at_ms + MAX_PIN_MS
+    ]
+    if before is not None:
+        kept.append(LeftDeployment(before, now_ms))
+    return tuple(kept[-_MAX_LEFT:])
+
+
+def _rollout_after(app: AppRecord, deployment_id: str, occasion: Occasion) -> RolloutRecord | None:
+    """Return the rollout once production has moved: that ends it, one way or the other."""
+    if app.rollout is None or not app.rollout.is_active:
+        return app.rollout
+    if app.rollout.deployment == deployment_id:
+        return app.rollout.ended("completed", occasion.at_ms)
+    reason = f"production was moved to {deployment_id} by {occasion.by}"
+    return app.rollout.ended("aborted", occasion.at_ms, reason)
+
+
+def check_stays(app: AppRecord, deployment_id: str) -> None:
     """Raises:
     DeploymentRetiringError: it is to be deleted.
     """

@@ -38,6 +38,7 @@ from fluvial_gateway.control.reading_runs import ReadingRunsOperations
 from fluvial_gateway.control.reading_streams import ReadingStreamsOperations
 from fluvial_gateway.control.removing import RemovingOperations
 from fluvial_gateway.control.repeating import RepeatingOperations
+from fluvial_gateway.control.rolling import RollingOperations
 from fluvial_gateway.control.running import RunningOperations
 from fluvial_gateway.control.scheduling import SchedulingOperations
 from fluvial_gateway.control.starting import StartingOperations
@@ -79,6 +80,7 @@ from fluvial_gateway.replay_checks import ReplayChecks
 from fluvial_gateway.reruns import Reruns
 from fluvial_gateway.resealer import Resealer
 from fluvial_gateway.revealing import Revealer
+from fluvial_gateway.rollouts import Rollouts
 from fluvial_gateway.router import Router
 from fluvial_gateway.routes import RouteTable
 from fluvial_gateway.run_calls import RunCalls
@@ -149,8 +151,16 @@ class Gateway:
         log_watches = LogWatches(self._invoker)
         self._invoker.subscribe_logs(log_watches.logged)
         hosts = HostTable()
+        aliases = Aliases(self._catalogue, self._alias_moved)
+        self._rollouts = Rollouts(
+            self._catalogue, aliases, is_owner=self._owns_first, alarm=LoopAlarm()
+        )
         self._routes = RouteTable(
-            self._catalogue, hosts, config.domain, keep=lambda least: self._router.keep(least)
+            self._catalogue,
+            hosts,
+            config.domain,
+            keep=lambda least: self._router.keep(least),
+            rollouts=self._rollouts,
         )
 
         signals = _DispatcherSignals()
@@ -192,7 +202,6 @@ class Gateway:
         )
         signals.dispatcher = self._dispatcher
 
-        aliases = Aliases(self._catalogue, self._alias_moved)
         environments = Environments(store, self._catalogue, self._invoker)
         self._deployments = Deployments(
             self._catalogue,
@@ -214,7 +223,7 @@ class Gateway:
             self._catalogue,
             removals,
             rule=config.keeping,
-            is_owner=lambda: PARTITION in self._dispatcher.partitions_owned,
+            is_owner=self._owns_first,
             alarm=LoopAlarm(),
         )
         self._waits = LongWaits()
@@ -253,6 +262,7 @@ class Gateway:
             *RemovingOperations(
                 self._catalogue, aliases, removals, self._janitor, addresses
             ).operations(),
+            *RollingOperations(self._catalogue, self._rollouts).operations(),
             *StartingOperations(runs).operations(),
             *SteeringOperations(runs).operations(),
             *BulkOperations(runs, self._waits).operations(),
@@ -318,6 +328,7 @@ class Gateway:
             serving.create_task(
                 sweep_logs(self._log_folder, self._log_limits, stop), name="log sweep"
             )
+            serving.create_task(self._rollouts.run(), name="rollouts")
             await self._data.started.wait()
             await self._control.started.wait()
             self._tell_ready()
@@ -336,6 +347,7 @@ class Gateway:
         self._platform.drain()
         await self._scheduler.close()
         self._janitor.close()
+        await self._rollouts.close()
         # 2. Data plane: requests under way finish. They may still start runs and wait for them,
         #    so the dispatcher goes on.
         await self._data.drain(HTTP_DRAIN_SECONDS)
@@ -358,7 +370,7 @@ class Gateway:
             self._catalogue,
             CronDecisions(self._catalogue, states, cron_runs, self._metrics, now_ms),
             signals,
-            is_owner=lambda: PARTITION in self._dispatcher.partitions_owned,
+            is_owner=self._owns_first,
             now_ms=now_ms,
             alarm=LoopAlarm(),
         )
@@ -372,9 +384,14 @@ class Gateway:
         )
         return scheduler, crons
 
+    def _owns_first(self) -> bool:
+        """Whether this is the one gateway that does what only one has to do."""
+        return PARTITION in self._dispatcher.partitions_owned
+
     def _ownership_changed(self) -> None:
         self._scheduler.wake()
         self._janitor.wake()
+        self._rollouts.wake()
 
     async def _alias_moved(self) -> None:
         self._scheduler.wake()

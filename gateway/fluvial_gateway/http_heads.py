@@ -37,6 +37,7 @@ _ABSOLUTE: Final = re.compile(rb"https?://([^/?#]++)(/[^#]*+|(?=\?)[^#]*+)?", re
 _NOT_YET_WRONG: Final = re.compile(rb"(?:[^\r\n\0]++|\r\n)*+\r?")
 _CONNECT_OR_TRACE: Final = frozenset({b"CONNECT", b"TRACE"})
 _NEVER_HOP_BY_HOP: Final = frozenset({b"host", b"content-length", b"transfer-encoding"})
+_PLATFORM_COOKIE: Final = b"__fluvial_"  # how the names of our own cookies begin
 _MAX_NAMES: Final = 1024  # header names whose kind is remembered; a stranger cannot fill memory
 
 
@@ -51,6 +52,8 @@ _CONNECTION: Final = 6
 _EXPECT: Final = 7
 _UPGRADE: Final = 8
 _REQUEST_ID: Final = 9
+_PIN: Final = 10
+_COOKIE: Final = 11
 
 _KINDS: Final = {
     b"host": _HOST,
@@ -60,6 +63,8 @@ _KINDS: Final = {
     b"expect": _EXPECT,
     b"upgrade": _UPGRADE,
     b"x-request-id": _REQUEST_ID,
+    b"x-fluvial-deployment": _PIN,
+    b"cookie": _COOKIE,
     b"x-forwarded-for": _FORWARDED,
     b"x-forwarded-proto": _FORWARDED,
     b"x-forwarded-host": _FORWARDED,
@@ -100,8 +105,11 @@ class HeaderBlock:
         "headers",
         "host",
         "is_1_1",
+        "is_marked",
         "is_websocket",
         "keep_alive",
+        "pin",
+        "platform_cookies",
         "raw",
         "request_id",
         "scheme",
@@ -123,6 +131,9 @@ class HeaderBlock:
         self.request_id: bytes | None = None  # the client's own, if it is well-formed
         self.upgrade = b""  # the protocols that the client would like to speak, in lower case
         self.is_websocket = False  # one of them is this, and Connection says so
+        self.pin: bytes | None = None  # the deployment that the client would like to go on with
+        self.platform_cookies = b""  # Cookie headers that hold cookies of the platform's
+        self.is_marked = False  # there is one of these two
 
 
 def parse_line(data: bytes, limits: HttpLimits) -> RequestLine:
@@ -268,7 +279,15 @@ def _classified(name: bytes) -> tuple[bytes, int]:
 
 
 def _read_special(head: HeaderBlock, kind: int, name: bytes, value: bytes) -> None:
-    if kind == _REQUEST_ID:
+    if kind == _COOKIE:
+        head.headers.append((name, value))
+        if _PLATFORM_COOKIE in value:
+            head.platform_cookies = head.platform_cookies + b";" + value
+            head.is_marked = True
+    elif kind == _PIN:
+        head.pin = value
+        head.is_marked = True
+    elif kind == _REQUEST_ID:
         is_first = head.request_id is None
         head.request_id = value if is_first and _WELL_FORMED_ID.fullmatch(value) else b""
     elif kind == _UPGRADE:

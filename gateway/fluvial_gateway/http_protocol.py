@@ -19,6 +19,7 @@ import logging
 from fluvial.errors import WireError
 from fluvial_gateway.deadlines import NEVER
 from fluvial_gateway.http_bodies import Body, ChunkedBody, LengthBody
+from fluvial_gateway.http_choices import choose
 from fluvial_gateway.http_exchanges import HttpExchange
 from fluvial_gateway.http_front import HttpFront
 from fluvial_gateway.http_heads import (
@@ -29,7 +30,7 @@ from fluvial_gateway.http_heads import (
     parse_headers,
     parse_line,
 )
-from fluvial_gateway.http_invocations import BACKLOG_BYTES
+from fluvial_gateway.http_invocations import BACKLOG_BYTES, HttpClient
 from fluvial_gateway.http_peers import Peer
 from fluvial_gateway.http_problems import (
     BAD_RESPONSE,
@@ -81,6 +82,7 @@ class HttpConnection(ClientTransport):
         self._invocation: HttpExchange | None = None
         self._invocation_id: str | None = None
         self._writer: ResponseWriter | None = None  # from a response's head to its end
+        self._tail = b"\r\n"  # how the head of this response ends
         self._keep_alive = True
         self._ungranted = 0  # response bytes that the client has not taken yet
 
@@ -207,6 +209,10 @@ class HttpConnection(ClientTransport):
         if destination is None:
             self._respond(UNKNOWN_HOST)
             return rest
+        client: HttpClient = self
+        if headers.is_marked or destination.split is not None:
+            destination, client = choose(destination, headers, self)
+        self._tail = destination.tail
         invocation_id = self._invocation_id = front.ids.new(now)
         fields = (
             invocation_id,
@@ -224,10 +230,11 @@ class HttpConnection(ClientTransport):
             and front.webhooks is not None
         ):
             more = more and not headers.is_websocket  # a webhook is never one
+            self._tail = b"\r\n"  # no deployment answers
             invocation = front.webhooks.exchange(destination.app, self, fields)
         else:
             invocation = front.router.http(
-                destination.deployment, destination.app, self, fields, now
+                destination.deployment, destination.app, client, fields, now
             )
         self._invocation = invocation
         invocation.open(chunk, more=more)
@@ -302,7 +309,7 @@ class HttpConnection(ClientTransport):
         lines = invocation_lines(invocation.id, *invocation.timing())
         if not checked.has_request_id:
             lines += request_id_line(self._headers.request_id, invocation.id)
-        prefix = b"".join((head, date, writer.lines, lines, b"\r\n"))
+        prefix = b"".join((head, date, writer.lines, lines, self._tail))
         if len(first) < _COPIED_BYTES:
             self._transport.write(prefix + first)
         else:
@@ -323,7 +330,7 @@ class HttpConnection(ClientTransport):
         lines = switching_head(head, self._headers)
         lines += invocation_lines(invocation.id, *invocation.timing())
         lines += request_id_line(self._headers.request_id, invocation.id)
-        self._transport.write(b"%b%b\r\n" % (lines, self._front.date.line()))
+        self._transport.write(b"%b%b%b" % (lines, self._front.date.line(), self._tail))
         received, self._buffer = self._buffer, b""
         self._invocation = None
         self._closing = True

@@ -1,7 +1,7 @@
 """Which deployments of an app are kept, and which may go: a rule with a number and an age.
 
 A deployment is kept if it is one of the newest so many of its app, or younger than so long, or if
-an alias stands on it or production stood on it before the last move. What is left may go where no
+an alias stands on it or did until lately, or a rollout leads to it. What is left may go where no
 run needs it; that is looked at by whoever deletes it (`removals`).
 """
 
@@ -15,6 +15,7 @@ from fluvial_gateway.aliases import aliases_of
 from fluvial_queue.records import AppRecord, DeploymentRecord
 
 _DAY_MS: Final = 24 * 3600 * 1000
+DEFAULT_PIN_MS: Final = _DAY_MS // 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,18 @@ class KeepingRule:
         )
 
 
+def pin_ms(app: AppRecord) -> int:
+    """Return how long clients may go on with a deployment that no alias stands on any more."""
+    return DEFAULT_PIN_MS if app.pin_ms is None else app.pin_ms
+
+
+def pinnable(app: AppRecord, now_ms: int) -> set[str]:
+    """Return the deployments with which clients may go on although no alias stands on them now."""
+    retiring = {entry.deployment for entry in app.retiring}
+    lately = {entry.deployment for entry in app.left if now_ms < entry.at_ms + pin_ms(app)}
+    return lately - retiring
+
+
 def superfluous(
     app: AppRecord, deployments: Sequence[DeploymentRecord], rule: KeepingRule, now_ms: int
 ) -> list[DeploymentRecord]:
@@ -46,6 +59,9 @@ def superfluous(
     rule = rule.of(app)
     named = {*aliases_of(app).values(), app.previous}
     named.update(entry.deployment for entry in app.retiring)
+    named.update(pinnable(app, now_ms))
+    if app.rollout is not None and app.rollout.is_active:
+        named.add(app.rollout.deployment)
     return [
         deployment
         for deployment in reversed(deployments[rule.count :])

@@ -183,6 +183,8 @@ class Removals:
             if app is None:
                 raise ProblemError("app_not_found", f"no app {app_name!r} was ever deployed")
             standing = [name for name, target in aliases_of(app).items() if target == deployment_id]
+            if app.rollout is not None and app.rollout.is_active:
+                standing += ["rollout"] * (app.rollout.deployment == deployment_id)
             if standing:
                 raise ProblemError(
                     "deployment_in_use",

@@ -39,6 +39,18 @@ class AliasMove:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftDeployment:
+    """A deployment on which an alias stood, and when the last one left it."""
+
+    deployment: str
+    at_ms: int
+
+    def to_list(self) -> list[Any]:
+        """Return plain values."""
+        return [self.deployment, self.at_ms]
+
+
+@dataclass(frozen=True, slots=True)
 class AliasHistory:
     """Kind `history`; the id is the app's name."""
 

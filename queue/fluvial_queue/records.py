@@ -15,8 +15,9 @@ from typing import Any, Final, Self
 from fluvial.crons import CronSpec
 from fluvial.interfaces import Interface
 from fluvial.manifest import DeploymentSpec
-from fluvial_queue.alias_records import AliasMove
+from fluvial_queue.alias_records import AliasMove, LeftDeployment
 from fluvial_queue.removal_records import RetiringDeployment
+from fluvial_queue.rollout_records import RolloutRecord
 
 DEFAULT_APP_SETTING: Final = "default_app"  # id of the `setting` record {"app": name}
 
@@ -51,6 +52,10 @@ class AppRecord:
     retiring: tuple[RetiringDeployment, ...] = ()
     keep_count: int | None = None  # of its newest deployments; None: the platform's rule
     keep_ms: int | None = None  # how long each of its deployments is kept at least; likewise
+    left: tuple[LeftDeployment, ...] = ()  # where aliases stood until lately, newest last
+    pin_ms: int | None = None  # how long clients may go on with those; None: the default, 0: not
+    sets_pin_cookie: bool = False
+    rollout: RolloutRecord | None = None  # the one under way, or the last one
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record's value."""
@@ -68,12 +73,16 @@ class AppRecord:
             "retiring": [entry.to_list() for entry in self.retiring],
             "keep_count": self.keep_count,
             "keep_ms": self.keep_ms,
+            "left": [entry.to_list() for entry in self.left],
+            "pin_ms": self.pin_ms,
+            "sets_pin_cookie": self.sets_pin_cookie,
+            "rollout": None if self.rollout is None else self.rollout.to_dict(),
         }
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Self:
         """Return the record that `to_dict` made `value` from."""
-        move = value.get("last_move")
+        move, rollout = value.get("last_move"), value.get("rollout")
         return cls(
             app=value["app"],
             production=value["production"],
@@ -88,6 +97,10 @@ class AppRecord:
             retiring=tuple(RetiringDeployment(*entry) for entry in value.get("retiring", ())),
             keep_count=value.get("keep_count"),
             keep_ms=value.get("keep_ms"),
+            left=tuple(LeftDeployment(*entry) for entry in value.get("left", ())),
+            pin_ms=value.get("pin_ms"),
+            sets_pin_cookie=value.get("sets_pin_cookie", False),
+            rollout=None if rollout is None else RolloutRecord.from_dict(rollout),
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from fluvial.bulk_client import BulkClient
@@ -58,7 +59,8 @@ class AppClient(BulkClient):
 
         Args:
             app: its name.
-            settings: `keep_deployments`, `keep_deployments_for`; None: as the platform has it.
+            settings: `keep_deployments`, `keep_deployments_for`, `pin_for` (None: as the platform
+                has it), `pin_cookie`.
         """
         return self._api.post(f"{_app(app)}/settings", settings)
 
@@ -71,6 +73,32 @@ class AppClient(BulkClient):
         A second rollback to the previous one undoes the first."""
         body = {} if deployment is None else {"deployment": deployment}
         return self._api.post(f"{_app(app)}/rollback", body)
+
+    def start_rollout(
+        self, app: str, deployment: str, stages: Sequence[int], *, every: str | None = None
+    ) -> dict[str, Any]:
+        """Make a deployment the app's production in stages; return the rollout.
+
+        Args:
+            app: whose production.
+            deployment: where to.
+            stages: percent of clients, rising.
+            every: how long each stage lasts, such as "10m"; None: until it is approved.
+        """
+        body = {"deployment": deployment, "stages": list(stages), "every": every}
+        return self._api.post(f"{_app(app)}/rollout", body)
+
+    def rollout(self, app: str) -> dict[str, Any]:
+        """Return the rollout under way, or the last one."""
+        return self._api.get(f"{_app(app)}/rollout")
+
+    def approve_rollout(self, app: str) -> dict[str, Any]:
+        """Begin the next stage now; behind the last one, move production. Return the rollout."""
+        return self._api.post(f"{_app(app)}/rollout/approve", {})
+
+    def abort_rollout(self, app: str, *, reason: str = "") -> dict[str, Any]:
+        """Send all clients to the old deployment again; return the rollout."""
+        return self._api.post(f"{_app(app)}/rollout/abort", {"reason": reason})
 
     def aliases(self, app: str) -> list[dict[str, Any]]:
         """Return where the app's aliases stand, production first."""

@@ -1,4 +1,4 @@
-"""`fluvial apps`, `fluvial deployments`, `promote` and `rollback`."""
+"""`fluvial apps`, `fluvial deployments` and `rollback`."""
 
 from __future__ import annotations
 
@@ -102,6 +102,17 @@ def set_app(
         str | None,
         typer.Option(metavar="SPAN|default", help="How long each is kept in any case: 30d."),
     ] = None,
+    pin_for: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPAN|off|default",
+            help="How long clients may go on with a deployment that production has left: 12h.",
+        ),
+    ] = None,
+    pin_cookie: Annotated[
+        bool | None,
+        typer.Option("--pin-cookie/--no-pin-cookie", help="Give clients a cookie that does it."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Change settings of an app; show the app."""
@@ -110,16 +121,13 @@ def set_app(
         settings["keep_deployments"] = None if keep == _DEFAULT else _number("--keep", keep)
     if keep_for is not None:
         settings["keep_deployments_for"] = None if keep_for == _DEFAULT else keep_for
+    if pin_for is not None:
+        spans = {_DEFAULT: None, "off": 0}
+        settings["pin_for"] = spans.get(pin_for, pin_for)
+    if pin_cookie is not None:
+        settings["pin_cookie"] = pin_cookie
     with connect() as client:
         show(client.set_app(app, **settings), as_json=as_json)
-
-
-@reported
-def promote(app: App, deployment: Deployment, as_json: Json = False) -> None:
-    """Make a deployment an app's production."""
-    with connect() as client:
-        moved = client.promote(app, deployment)
-    data_json(moved) if as_json else data(str(moved.get("production")))
 
 
 @reported

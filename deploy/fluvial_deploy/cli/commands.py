@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fluvial_deploy.cli.aliases import aliases
-from fluvial_deploy.cli.apps import apps, deployments, promote, rollback
+from fluvial_deploy.cli.apps import apps, deployments, rollback
 from fluvial_deploy.cli.crons import crons
 from fluvial_deploy.cli.dead_letters import dead_letters, redrive
 from fluvial_deploy.cli.deploy import deploy
@@ -25,6 +25,7 @@ from fluvial_deploy.cli.options import Json
 from fluvial_deploy.cli.output import data, data_json
 from fluvial_deploy.cli.repeating import fork, rerun, retry_failed
 from fluvial_deploy.cli.replay import replay
+from fluvial_deploy.cli.rollout import promote, rollout
 from fluvial_deploy.cli.runs import runs
 from fluvial_deploy.cli.start import start
 from fluvial_deploy.cli.steering import (
@@ -95,6 +96,7 @@ for _group, _name in (
     (deployments, "deployments"),
     (aliases, "alias"),
     (domains, "domains"),
+    (rollout, "rollout"),
     (env, "env"),
     (secret, "secret"),
     (keys, "keys"),

@@ -7,7 +7,9 @@ from typing import Any, Final
 
 from starlette.responses import JSONResponse, Response
 
-from fluvial_gateway.aliases import Aliases
+from fluvial.durations import Duration
+from fluvial.errors import InvalidRequestError
+from fluvial_gateway.aliases import MAX_PIN_MS, Aliases
 from fluvial_gateway.auth import Scope
 from fluvial_gateway.catalogue import Catalogue
 from fluvial_gateway.control.operations import Body, Call, Operation, Parameter, Reply
@@ -21,6 +23,7 @@ from fluvial_gateway.removals import Removals
 from fluvial_queue.records import AppRecord
 
 MAX_KEPT: Final = 1000
+_DAY_MS: Final = 24 * 3600 * 1000
 _REMOVAL: Final = obj(
     {
         "deployment": text(),
@@ -39,6 +42,17 @@ _SETTINGS: Final = Body(
             "keep_deployments_for": nullable(
                 {**SPAN, "description": "in any case; null: the platform's"}
             ),
+            "pin_for": nullable(
+                {
+                    **SPAN,
+                    "description": "how long clients may go on with a deployment that production "
+                    "has left; 0: not at all; null: the platform's, 12 h",
+                }
+            ),
+            "pin_cookie": {
+                "type": "boolean",
+                "description": "give clients a cookie that keeps them on their deployment",
+            },
         }
     )
 )
@@ -104,7 +118,7 @@ class RemovingOperations:
                 method="POST",
                 path="/v1/apps/{app}/settings",
                 name="setApp",
-                summary="Change how an app's deployments are kept; what is not named stays",
+                summary="Change an app's settings; what is not named stays",
                 handler=self.set_app,
                 scopes=(Scope.DEPLOY,),
                 parameters=(APP_IN_PATH,),
@@ -150,6 +164,7 @@ class RemovingOperations:
             return replace(app, **changes)
 
         app = await self._aliases.change(app_name, change)
+        await self._aliases.reload()
         self._janitor.wake()
         return JSONResponse(app_view(app, self._addresses))
 
@@ -162,4 +177,17 @@ def _changes(body: dict[str, Any]) -> dict[str, Any]:
     if "keep_deployments_for" in body:
         span = body["keep_deployments_for"]
         changes["keep_ms"] = None if span is None else span_ms(span, "keep_deployments_for")
+    if "pin_for" in body:
+        changes["pin_ms"] = _pin_ms(body["pin_for"])
+    if "pin_cookie" in body:
+        changes["sets_pin_cookie"] = body["pin_cookie"]
     return changes
+
+
+def _pin_ms(span: Duration | None) -> int | None:
+    if span is None:
+        return None
+    pin_ms = span_ms(span, "pin_for")
+    if pin_ms > MAX_PIN_MS:
+        raise InvalidRequestError(f"pin_for is at most {MAX_PIN_MS // _DAY_MS} days, got {span!r}")
+    return pin_ms

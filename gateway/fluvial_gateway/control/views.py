@@ -36,6 +36,9 @@ APP: Final = obj(
         "keep_deployments_seconds": nullable(
             {"type": "number", "description": "null: the platform's"}
         ),
+        "pin_seconds": nullable({"type": "number", "description": "null: the platform's"}),
+        "pin_cookie": {"type": "boolean"},
+        "rollout": nullable(text("where production is on its way to")),
     }
 )
 DEPLOYMENT: Final = obj(
@@ -138,6 +141,7 @@ def time_text(milliseconds: int) -> str:
 
 
 def app_view(app: AppRecord, addresses: Addresses) -> dict[str, Any]:
+    rollout = app.rollout
     return {
         "app": app.app,
         "url": addresses.of_app(app.app),
@@ -148,6 +152,9 @@ def app_view(app: AppRecord, addresses: Addresses) -> dict[str, Any]:
         "retiring": [entry.deployment for entry in app.retiring],
         "keep_deployments": app.keep_count,
         "keep_deployments_seconds": _seconds(app.keep_ms),
+        "pin_seconds": _seconds(app.pin_ms),
+        "pin_cookie": app.sets_pin_cookie,
+        "rollout": rollout.deployment if rollout is not None and rollout.is_active else None,
     }
 
 

@@ -49,6 +49,7 @@ from fluvial_gateway.control.reading_runs import ReadingRunsOperations
 from fluvial_gateway.control.reading_streams import ReadingStreamsOperations
 from fluvial_gateway.control.removing import RemovingOperations
 from fluvial_gateway.control.repeating import RepeatingOperations
+from fluvial_gateway.control.rolling import RollingOperations
 from fluvial_gateway.control.running import RunningOperations
 from fluvial_gateway.control.scheduling import SchedulingOperations
 from fluvial_gateway.control.starting import StartingOperations
@@ -87,6 +88,7 @@ from fluvial_gateway.replay_checks import ReplayChecks
 from fluvial_gateway.reruns import Reruns
 from fluvial_gateway.resealer import Resealer
 from fluvial_gateway.revealing import Revealer
+from fluvial_gateway.rollouts import Rollouts
 from fluvial_gateway.routes import RouteTable
 from fluvial_gateway.run_calls import RunCalls
 from fluvial_gateway.runs import Runs
@@ -447,8 +449,15 @@ class World:
     def _operations(self) -> list[Operation]:
         uploads = Uploads(self.blobs, limit_bytes=MAX_UPLOAD_BYTES)
         uploads.prepare()
-        routes = RouteTable(self.catalogue, self.hosts, "localhost", keep=lambda _: None)
-        aliases = Aliases(self.catalogue, routes.reload)
+        aliases = Aliases(self.catalogue, self._reload_routes)
+        self.rollouts = Rollouts(self.catalogue, aliases, is_owner=lambda: True, alarm=LoopAlarm())
+        self.routes = RouteTable(
+            self.catalogue,
+            self.hosts,
+            "localhost",
+            keep=lambda _: None,
+            rollouts=self.rollouts,
+        )
         environments = Environments(self.store, self.catalogue, self.keyring)
         self.deployments = Deployments(
             self.catalogue,
@@ -523,11 +532,12 @@ class World:
             *deploying.operations(),
             *AliasingOperations(self.catalogue, aliases, addresses).operations(),
             *DomainOperations(
-                Domains(self.catalogue, routes.reload, "localhost"), addresses
+                Domains(self.catalogue, self._reload_routes, "localhost"), addresses
             ).operations(),
             *RemovingOperations(
                 self.catalogue, aliases, self.removals, self.janitor, addresses
             ).operations(),
+            *RollingOperations(self.catalogue, self.rollouts).operations(),
             *StartingOperations(self.runs).operations(),
             *SteeringOperations(self.runs).operations(),
             *BulkOperations(self.runs, self.waits).operations(),
@@ -570,6 +580,9 @@ class World:
             *UsageOperations(self.usage, Prices()).operations(),
             *self.platform.operations(),
         ]
+
+    async def _reload_routes(self) -> None:
+        await self.routes.reload()
 
     def _cron_changed(self) -> None:
         self.cron_changes += 1

@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -459,18 +459,22 @@ async def open_world(
     limits: HttpLimits | None = None,
     pool_limits: PoolLimits | None = None,
     deployment: DeploymentSpec | None = None,
+    also: Collection[str] = (),
     spec_fails: bool = False,
     clock: Callable[[], float] = time.monotonic,
     webhooks: WebhookReceiver | None = None,
     max_webhooks: int = 100,
 ) -> AsyncGenerator[World]:
-    """Run a data plane with one deployment; fine resolution makes deadlines prompt."""
+    """Run a data plane with one deployment, and `also` others like it; fine resolution makes
+    deadlines prompt."""
     known = deployment or spec()
 
     async def find(deployment_id: str) -> DeploymentSpec | None:
         world.spec_reads += 1
         if spec_fails:
             raise ValueError("a bug in the catalogue")
+        if deployment_id in also:
+            return replace(known, deployment=deployment_id)
         return known if deployment_id == known.deployment else None
 
     with tempfile.TemporaryDirectory(prefix="fv-") as folder:

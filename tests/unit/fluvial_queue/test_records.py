@@ -16,7 +16,7 @@ from fluvial_queue import (
     HostRecord,
     TokenRecord,
 )
-from fluvial_queue.alias_records import AliasHistory, AliasMove
+from fluvial_queue.alias_records import AliasHistory, AliasMove, LeftDeployment
 from fluvial_queue.cron_records import (
     MAX_REASON_CHARACTERS,
     RECENT,
@@ -26,6 +26,7 @@ from fluvial_queue.cron_records import (
 )
 from fluvial_queue.records import ActiveCron
 from fluvial_queue.removal_records import RemovedDeployment, RetiringDeployment
+from fluvial_queue.rollout_records import RolloutRecord
 
 SPEC = DeploymentSpec(
     deployment="dpl_1",
@@ -38,6 +39,10 @@ SPEC = DeploymentSpec(
     environment={"A": "1"},
 )
 MOVE = AliasMove(alias="staging", before=None, after="dpl_1", at_ms=6, by="ci", reason="set")
+ADDED = (
+    *("aliases", "last_move", "retiring", "keep_count", "keep_ms"),
+    *("left", "pin_ms", "sets_pin_cookie", "rollout"),
+)
 RECORDS: list[Any] = [
     AppRecord(
         app="shop",
@@ -52,6 +57,18 @@ RECORDS: list[Any] = [
         retiring=(RetiringDeployment("dpl_0", 3, spares_ended=True),),
         keep_count=5,
         keep_ms=1000,
+        left=(LeftDeployment("dpl_1", 4),),
+        pin_ms=0,
+        sets_pin_cookie=True,
+        rollout=RolloutRecord(
+            deployment="dpl_3",
+            stages=(5, 50),
+            every_ms=None,
+            started_ms=8,
+            since_ms=9,
+            by="ci",
+            stage=1,
+        ),
     ),
     RemovedDeployment(app="shop", bundle="b", layer="", source_digest="d"),
     AppRecord(app="new"),
@@ -90,7 +107,7 @@ def test_record_survives_the_store(record: Any) -> None:
 
 def test_a_record_from_before_aliases_is_read() -> None:
     app = AppRecord(app="shop", production="dpl_1").to_dict()
-    for added in ("aliases", "last_move", "retiring", "keep_count", "keep_ms"):
+    for added in ADDED:
         del app[added]
 
     assert AppRecord.from_dict(app) == AppRecord(app="shop", production="dpl_1")
