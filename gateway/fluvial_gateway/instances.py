@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from fluvial_gateway.health import LAG, Health
 from fluvial_gateway.instance_watches import InstanceWatch
@@ -139,13 +139,28 @@ class Instance:
         self._owner.instance_health_changed(self)
 
 
-def choose(instances: Iterable[Instance], prefer: str | None) -> Instance | None:
+class Roomy(Protocol):
+    """What can be chosen."""
+
+    id: str
+    headroom: float
+
+    @property
+    def room(self) -> int:
+        """How many more invocations it may get now."""
+        ...
+
+
+_Roomy = TypeVar("_Roomy", bound=Roomy)
+
+
+def choose(instances: Iterable[_Roomy], prefer: str | None) -> _Roomy | None:
     """Return the preferred instance if it has room, else the one with the most; None if none has.
 
     Room counts as much as its CPU and memory are free. Of equal ones the instance that has served
     longer wins, so that the youngest can retire.
     """
-    best: Instance | None = None
+    best: _Roomy | None = None
     most = 0.0
     for instance in instances:
         room = instance.room

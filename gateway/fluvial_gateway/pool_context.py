@@ -14,7 +14,7 @@ from fluvial_gateway.link_calls import CallHandler
 from fluvial_gateway.occupancy import Occupancy
 from fluvial_gateway.owned_tasks import OwnedTasks
 from fluvial_gateway.pool_contract import Acquirer, PoolLimits, PoolObserver, SpecSource
-from fluvial_gateway.scheduling import StartBudget
+from fluvial_gateway.scheduling import Forecasts, StartBudget
 
 
 class Job(Protocol):
@@ -44,6 +44,7 @@ class PoolContext:
     occupancy: Occupancy
     calls: CallHandler
     tasks: OwnedTasks
+    forecasts: Forecasts
     starts: StartBudget  # of all deployments together
     notices: DeathNotices
     limits: PoolLimits

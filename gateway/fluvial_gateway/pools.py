@@ -30,7 +30,7 @@ from fluvial_gateway.instances import (
 from fluvial_gateway.invocations import Unavailable
 from fluvial_gateway.pool_context import Job, PoolContext
 from fluvial_gateway.pool_contract import InstanceState
-from fluvial_gateway.scheduling import Forecast, Standing, StartBudget
+from fluvial_gateway.scheduling import Standing, StartBudget
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class InstancePool:
         self._spec: DeploymentSpec | None = None
         self._instances: dict[str, Instance] = {}
         self._least = 0  # instances at once, also without work
-        self._forecast = Forecast()
+        self._forecast = context.forecasts.of(deployment)
         self._starts = self._new_starts()
         self._overdue_timer: asyncio.TimerHandle | None = None  # runs while something waits
         self._orphans: dict[str, list[Job]] = {}  # by instance: its fate is being looked up
@@ -172,6 +172,7 @@ class InstancePool:
         if instance.tier != "warm":
             self._forecast.started(now - instance.started_at)
             self._context.observer.cold_start(self._app, instance.tier, now - instance.started_at)
+        self._forecast.count_from(now)  # what it got before could not end before
         if not instance.draining:
             self._report_state(instance, "ready")
 
@@ -224,7 +225,7 @@ class InstancePool:
                 return
             self._queue.append(job)
         if len(self._queue) == 1:
-            self._forecast.queue_began(now)
+            self._forecast.count_from(now)
         self._report_waiting()
         self.start_more()
 
@@ -358,8 +359,13 @@ class InstancePool:
             most=settings.max_instances if settings is not None else 1,
             least=self._least,
             places=self._places(),
-            room_of_one=self.room_of_one(),
+            room_of_one=self._measured_room(),
         )
+
+    def _measured_room(self) -> int:
+        """How many invocations a fresh instance will take, if it is like those that there are."""
+        limits = [each.limit for each in self._instances.values() if each.watch is not None]
+        return max(limits, default=self.room_of_one())
 
     def _places(self) -> int:
         """How many places will be given back: those of instances that then take others."""

@@ -28,7 +28,7 @@ from fluvial_gateway.pool_contract import (
 )
 from fluvial_gateway.pooled_invocations import InvocationContext
 from fluvial_gateway.pools import InstancePool
-from fluvial_gateway.scheduling import StartBudget
+from fluvial_gateway.scheduling import Forecasts, StartBudget
 from fluvial_gateway.websocket_invocations import WEBSOCKET_SCHEMES, WebSocketInvocation
 
 _ISOLATED: Final = " isolated"  # of a pool's name, behind its deployment's
@@ -67,6 +67,7 @@ class Router:
             occupancy=occupancy or Occupancy(),
             calls=calls,
             tasks=self._tasks,
+            forecasts=Forecasts(),
             starts=StartBudget(self.limits.platform_burst, self.limits.platform_starts_per_second),
             notices=self._notices,
             limits=self.limits,

@@ -11,12 +11,15 @@ places, is how long an invocation holds one. A start is as long as the last ones
 
 from __future__ import annotations
 
+import math
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
 FIRST_COLD_SECONDS: Final = 0.25  # until one was measured: of a fork that imports an app
 _COLD_WEIGHT: Final = 0.3
 _HELD_WEIGHT: Final = 0.1
+_MAX_FORECASTS: Final = 1000
 _FEW_ENDS: Final = 8  # before it is believed enough to refuse somebody for it
 
 
@@ -30,7 +33,7 @@ class Standing:
     most: int  # instances at once, `max_instances`
     least: int = 0  # instances at once, also without work
     places: int = 0  # taken ones, on instances that will give them to others
-    room_of_one: int = 1  # what a fresh instance takes
+    room_of_one: int = 1  # what a fresh instance will take, by what is measured of the others
 
 
 class Forecast:
@@ -42,7 +45,7 @@ class Forecast:
         self._cold = 0.0
         self._held = 0.0  # for how long an invocation holds its place; 0: not known
         self._ends = 0  # that this is known from
-        self._ended_at = 0.0  # of the last one, or when the queue began
+        self._ended_at = 0.0  # the last one, or since when there can be one
 
     @property
     def cold_seconds(self) -> float:
@@ -53,8 +56,8 @@ class Forecast:
         """An instance that was not there before became ready after so long."""
         self._cold += (_COLD_WEIGHT if self._cold else 1.0) * (seconds - self._cold)
 
-    def queue_began(self, now: float) -> None:
-        """From now on something waits."""
+    def count_from(self, now: float) -> None:
+        """Something waits, and places become free from now on only."""
         self._ended_at = now
 
     def ended(self, now: float, places: int) -> None:
@@ -84,10 +87,12 @@ class Forecast:
     def starts_wanted(self, standing: Standing) -> int:
         """Return how many more instances to start now.
 
-        One start under way is enough until more wait than it can take.
+        One start under way is enough until more wait than it takes at once, and serves within the
+        time of one more start: so nobody waits for more than twice as long as a start takes, and
+        an app that starts slowly is not started for each of a crowd that is served meanwhile.
         """
         behind = standing.waiting - self._served_meanwhile(standing)
-        useful = -(-behind // max(1, standing.room_of_one)) if behind > 0 else 0
+        useful = math.ceil(behind / self._served_by_one(standing)) if behind > 0 else 0
         missing = standing.least - standing.living
         allowed = standing.most - standing.living
         return max(0, min(max(useful, missing), allowed) - standing.starting)
@@ -97,6 +102,11 @@ class Forecast:
         allowed = standing.most - standing.living - standing.starting
         return min(1, allowed) if standing.waiting and not standing.starting else 0
 
+    def _served_by_one(self, standing: Standing) -> float:
+        """How many a fresh instance serves before another one, started when it is ready, would."""
+        rounds = self.cold_seconds / self._held if self._held > 0.0 else 0.0
+        return max(1, standing.room_of_one) * (1.0 + rounds)
+
     def _served_meanwhile(self, standing: Standing) -> int:
         """How many of those that wait get a place before a fresh instance could give them one."""
         if not self._ends or not standing.places:
@@ -104,6 +114,21 @@ class Forecast:
         if self._held <= 0.0:
             return standing.waiting
         return int(self.cold_seconds * standing.places / self._held)
+
+
+class Forecasts:
+    """The forecasts of all deployments: they outlive a deployment's last instance."""
+
+    def __init__(self) -> None:
+        self._by_deployment: OrderedDict[str, Forecast] = OrderedDict()
+
+    def of(self, deployment: str) -> Forecast:
+        """Return a deployment's; those that were not asked for lately are forgotten."""
+        forecast = self._by_deployment.setdefault(deployment, Forecast())
+        self._by_deployment.move_to_end(deployment)
+        if len(self._by_deployment) > _MAX_FORECASTS:
+            self._by_deployment.popitem(last=False)
+        return forecast
 
 
 class StartBudget:

@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 
-from fluvial_gateway.scheduling import FIRST_COLD_SECONDS, Forecast, Standing, StartBudget
+from fluvial_gateway.scheduling import (
+    FIRST_COLD_SECONDS,
+    Forecast,
+    Forecasts,
+    Standing,
+    StartBudget,
+)
 
 
 def standing(**changes: Any) -> Standing:
@@ -17,7 +23,7 @@ def learned(*, held: float, places: int, cold: float) -> Forecast:
     """Return what is known after many ends with so many places, and one start."""
     forecast = Forecast()
     forecast.started(cold)
-    forecast.queue_began(0.0)
+    forecast.count_from(0.0)
     for number in range(1, 21):
         forecast.ended(number * held / places, places)
     return forecast
@@ -65,10 +71,17 @@ def test_without_a_place_that_will_be_free_nothing_is_waited_for() -> None:
 
 
 def test_only_what_is_behind_the_served_needs_instances() -> None:
-    forecast = learned(held=0.1, places=10, cold=0.2)
+    forecast = learned(held=0.4, places=10, cold=0.2)  # 5 places in a start; a fresh one serves 15
 
     now = standing(waiting=45, places=10, living=1, room_of_one=10)
     assert forecast.starts_wanted(now) == 3
+
+
+def test_an_app_that_starts_slowly_is_not_started_for_each_of_a_crowd() -> None:
+    forecast = learned(held=0.1, places=10, cold=2.0)
+
+    now = standing(waiting=400, room_of_one=10)  # one serves 10 at once, and 200 in two seconds
+    assert forecast.starts_wanted(now) == 2
 
 
 def test_so_many_as_are_to_be_kept_are_started_without_work() -> None:
@@ -121,7 +134,7 @@ def test_nobody_is_hopeless_while_another_instance_can_start() -> None:
 
 def test_a_few_ends_refuse_nobody() -> None:
     forecast = Forecast()
-    forecast.queue_began(0.0)
+    forecast.count_from(0.0)
     forecast.ended(100.0, 1)
 
     assert forecast.hopeless_seconds(standing(waiting=9, places=1, living=8), 1.0) is None
@@ -136,3 +149,21 @@ def test_a_budget_allows_a_burst_and_fills_again() -> None:
     assert budget.seconds_to_next() == pytest.approx(0.5)
     assert budget.available(100.5) == 1
     assert budget.available(1000.0) == 3
+
+
+def test_what_was_learned_outlives_the_last_instance() -> None:
+    forecasts = Forecasts()
+    forecasts.of("dpl_1").started(2.0)
+    for number in range(2, 900):
+        forecasts.of(f"dpl_{number}")
+
+    assert forecasts.of("dpl_1").cold_seconds == 2.0
+
+
+def test_of_many_deployments_the_least_recent_are_forgotten() -> None:
+    forecasts = Forecasts()
+    forecasts.of("dpl_1").started(2.0)
+    for number in range(2, 1002):
+        forecasts.of(f"dpl_{number}")
+
+    assert forecasts.of("dpl_1").cold_seconds == FIRST_COLD_SECONDS

@@ -1,0 +1,1 @@
+"""A simulation of scheduling: the gateway's own decisions, under a clock that costs nothing."""
