@@ -132,8 +132,9 @@ class RunKeys:
             return SUITE.decrypt(envelope[start:], self._owner.private_key(key_id), info=bound)
         except (InvalidTag, ValueError) as error:
             what = f"{kind} {correlation}" if isinstance(correlation, int) else kind  # no token
+            whose = f" of run {self._run_id}" if self._run_id else ""  # a variable is of no run
             raise DecryptionError(
-                f"a sealed {what} of run {self._run_id} was altered or belongs elsewhere"
+                f"a sealed {what}{whose} was altered or belongs elsewhere"
             ) from error
 
     def _with_key(self, key_id: str) -> tuple[str, bytes, bytes]:
