@@ -28,6 +28,7 @@ from tests.benchmarks.systems import (
     taskiq,
     uvicorn_direct,
 )
+from tests.benchmarks.usage_rows import z3
 
 HERE = Path(__file__).parent
 APP = HERE / "handoff_app"
@@ -150,6 +151,7 @@ ROWS: dict[str, Callable[[], Iterator[Figure]]] = {
     "H1": h1,
     "C2": c2,
     "D1": d1,
+    "Z3": z3,
 }
 
 
