@@ -17,7 +17,7 @@ _REFUSED = "refused"  # never started: nothing is used and nothing is billed
 
 def wall_ms() -> int:
     """Return the time in Unix milliseconds."""
-    return round(time.time() * 1000)
+    return int(time.time() * 1000)
 
 
 class UsageLedger:
@@ -37,9 +37,9 @@ class UsageLedger:
         amount = self._current().of(function)
         amount.invocations += 1
         # What an instance reports may be anything; a total never goes back.
-        amount.cpu_us += max(cpu_us, 0)
-        amount.busy_ms += round(seconds * 1000)
-        self.on_used()
+        if cpu_us > 0:
+            amount.cpu_us += cpu_us
+        amount.busy_ms += int(seconds * 1000 + 0.5)
 
     def occupy(self, occupied: Mapping[str, Occupied]) -> bool:
         """Count the memory that was provisioned since the last time; return whether something is
@@ -75,8 +75,10 @@ class UsageLedger:
         return self._now_ms() // HOUR_MS
 
     def _current(self) -> Used:
-        hour = self.hour
-        self._changed.add(hour)
+        hour = self._now_ms() // HOUR_MS
+        if hour not in self._changed:  # once after each time that it was written
+            self._changed.add(hour)
+            self.on_used()
         used = self._hours.get(hour)
         if used is None:
             used = self._hours[hour] = Used()
