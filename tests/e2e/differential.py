@@ -156,13 +156,9 @@ def compare_at_once(
     plain: Mapping[str, Answer],
     make_client: Callable[[], httpx.Client],
     clients: int,
-    each: int | None = None,
+    each: int,
 ) -> list[Difference]:
-    """Let many clients send `requests` at once, each beginning somewhere else.
-
-    Args:
-        each: how many of the requests each client sends; None: all.
-    """
+    """Let many clients send `each` of the requests at once, each beginning somewhere else."""
 
     mixed = [request for request in requests if request.at_once]
 

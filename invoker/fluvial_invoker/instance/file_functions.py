@@ -1,8 +1,9 @@
 """Functions in files of their own (`api/*.py`): which one answers a request, and its first import.
 
 A file is imported when its first request comes, on the loop's thread, as modules expect; that
-request and its neighbours wait for it once. An import that fails is a 500 of that request, and the
-next one tries again. The lifespan of an ASGI app among them starts before its first request.
+request and its neighbours wait for it once. The lifespan of an ASGI app among them starts before
+its first request. An import or a start-up that fails is a 500 of that request, and the next one
+tries again.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from fluvial_invoker.instance.interfaces import (
 )
 from fluvial_invoker.instance.invocations import Link
 from fluvial_invoker.instance.lifespan import Lifespan
-from fluvial_invoker.instance.loading import LoadedApp, load_target
+from fluvial_invoker.instance.loading import DeploymentError, LoadedApp, load_target
 from fluvial_invoker.instance.thread_metering import MeteredExecutor
 
 _NOT_FOUND: Final = b"no function of this deployment answers this path\n"
@@ -117,17 +118,17 @@ class _FileFunction:
         self.kind = kind
         self.interface: Interface = app.interface
         self._app = called
-        self._lifespan = Lifespan(called) if app.interface == "asgi" else None
+        self._lifespan: Lifespan | None = None
         self._starting: asyncio.Task[None] | None = None
 
     def answering(self, segments: dict[str, str]) -> AsgiApp:
         """Return the app for one request whose path has these dynamic segments."""
 
         async def call(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-            if self._lifespan is not None:
-                await self._start(self._lifespan)
-                if self._lifespan.is_supported:
-                    scope["state"] = self._lifespan.state.copy()
+            if self.interface == "asgi":
+                lifespan = await self._started()
+                if lifespan.is_supported:
+                    scope["state"] = lifespan.state.copy()
             if segments:
                 scope["path_params"] = dict(segments)
                 scope["query_string"] = _with_segments(scope["query_string"], segments)
@@ -136,15 +137,23 @@ class _FileFunction:
         return call
 
     async def stop(self, timeout_seconds: float) -> None:
-        if self._lifespan is not None and self._starting is not None:
+        if self._lifespan is not None:
             await self._lifespan.stop(timeout_seconds)
 
-    async def _start(self, lifespan: Lifespan) -> None:
-        if self._starting is None:
+    async def _started(self) -> Lifespan:
+        if self._lifespan is None or self._starting is None:
             loop = asyncio.get_running_loop()
+            self._lifespan = Lifespan(self._app)
             # A task of the instance, not of the request that happens to be the first.
-            self._starting = Context().run(loop.create_task, lifespan.start())
-        await asyncio.shield(self._starting)
+            self._starting = Context().run(loop.create_task, self._lifespan.start())
+        lifespan, starting = self._lifespan, self._starting
+        try:
+            await asyncio.shield(starting)
+        except DeploymentError:
+            if self._starting is starting:
+                self._starting = None  # the next request tries again
+            raise
+        return lifespan
 
 
 def _with_segments(query: bytes, segments: dict[str, str]) -> bytes:

@@ -1,7 +1,8 @@
 """Reads an HTTP/1 response that user code has written as bytes, strictly.
 
 What could be read in two ways is refused: lines end with CR LF, headers are not folded, and a body
-has either a length, chunks, or lasts until the code ends. Informational responses are dropped.
+has either a length, chunks, or lasts until the code ends. Informational responses are dropped, and
+so is a body where HTTP has none.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class ResponseParser:
         self._method = method
         self._buffer = bytearray()
         self._has_head = False
+        self._has_no_body = False
         self._is_complete = False
         self._left: int | None = None  # of the body or of the chunk; None: until the end
         self._is_chunked = False
@@ -46,6 +48,8 @@ class ResponseParser:
         self._buffer += data
         if not self._has_head:
             yield from self._heads()
+        if self._has_no_body:
+            self._buffer.clear()  # written all the same: one method for GET and HEAD, say
         if not self._has_head or not self._buffer:
             return
         if self._is_complete:
@@ -99,7 +103,7 @@ class ResponseParser:
         if len(lengths) > 1 or not all(length.isdigit() for length in lengths):
             raise InvalidResponseError(f"content-length is {sorted(lengths)!r}")
         if has_no_body(status, self._method):
-            self._left = 0
+            self._has_no_body, self._left = True, 0
         elif encodings:
             self._is_chunked = True
         elif lengths:

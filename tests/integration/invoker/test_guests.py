@@ -65,7 +65,7 @@ def test_request_handlers_of_the_standard_library(machine: Any, serve: Any) -> N
             assert read.body == b"/a%20b?c=d from 127.0.0.1"
             assert read.head.count(b"set-cookie: ") == 2
             assert b"server: BaseHTTP/" in read.head
-            assert (head.status, head.body) == (201, b"")
+            assert (head.status, head.body, head.outcome) == (201, b"", "ok")
             assert posted.body == b"q" * 300_000
             assert (missing.status, b"Unsupported method" in missing.body) == (501, True)
             assert (failed.status, failed.outcome) == (500, "error")
@@ -272,6 +272,19 @@ FILES = {
     "        self.wfile.write(b'http.server')\n",
     "api/broken": "app = 1/0\n",
 }
+START_UP = """
+    tries = []
+
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            await receive()
+            tries.append(1)
+            failed = len(tries) == 1
+            await send({"type": f"lifespan.startup.{'failed' if failed else 'complete'}"})
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"%d" % len(tries)})
+"""
 TARGETS = (
     "api.index:app",
     "api.users.[id]:app",
@@ -325,5 +338,20 @@ def test_base64_of_an_event_is_the_bytes_that_were_sent(machine: Any, serve: Any
             event = json.loads(seen.body)
             assert event["isBase64Encoded"]
             assert base64.b64decode(event["body"]) == sent
+
+    asyncio.run(main())
+
+
+def test_a_start_up_that_fails_is_tried_again(machine: Any, serve: Any) -> None:
+    bundle = machine.bundle(**{"api/late": START_UP})
+    spec = replace(machine.spec(""), entrypoint=None, files=("api.late:app",), bundle=bundle)
+
+    async def main() -> None:
+        async with serve(spec) as (_, _, link):
+            answers = [await link.get("/api/late") for _ in range(3)]
+
+            assert [answer.status for answer in answers] == [500, 200, 200]
+            assert [answer.body for answer in answers[1:]] == [b"2", b"2"]
+        assert "lifespan start-up failed" in machine.app_log()
 
     asyncio.run(main())
