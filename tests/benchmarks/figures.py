@@ -18,7 +18,8 @@ class Figure:
 
     @property
     def ratios(self) -> list[float]:
-        return [a / b for a, b in zip(self.ours, self.theirs, strict=True) if b]
+        pairs = zip(self.ours, self.theirs, strict=True) if self.theirs else ()
+        return [a / b for a, b in pairs if b]
 
 
 def spread(values: list[float]) -> str:

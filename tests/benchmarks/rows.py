@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import statistics
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-import httpx
-
 from fluvial_queue.contract import Durability
+from tests.benchmarks.cold_start_rows import COLD_STARTS
 from tests.benchmarks.dev_rows import d1
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.systems import (
@@ -24,7 +21,6 @@ from tests.benchmarks.systems import (
     Taskiq,
     cpu_seconds,
     fluvial,
-    free_port,
     taskiq,
     uvicorn_direct,
 )
@@ -122,34 +118,13 @@ def h1() -> Iterator[Figure]:
     )
 
 
-def c2() -> Iterator[Figure]:
-    """Cold start of a FastAPI app from the generic zygote, against a fresh uvicorn process."""
-    bundle = HERE / "fastapi_app"
-    with fluvial("process", bundle, "--idle", "0.3") as ours:
-        client = httpx.Client(headers={"host": "hello.localhost"}, timeout=30)
-        client.get(ours.http)
-        pairs: list[tuple[float, float]] = []
-        for _ in range(PAIRS):
-            _await_zero(ours)
-            began = time.perf_counter()
-            client.get(ours.http).raise_for_status()
-            pairs.append((1000 * (time.perf_counter() - began), _fresh_uvicorn_ms(bundle)))
-    yield Figure(
-        "C2 cold start from the generic zygote, FastAPI",
-        "ms",
-        [a for a, _ in pairs],
-        [b for _, b in pairs],
-        "≤ 0.2×",
-    )
-
-
 ROWS: dict[str, Callable[[], Iterator[Figure]]] = {
     "T1": t1,
     "T2": t2,
     "T3": t3,
     "T4": t4,
     "H1": h1,
-    "C2": c2,
+    **COLD_STARTS,
     "D1": d1,
     "Z3": z3,
 }
@@ -199,44 +174,3 @@ def _load(url: str, pid: int) -> tuple[float, float]:
     rate = float(out.split("Requests/sec:")[1].split()[0])
     requests = int(out.split(" requests in")[0].split()[-1])
     return rate, (cpu_seconds(pid) - before) * 1e6 / requests
-
-
-def _await_zero(system: Fluvial) -> None:
-    token = (system.home / "token").read_text().strip()
-    headers = {"authorization": f"Bearer {token}"}
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        reply = httpx.get(f"{system.control}/v1/instances", headers=headers).json()
-        if not reply["instances"]:
-            return
-        time.sleep(0.1)
-    raise RuntimeError("the instances did not leave")
-
-
-def _fresh_uvicorn_ms(bundle: Path) -> float:
-    port = free_port()
-    began = time.perf_counter()
-    server = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "uvicorn",
-            "main:app",
-            "--port",
-            str(port),
-            "--log-level",
-            "warning",
-        ],
-        cwd=bundle,
-    )
-    try:
-        while True:
-            try:
-                httpx.get(f"http://127.0.0.1:{port}", timeout=30).raise_for_status()
-            except httpx.ConnectError:
-                time.sleep(0.005)
-            else:
-                return 1000 * (time.perf_counter() - began)
-    finally:
-        server.terminate()
-        server.wait(30)

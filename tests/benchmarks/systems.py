@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +66,24 @@ class Fluvial:
     control: str
     home: Path
 
+    def deploy(self, bundle: Path, name: str) -> None:
+        """Deploy another app."""
+        subprocess.run(
+            [sys.executable, "-m", "fluvial_deploy", "deploy", str(bundle), "--name", name],
+            env={**os.environ, "FLUVIAL_HOME": str(self.home), "FLUVIAL_URL": self.control},
+            check=True,
+            capture_output=True,
+        )
+
+    def survey(self) -> dict[str, list[dict[str, Any]]]:
+        """Return the instances, zygotes and snapshots that exist now."""
+        token = (self.home / "token").read_text().strip()
+        headers = {"authorization": f"Bearer {token}"}
+        answer: dict[str, list[dict[str, Any]]] = (
+            httpx.get(f"{self.control}/v1/instances", headers=headers).raise_for_status().json()
+        )
+        return answer
+
     def play(self, **query: str | int) -> dict[str, Any]:
         """Ask the benchmark's bundle to play runs; return what it measured."""
         headers = {"host": "handoff.localhost"}
@@ -75,11 +93,13 @@ class Fluvial:
 
 
 @contextmanager
-def fluvial(durability: Durability, bundle: Path, *options: str) -> Generator[Fluvial]:
+def fluvial(
+    durability: Durability, bundle: Path, *options: str, variables: Mapping[str, str] | None = None
+) -> Generator[Fluvial]:
     """Run `fluvial up` in a fresh home, deploy `bundle`, and stop it afterwards."""
     with tempfile.TemporaryDirectory(prefix="fv-") as folder:
         home = Path(folder)
-        environment = {**os.environ, "FLUVIAL_HOME": folder}
+        environment = {**os.environ, "FLUVIAL_HOME": folder, **(variables or {})}
         command = [sys.executable, "-m", "fluvial_deploy"]
         addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
         listening = ["--http", addresses[0], "--control", addresses[1]]

@@ -91,7 +91,7 @@ def _prepare(certificate: BirthCertificate) -> tuple[LoadedApp | None, frozenset
         raise _NotReadyError("hooks", _last_line(error)) from error
     _prime_files(certificate)
     kept = _check("checks")
-    if certificate.warm_up is not None and app is not None:
+    if app is not None:
         try:
             warm_up_app(app, certificate.warm_up)
         except BaseException as error:  # user code at a process boundary

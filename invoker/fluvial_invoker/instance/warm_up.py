@@ -8,9 +8,10 @@ without its lifespan; and nothing answers what it asks of the platform.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
-from collections.abc import MutableMapping
+from collections.abc import Iterable, MutableMapping
 from typing import Any, Final
 
 import uvloop
@@ -25,11 +26,12 @@ from fluvial_invoker.instance.hazards import join_threads
 from fluvial_invoker.instance.idle import IdleWatch
 from fluvial_invoker.instance.interfaces import asgi_app, invocation_class
 from fluvial_invoker.instance.invocations import Admission
+from fluvial_invoker.instance.lifespan import Lifespan
 from fluvial_invoker.instance.links import Links
 from fluvial_invoker.instance.loading import LoadedApp
 from fluvial_invoker.instance.metering import start_metering
 from fluvial_invoker.instance.output import WARM_UP
-from fluvial_invoker.instance.thread_metering import MeteredExecutor
+from fluvial_invoker.instance.thread_metering import MeteredExecutor, widen_anyio
 
 USER_AGENT: Final = b"fluvial-warm-up"
 _SECONDS: Final = 10.0
@@ -40,19 +42,25 @@ _CREDENTIAL: Final = b"warm-up"
 _NO_PLATFORM: Final = "the warm-up request of a snapshot cannot reach the platform"
 
 
-def warm_up() -> None:
-    """Run a link, a request and the keys once."""
+def warm_up(frameworks: Iterable[Any] = ()) -> None:
+    """Run a link, a request and the keys once, and empty apps of these frameworks' classes."""
     # Not a Runner: it would leave this thread without a loop of its own, which modules that are
     # imported later may ask for.
     loop = uvloop.new_event_loop()
     try:
         loop.run_until_complete(_serve_once(LoadedApp(_hello, "asgi"), MeteredExecutor(1), "/"))
+        for framework in frameworks:
+            # One that fails is the deployment's problem, not the zygote's.
+            with contextlib.suppress(Exception):
+                loop.run_until_complete(_live_once(LoadedApp(framework(), "asgi")))
     finally:
         loop.close()
 
 
-def warm_up_app(app: LoadedApp, path: str) -> None:
+def warm_up_app(app: LoadedApp, path: str | None) -> None:
     """Let the app answer a GET, whatever it answers; end the threads that it needed for it.
+
+    Without a path there is no request, only the loop and what the platform does on it.
 
     Raises:
         TimeoutError: it does not end, even when it is cancelled.
@@ -64,10 +72,20 @@ def warm_up_app(app: LoadedApp, path: str) -> None:
     join_threads(_THREAD_SECONDS)  # AnyIO's: they end with the loop's first task
 
 
-async def _serve_once(app: LoadedApp, executor: MeteredExecutor, path: str) -> None:
+async def _live_once(app: LoadedApp) -> None:
+    lifespan = Lifespan(asgi_app(app, MeteredExecutor(1)))
+    await lifespan.start()
+    await _serve_once(app, MeteredExecutor(1), "/")
+    await lifespan.stop(_SECONDS)
+
+
+async def _serve_once(app: LoadedApp, executor: MeteredExecutor, path: str | None) -> None:
     loop = asyncio.get_running_loop()
     start_metering(loop)
     loop.set_default_executor(MeteredExecutor(_THREADS, thread_name_prefix="warm-up"))
+    await widen_anyio(_THREADS)  # it imports most of anyio
+    if path is None:
+        return
     keys = AppKeys("warm-up", {"k": os.urandom(32)}, "k")
     keys.public_key()
     admission = Admission(

@@ -16,7 +16,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from importlib.machinery import PathFinder
-from typing import Final
+from typing import Any, Final
 
 from fluvial_invoker.instance.birth import be_born
 from fluvial_invoker.instance.confinement import die_with_parent
@@ -24,7 +24,13 @@ from fluvial_invoker.instance.durable import install_guards
 from fluvial_invoker.instance.fork_server import ForkServer
 from fluvial_invoker.instance.warm_up import warm_up
 
-FRAMEWORKS: Final = ("pydantic", "starlette.applications", "fastapi", "flask")
+FRAMEWORKS: Final = (
+    "pydantic",
+    "anyio._backends._asyncio",  # which anyio imports at the first use
+    "starlette.applications",
+    "fastapi",
+    "flask",
+)
 # What handlers commonly import, and what the frameworks import only at their first request.
 _STANDARD_MODULES: Final = ("decimal", "email.message", "http.cookies", "json", "ssl", "uuid")
 
@@ -35,7 +41,7 @@ def main(arguments: list[str]) -> None:
     die_with_parent(parent_pid)
     install_guards()  # before a framework takes `time.time` and its like by name
     imported = _preload(layer)
-    warm_up()
+    warm_up(_application_classes())
     gc.collect()
     gc.freeze()
     channel = socket.socket(fileno=channel_fd)
@@ -49,6 +55,14 @@ def _preload(layer: str) -> list[str]:
     for name in _STANDARD_MODULES:
         importlib.import_module(name)
     return list(_preload_frameworks(layer)) if layer else []
+
+
+def _application_classes() -> list[Any]:
+    """Return the classes of ASGI frameworks that were imported: they build much at first use."""
+    modules = [sys.modules.get(name) for name in ("starlette.applications", "fastapi")]
+    names = ("Starlette", "FastAPI")
+    found = [getattr(module, name, None) for module, name in zip(modules, names, strict=True)]
+    return [each for each in found if each is not None]
 
 
 def _preload_frameworks(layer: str) -> Iterator[str]:

@@ -295,7 +295,12 @@ TARGETS = (
 
 
 def test_files_are_functions_with_paths_of_their_own(machine: Any, serve: Any) -> None:
-    spec = replace(machine.spec(""), entrypoint=None, files=TARGETS, bundle=machine.bundle(**FILES))
+    spec = replace(
+        machine.spec("", snapshot="off"),
+        entrypoint=None,
+        files=TARGETS,
+        bundle=machine.bundle(**FILES),
+    )
 
     def imports(instance: str) -> int:  # not those of a snapshot
         own = [line for line in machine.app_log().splitlines() if instance in line]
