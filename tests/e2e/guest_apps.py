@@ -17,7 +17,7 @@ import httpx
 from tests.e2e.differential import Answer, Request, Server, answers, plain_server
 from tests.e2e.installation import COMMAND_SECONDS, App, Platform
 
-GUESTS: Final = Path(__file__).parent / "guests"
+BUNDLES: Final = Path(__file__).parent / "guests"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,7 @@ def visit(running: Platform, guest: Guest) -> Generator[Visit]:
 @contextmanager
 def _both(running: Platform, guest: Guest, work: Path) -> Generator[Visit]:
     bundle = work / guest.name
-    shutil.copytree(GUESTS / guest.name, bundle)
+    shutil.copytree(BUNDLES / guest.name, bundle)
     if guest.add_files is not None:
         guest.add_files(bundle)
     data = {place: work / place for place in ("fluvial", "plain")}

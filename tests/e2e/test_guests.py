@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+import httpx
 import pytest
 
 from tests.e2e.differential import Request, compare_all, compare_at_once
-from tests.e2e.guest_apps import Guest, Visit, visit
+from tests.e2e.guest_apps import BUNDLES, Guest, Visit, visit
 from tests.e2e.installation import Platform
 
 CLIENTS: Final = 100
@@ -78,3 +79,21 @@ def test_answers_to_a_hundred_clients_are_those_of_the_original(visiting: Visit)
     make_client = visiting.app.client
 
     assert compare_at_once(requests, visiting.plain, make_client, CLIENTS, EACH) == []
+
+
+def test_files_below_api_are_deployed_as_functions(running: Platform) -> None:
+    app = running.deploy(BUNDLES / "files")
+    with running.api() as api:
+        deployment = api.get(f"/v1/deployments/{app.deployment}").raise_for_status().json()
+    with app.client() as client:
+        index = client.get("/api?a=1")
+        user = client.get("/api/users/7?id=8")
+        me = client.get("/api/users/me")
+        shared = client.get("/api/_shared")
+
+    assert deployment["entrypoint"] is None
+    assert deployment["routes"] == ["/api", "/api/users/[id]", "/api/users/me"]
+    assert index.json() == {"query": {"a": "1"}}
+    assert user.json() == {"user": {"id": "7"}, "function": "files"}
+    assert me.text == "me"
+    assert shared.status_code == httpx.codes.NOT_FOUND

@@ -1,0 +1,3 @@
+"""What functions share; no function itself."""
+
+app = None
