@@ -6,7 +6,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test lint format types imports units bench applications campaign mutants failures openapi clean
+.PHONY: help run test lint format types imports units bench applications campaign mutants failures escapes openapi clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -62,6 +62,9 @@ mutants: $(DEV) ## plant small bugs one by one and see that tests notice, e.g. A
 
 failures: $(DEV) ## make code fail in every way, and write docs/failures.md anew
 	@$(BIN)/python -m tests.failures
+
+escapes: $(DEV) ## try to get out of every isolation tier (as root), and write the table of docs/security.md
+	@$(BIN)/python -m tests.escapes
 
 openapi: $(DEV) ## write docs/openapi.json anew, from the routes
 	@$(BIN)/python -m tests.openapi

@@ -24,6 +24,11 @@ _OUTCOMES: Final[dict[str, tuple[int, str, str]]] = {
     "deployment_not_found": (404, "There is no such deployment", "it was deleted"),
     "import_failed": (502, "The function cannot be imported", "the app's log says why"),
     "bundle_missing": (502, "The function's code is gone", "deploy the app again"),
+    "isolation_unavailable": (
+        502,
+        "The function cannot be isolated",
+        "`fluvial doctor` says why",
+    ),
     "start_failed": (502, "The function cannot be started", "the app's log says why"),
     "too_large": (431, "The request's head is too large", "it does not fit into a frame"),
     "instance_died": (502, "The function's instance died", _AS_TOLD),

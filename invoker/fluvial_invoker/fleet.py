@@ -25,7 +25,8 @@ from fluvial_invoker.keyring import Keyring, LoadedKeys, NoKmsError
 from fluvial_invoker.kms import KmsError
 from fluvial_invoker.snapshot_processes import Snapshot
 from fluvial_invoker.snapshots import Snapshots
-from fluvial_invoker.starter import Started, Starter
+from fluvial_invoker.starter import Started, Starter, find_conflicts
+from fluvial_invoker.tiers import Tiers
 
 TIER_WARM: Final = "warm"
 TIER_SNAPSHOT: Final = "snapshot"
@@ -102,6 +103,7 @@ class Fleet:
     ) -> None:
         self._places = places
         self._keyring = keyring
+        self._tiers = Tiers(identities.for_inspection)
         self._identities = AppIdentities(identities)
         self._grace_seconds = grace_seconds
         self._on_dead = on_dead
@@ -236,6 +238,8 @@ class Fleet:
         self._instances[instance_id] = instance
         self._on_change()
         try:
+            if spec.instance.isolation == "jail":
+                await self._check_jail(certificate)
             if uid is not None:
                 birth.give_to(uid)
             # Only now: who ends the app's instances after a change of its keys ends this one too.
@@ -251,6 +255,15 @@ class Fleet:
         finally:
             birth.close_theirs()
         return instance
+
+    async def _check_jail(self, certificate: BirthCertificate) -> None:
+        layer = certificate.layer_path
+        obstacle = await self._tiers.obstacle(certificate.deployment.instance.network)
+        if layer and (different := find_conflicts(layer)):
+            names = ", ".join(different)
+            obstacle = f"the layer has other versions of what the platform lends: {names}"
+        if obstacle is not None:
+            raise RefusedError("isolation_unavailable", f"isolation 'jail': {obstacle}")
 
     async def _not_started(self, instance: Instance, refusal: RefusedError) -> None:
         instance.fail(f"start_failed: {refusal}")
@@ -307,10 +320,6 @@ class Fleet:
         )
 
     def _folders(self, spec: DeploymentSpec) -> tuple[Path, str]:
-        if spec.instance.isolation != "process":
-            raise RefusedError(
-                "not_supported", f"isolation {spec.instance.isolation!r} is not supported yet"
-            )
         bundle = self._places.bundle(spec.bundle)
         layer = self._places.layer(spec.layer) if spec.layer else None
         for folder in (bundle, layer):
@@ -337,6 +346,8 @@ class Fleet:
 
 
 def _refusal(error: BaseException) -> RefusedError:
+    if isinstance(error, RefusedError):
+        return error
     if isinstance(error, KeyringError | KmsError | NoKmsError):
         return RefusedError(error.code, str(error))
     return RefusedError("start_failed", f"{type(error).__name__}: {error}")

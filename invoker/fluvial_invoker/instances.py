@@ -170,6 +170,8 @@ class Instance(asyncio.Protocol):
 
     def survey(self) -> dict[str, Any]:
         """Return what SURVEYED says about this instance."""
+        is_jailed = self.spec.instance.isolation == "jail"
+        working = process_stats.only_child(self.pid) if is_jailed else self.pid
         return {
             "instance": self.id,
             "deployment": self.spec.deployment,
@@ -177,8 +179,8 @@ class Instance(asyncio.Protocol):
             "pid": self.pid,
             "tier": self.tier,
             "started_ms_ago": int((time.monotonic() - self._started_at) * 1000),
-            "rss_bytes": process_stats.rss_bytes(self.pid),
-            "cpu_us": process_stats.cpu_us(self.pid),
+            "rss_bytes": process_stats.rss_bytes(working),
+            "cpu_us": process_stats.cpu_us(working),
             "state": self.state.value,
         }
 

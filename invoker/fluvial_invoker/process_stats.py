@@ -42,6 +42,15 @@ def parent_pid(pid: int) -> int | None:
     return int(fields[_PARENT]) if fields else None
 
 
+def only_child(pid: int) -> int:
+    """Return the child of a process that has one, the process itself where that is not known."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return pid
+    return int(children[0]) if len(children) == 1 else pid
+
+
 def _stat(pid: int) -> list[str]:
     try:
         text = Path(f"/proc/{pid}/stat").read_text(errors="replace")

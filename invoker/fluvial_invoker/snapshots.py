@@ -107,6 +107,7 @@ class Snapshots:
     def want(self, spec: DeploymentSpec) -> None:
         """An instance became ready without a snapshot: make one, if there is to be one."""
         off = spec.instance.snapshot == "off" or not self._max_bytes or self._is_closing
+        off = off or spec.instance.isolation == "jail"  # its forks are in another namespace
         if off or spec.deployment in self._entries or memory.is_low():
             return
         self._forget_some()

@@ -49,9 +49,13 @@ class Starter:
         return self._zygotes
 
     async def start(self, certificate: BirthCertificate, fds: Sequence[int]) -> Started:
-        """Create a process that gets copies of `fds`: fork the layer's zygote, else spawn."""
+        """Create a process that gets copies of `fds`: fork the layer's zygote, else spawn.
+
+        Raises:
+            UnfitError: it is to be in a jail, and there is no zygote to fork.
+        """
         spec = certificate.deployment
-        different = _conflicts(certificate.layer_path) if certificate.layer_path else ()
+        different = find_conflicts(certificate.layer_path) if certificate.layer_path else ()
         if different:
             _log.info(
                 "the layer conflicts with the platform's packages: no fork",
@@ -61,6 +65,8 @@ class Starter:
             try:
                 return await self._fork_layer(certificate, fds)
             except UnfitError as error:
+                if spec.instance.isolation == "jail":
+                    raise  # an interpreter that is spawned has the layer before it has the jail
                 _log.warning("no fork", extra={"layer": spec.layer, "reason": str(error)})
         return self._spawn(certificate, fds)
 
@@ -96,8 +102,11 @@ class Starter:
 
     async def _fork_layer(self, certificate: BirthCertificate, fds: Sequence[int]) -> Started:
         began = time.monotonic()
-        layer = certificate.deployment.layer
-        zygote = self._zygotes.of(layer, certificate.layer_path, certificate.uid)
+        spec = certificate.deployment
+        layer = (spec.layer, certificate.layer_path)
+        if spec.instance.isolation == "jail":
+            layer = ("", "")  # what it brings is imported in the jail, and by nobody before
+        zygote = self._zygotes.of(*layer, certificate.uid)
         await zygote.wait_until_ready(START_SECONDS)
         waited_ms = _ms(began, time.monotonic())
         started = await self.fork(zygote, "zygote", fds)
@@ -122,5 +131,6 @@ def _ms(began: float, ended: float) -> float:
 
 
 @functools.lru_cache(maxsize=256)  # a layer's folder never changes
-def _conflicts(layer: str) -> tuple[str, ...]:
+def find_conflicts(layer: str) -> tuple[str, ...]:
+    """Return the packages of a layer that keep it from being forked."""
     return conflicts(Path(layer))

@@ -28,6 +28,7 @@ from fluvial.errors import (
     NoEntrypointError,
 )
 from fluvial.interfaces import INTERFACES, Interface
+from fluvial.networks import ALL_NETWORK, parse_network
 from fluvial.sizes import parse_bytes
 from fluvial.variables import check_variables
 
@@ -60,6 +61,7 @@ class InstanceSettings:
     max_instances: int = 8
     max_duration_seconds: float = 300.0
     isolation: Isolation = "process"
+    network: str = ALL_NETWORK  # of a jail; see `networks`
     compression: bool = True  # of values, before they are sealed
     log_invocations: bool = False  # a record of each HTTP request and step that has ended
     on_disconnect: OnDisconnect = "cancel"  # what a client that leaves does to its async function
@@ -240,6 +242,7 @@ def _instance(defaults: InstanceSettings, where: str, value: object) -> Instance
         "max_instances": ("max_instances", _integer(1, MAX_INSTANCES)),
         "max_duration": ("max_duration_seconds", _seconds(0.001, MAX_DURATION_SECONDS)),
         "isolation": ("isolation", _isolation),
+        "network": ("network", _network),
         "compression": ("compression", _boolean),
         "log_invocations": ("log_invocations", _boolean),
         "on_disconnect": ("on_disconnect", _on_disconnect),
@@ -247,6 +250,8 @@ def _instance(defaults: InstanceSettings, where: str, value: object) -> Instance
         "warm_up": ("warm_up", _warm_up),
     }
     settings = replace(defaults, **_values(where, _table(where, value), readers))
+    if settings.network != ALL_NETWORK and settings.isolation != "jail":
+        raise ManifestError(f"{where} network", "needs isolation = 'jail', which can restrict it")
     if settings.min_instances > settings.max_instances:
         limits = f"{settings.min_instances} > {settings.max_instances}"
         raise ManifestError(f"{where} min_instances", f"is above max_instances: {limits}")
@@ -366,11 +371,20 @@ def _interface(where: str, value: object) -> Interface:
 
 
 def _isolation(where: str, value: object) -> Isolation:
-    if value == "jail":
-        raise ManifestError(where, "'jail' does not exist yet: 'process' is what exists now")
-    if value != "process":
-        raise ManifestError(where, f"must be 'process', got {value!r}")
-    return "process"
+    match value:
+        case "process":
+            return "process"
+        case "jail":
+            return "jail"
+        case _:
+            raise ManifestError(where, f"must be 'process' or 'jail', got {value!r}")
+
+
+def _network(where: str, value: object) -> str:
+    try:
+        return parse_network(value)
+    except ValueError as error:
+        raise ManifestError(where, f"{error}, got {value!r}") from None
 
 
 def _on_disconnect(where: str, value: object) -> OnDisconnect:

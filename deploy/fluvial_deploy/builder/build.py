@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from fluvial.bundle import file_digest, unpack
-from fluvial.errors import BundleError, InvalidRequestError
+from fluvial.errors import BundleError, InvalidRequestError, ManifestError
 from fluvial.file_functions import FOLDER
 from fluvial.manifest import InstanceSettings, Manifest, load_manifest
 from fluvial.runtime_path import runtime_folder
@@ -25,6 +25,7 @@ from fluvial_deploy.builder.functions import Functions, inspect_bundle
 from fluvial_deploy.builder.imports import ImportPath, Imports
 from fluvial_deploy.builder.layers import LayerInstaller
 from fluvial_deploy.builder.refusals import DiskFullError
+from fluvial_deploy.tiers import find_tiers
 
 _DIGEST_CHARACTERS = 64
 
@@ -150,13 +151,15 @@ class Builds:
 
     async def _finish(self, request: BuildRequest, bundle: Path, log: LogLine) -> BuildReport:
         manifest = load_manifest(bundle, name=request.name, defaults=self._defaults)
+        uid = choose_identities(os.environ, self._home).for_inspection
+        if manifest.instance.isolation == "jail":
+            await asyncio.to_thread(_check_jail, manifest.instance.network, uid)
         layer = await self._installer.install(bundle, log, source_builds=manifest.source_builds)
         path = ImportPath(
             bundle=bundle,
             layer=self._home / "layers" / layer if layer else None,
             runtime=runtime_folder(self._home),
         )
-        uid = choose_identities(os.environ, self._home).for_inspection
         functions = await inspect_bundle(
             self._imports,
             path,
@@ -177,6 +180,12 @@ class Builds:
             return {}
         known: Any = json.loads(self._import_environment.read_text("utf-8"))
         return dict(known["variables"]) if known["app"] == app else {}
+
+
+def _check_jail(network: str, uid: int | None) -> None:
+    obstacle = find_tiers(uid).obstacle(network)
+    if obstacle is not None:
+        raise ManifestError("instance isolation", f"'jail' cannot be had here: {obstacle}")
 
 
 def _check_digest(request: BuildRequest) -> None:

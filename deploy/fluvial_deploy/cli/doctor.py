@@ -18,6 +18,7 @@ from fluvial_deploy.cli.connection import connect, control_url, home_path
 from fluvial_deploy.cli.exits import ExitCode, reported
 from fluvial_deploy.cli.options import Json
 from fluvial_deploy.cli.output import data, data_json
+from fluvial_deploy.tiers import find_tiers
 from fluvial_deploy.up.home import Home
 
 _SPACE_BYTES: Final = 1024**3
@@ -84,6 +85,16 @@ def _users() -> Finding:
     return Finding("users", True, f"apps run as the platform's own user: {identities.reason}")
 
 
+def _jail() -> Finding:
+    identities = choose_identities(os.environ, home_path())
+    tiers = find_tiers(identities.for_inspection)
+    if tiers.jail is None:
+        return Finding("isolation", True, "process, jail")
+    if tiers.jail_without_network is None:
+        return Finding("isolation", True, f"process, jail without network (else: {tiers.jail})")
+    return Finding("isolation", True, f"process; no jail: {tiers.jail}")
+
+
 def _disk() -> Finding:
     home = home_path()
     free = shutil.disk_usage(home if home.exists() else home.parent).free
@@ -109,6 +120,7 @@ _CHECKS: Final[tuple[Callable[[], Finding], ...]] = (
     _valkey,
     _home,
     _users,
+    _jail,
     _disk,
     _platform,
 )

@@ -20,6 +20,8 @@ from fluvial_invoker.instance.confinement import (
     take_descriptors,
 )
 from fluvial_invoker.instance.control import Control
+from fluvial_invoker.instance.jail.entering import jail_of, lock, move_in
+from fluvial_invoker.instance.jail.mounts import PRIVATE
 from fluvial_invoker.instance.loading import DeploymentError
 from fluvial_invoker.instance.log_capture import capture_output
 from fluvial_invoker.instance.main import (
@@ -50,8 +52,14 @@ def _live(parent_pid: int) -> int:
     listener = socket.socket(fileno=LISTENER_FD)
     certificate = control.wait_for_certificate()
     become(certificate.uid)
-    die_with_parent(parent_pid)
-    confine(certificate.deployment)
+    jail = jail_of(certificate)
+    if jail is None:
+        die_with_parent(parent_pid)
+        confine(certificate.deployment)
+    else:
+        move_in(jail, parent_pid=parent_pid)  # from here on it is another process
+        confine(certificate.deployment)
+        lock(jail)
     reseed()
     os.chdir(certificate.bundle_path)
     _set_import_path(certificate)
@@ -72,7 +80,10 @@ def _set_environment(certificate: BirthCertificate, control: Control) -> None:
     opened: dict[str, str] = {}
     if spec.sealed_environment:  # most have none: then the keys are not asked for yet
         opened = open_variables(spec, control.keys_at_birth(spec.app))
-    set_environment(spec, opened, user_folder=certificate.user_folder)
+    home = certificate.user_folder
+    if not home and spec.instance.isolation == "jail":
+        home = PRIVATE[0]  # the platform's own is out of sight
+    set_environment(spec, opened, user_folder=home)
 
 
 def _set_import_path(certificate: BirthCertificate) -> None:

@@ -7,6 +7,7 @@ environment from an allow-list, memory closed to processes of other users.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -23,6 +24,7 @@ LISTENER_FD: Final = 3
 CONTROL_FD: Final = 4
 LOG_FD: Final = 5  # beside 1 and 2, which user code may redirect
 _FIRST_FOREIGN_FD: Final = 6
+_BOTH_ENDS: Final = [os.O_RDONLY, os.O_WRONLY]
 _MAX_FILES: Final = 1024
 _THREAD_STACK_BYTES: Final = 8 * 1024 * 1024  # glibc's default: counted by RLIMIT_DATA at once
 _OWN_THREADS: Final = 64
@@ -62,10 +64,22 @@ def die_with_parent(parent_pid: int) -> None:
         os._exit(0)
 
 
+def reserve_places() -> None:
+    """Keep what a zygote opens for ever off the places of its children's descriptors."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    while null < _FIRST_FOREIGN_FD:
+        null = os.dup(null)
+    os.close(null)
+
+
 def take_descriptors(
     listener_fd: int, log_fd: int, control_fd: int, *, keep: Collection[int] = ()
 ) -> None:
-    """Move the three descriptors to their places and close everything else but `keep`."""
+    """Move the three descriptors to their places and close everything else but `keep`.
+
+    And but for pipes of which this process has both ends: see `own_pipes`.
+    """
+    kept_fds = own_pipes().union(keep)
     # First out of the way: they may lie at each other's places.
     listener, log, control = (_lift(fd) for fd in (listener_fd, log_fd, control_fd))
     null = _lift(os.open(os.devnull, os.O_RDONLY))
@@ -73,10 +87,28 @@ def take_descriptors(
     for source, place in (*places, (log, LOG_FD)):
         os.dup2(source, place, inheritable=place < LISTENER_FD)
     first = _FIRST_FOREIGN_FD
-    for kept in sorted(keep):
+    for kept in sorted(kept_fds):
         os.closerange(first, kept)
         first = kept + 1
     os.closerange(first, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+
+
+def own_pipes() -> frozenset[int]:
+    """Return the descriptors of pipes of which this process has both ends.
+
+    libuv has one, remembers its numbers, and makes it anew whenever the process forks. Where others
+    stand at its numbers, the next fork would close those, and starting a process would abort.
+    """
+    ends: dict[str, list[int]] = {}
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the listing's own
+            ends.setdefault(os.readlink(f"/proc/self/fd/{name}"), []).append(int(name))
+    pipes = [fds for target, fds in ends.items() if target.startswith("pipe:")]
+    return frozenset(fd for fds in pipes if sorted(map(_access, fds)) == _BOTH_ENDS for fd in fds)
+
+
+def _access(fd: int) -> int:
+    return fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
 
 
 def _lift(fd: int) -> int:

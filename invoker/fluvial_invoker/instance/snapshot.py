@@ -31,6 +31,7 @@ from fluvial_invoker.instance.confinement import (
     LISTENER_FD,
     LOG_FD,
     die_with_parent,
+    own_pipes,
     reseed,
     take_descriptors,
 )
@@ -65,8 +66,9 @@ def run_snapshot(certificate: BirthCertificate, control: Control, channel: socke
     control.close()
     os.dup2(0, CONTROL_FD, inheritable=False)  # the number must not fall to a file of the app
     channel.set_inheritable(False)
+    own_fds = _OWN_FDS | own_pipes()
     try:
-        app, kept = _prepare(certificate)
+        app, kept = _prepare(certificate, own_fds)
     except _NotReadyError as error:
         stage, why = error.args
         report(f"no snapshot ({stage}): {why}", instance_meter, level="info")
@@ -79,7 +81,9 @@ def run_snapshot(certificate: BirthCertificate, control: Control, channel: socke
     return EXIT_OK
 
 
-def _prepare(certificate: BirthCertificate) -> tuple[LoadedApp | None, frozenset[int]]:
+def _prepare(
+    certificate: BirthCertificate, own_fds: frozenset[int]
+) -> tuple[LoadedApp | None, frozenset[int]]:
     """Import, call hooks, warm up; return the app, and the descriptors that children may keep."""
     install_guards()
     meter_threads()
@@ -90,14 +94,14 @@ def _prepare(certificate: BirthCertificate) -> tuple[LoadedApp | None, frozenset
     except BaseException as error:  # user code at a process boundary
         raise _NotReadyError("hooks", _last_line(error)) from error
     _prime_files(certificate)
-    kept = _check("checks")
+    kept = _check("checks", own_fds)
     if app is not None:
         try:
             warm_up_app(app, certificate.warm_up)
         except BaseException as error:  # user code at a process boundary
             raise _NotReadyError("warm-up", _last_line(error)) from error
         gc.collect()  # closes what nobody refers to any more
-        kept = _check("warm-up")
+        kept = _check("warm-up", own_fds)
     return app, kept
 
 
@@ -117,8 +121,8 @@ def _prime_files(certificate: BirthCertificate) -> None:
             load_target(target, certificate.deployment.interface)
 
 
-def _check(stage: str) -> frozenset[int]:
-    why, kept = find_hazards(_OWN_FDS)
+def _check(stage: str, own_fds: frozenset[int]) -> frozenset[int]:
+    why, kept = find_hazards(own_fds)
     if why is not None:
         raise _NotReadyError(stage, why)
     return kept

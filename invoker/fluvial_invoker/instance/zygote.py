@@ -19,7 +19,7 @@ from importlib.machinery import PathFinder
 from typing import Any, Final
 
 from fluvial_invoker.instance.birth import be_born
-from fluvial_invoker.instance.confinement import die_with_parent
+from fluvial_invoker.instance.confinement import die_with_parent, reserve_places
 from fluvial_invoker.instance.durable import install_guards
 from fluvial_invoker.instance.fork_server import ForkServer
 from fluvial_invoker.instance.warm_up import warm_up
@@ -39,6 +39,7 @@ def main(arguments: list[str]) -> None:
     """Run a zygote: [channel descriptor, pid of the invoker, layer folder or ""]."""
     channel_fd, parent_pid, layer = int(arguments[0]), int(arguments[1]), arguments[2]
     die_with_parent(parent_pid)
+    reserve_places()
     install_guards()  # before a framework takes `time.time` and its like by name
     imported = _preload(layer)
     warm_up(_application_classes())

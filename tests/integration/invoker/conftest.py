@@ -275,8 +275,8 @@ class Machine:
         self.process: subprocess.Popen[bytes] | None = None
         self._bundles = 0
 
-    def start(self, **environment: str) -> None:
-        """Start the invoker."""
+    def start(self, *, user: int | None = None, **environment: str) -> None:
+        """Start the invoker, as another user if need be."""
         fd = self.listener.fileno()
         own = {
             "FLUVIAL_HOME": str(self.home),
@@ -291,12 +291,15 @@ class Machine:
                 env={**os.environ, **own, **environment},
                 pass_fds=(fd,),
                 stderr=log,
+                user=user,
+                group=user,
+                extra_groups=None if user is None else [],
             )
 
     def restart(self, **environment: str) -> None:
         """End the invoker, and start another one."""
         self._end()
-        self.start(**environment)
+        self.start(user=None, **environment)
 
     def stop(self) -> None:
         self._end()

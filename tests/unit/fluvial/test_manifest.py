@@ -144,8 +144,16 @@ def test_normalised_names_are_valid(text: str) -> None:
             'instance = {on_disconnect = "go"}',
             "on_disconnect: must be 'cancel' or 'notify', got 'go'",
         ),
-        ("instance = {isolation = 'vm'}", "isolation: must be 'process', got 'vm'"),
-        ("instance = {isolation = 'jail'}", "isolation: 'jail' does not exist yet: 'process' is"),
+        ("instance = {isolation = 'vm'}", "isolation: must be 'process' or 'jail', got 'vm'"),
+        (
+            "instance = {isolation = ['jail']}",
+            "isolation: must be 'process' or 'jail', got ['jail']",
+        ),
+        ("instance = {network = false}", "network: needs isolation = 'jail'"),
+        (
+            "instance = {isolation = 'jail', network = [0]}",
+            "network: must have ports from 1 to 65535, got [0]",
+        ),
         ("source_builds = 'yes'", "source_builds: must be true or false"),
         ("retention = 'for ever'", "retention: must be a duration such as"),
         ("retention = -1", "retention: must be a duration such as"),

@@ -1,0 +1,1 @@
+"""What code in an instance reaches of the machine, by isolation tier."""
