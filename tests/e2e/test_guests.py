@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, cast
 
 import httpx
 import pytest
@@ -97,3 +97,19 @@ def test_files_below_api_are_deployed_as_functions(running: Platform) -> None:
     assert user.json() == {"user": {"id": "7"}, "function": "files"}
     assert me.text == "me"
     assert shared.status_code == httpx.codes.NOT_FOUND
+
+
+def test_a_declared_function_takes_events_without_the_framework(running: Platform) -> None:
+    """Its CloudEvents are those of another major version than the framework's."""
+    app = running.deploy(BUNDLES / "declared")
+    with app.client() as client:
+        answers = [
+            client.post(asked.path, content=cast("bytes", asked.body), headers=dict(asked.headers))
+            for asked in EVENTS[:3]
+        ]
+        nothing = client.post("/", content=b"data")
+
+    assert [answer.status_code for answer in answers] == [200, 200, 500]
+    assert answers[0].text == "OK"
+    assert nothing.status_code == httpx.codes.BAD_REQUEST
+    assert nothing.text.startswith("not a CloudEvent: ")
