@@ -104,7 +104,7 @@ class Link(asyncio.Protocol):
             WireError: the fields do not fit into a frame; nothing was sent.
         """
         self._last_id = slot_id = self._last_id + 1
-        self.send(wire.pack(_REQUEST, slot_id, *fields, deadline_ms, more, body=chunk))
+        self.send(wire.pack_plain(_REQUEST, slot_id, *fields, deadline_ms, more, body=chunk))
         self._http[slot_id] = slot = HttpSlot(slot_id, self, sink)
         if chunk:
             slot.send_credit -= len(chunk)

@@ -16,6 +16,7 @@ from fluvial_queue.contract import Durability
 from tests.benchmarks.cold_start_rows import COLD_STARTS
 from tests.benchmarks.dev_rows import d1
 from tests.benchmarks.figures import Figure
+from tests.benchmarks.http_rows import h2, h3
 from tests.benchmarks.systems import (
     Fluvial,
     Taskiq,
@@ -124,6 +125,8 @@ ROWS: dict[str, Callable[[], Iterator[Figure]]] = {
     "T3": t3,
     "T4": t4,
     "H1": h1,
+    "H2": h2,
+    "H3": h3,
     **COLD_STARTS,
     "D1": d1,
     "Z3": z3,

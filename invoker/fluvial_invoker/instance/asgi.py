@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 from fluvial.context import Invocation as Description
 from fluvial.trace_context import child_traceparent
-from fluvial.wire import CHUNK_BYTES, FrameType, Framing, pack
+from fluvial.wire import CHUNK_BYTES, FrameType, Framing, pack, pack_plain
 from fluvial_invoker.instance.background import BackgroundWork, Work
 from fluvial_invoker.instance.credit import DISCONNECT_GRACE_SECONDS, CreditedInvocation
 from fluvial_invoker.instance.invocations import (
@@ -269,7 +269,7 @@ class HttpInvocation(CreditedInvocation):
             self._write_head(chunk, more=more)
         elif chunk or not more:
             self._credit -= len(chunk)
-            self.link.write(pack(_RESPONSE_BODY, self.conversation, more, body=chunk))
+            self.link.write(pack_plain(_RESPONSE_BODY, self.conversation, more, body=chunk))
         if not more:
             self._response = _COMPLETE
             self._wake_readers()
@@ -288,7 +288,7 @@ class HttpInvocation(CreditedInvocation):
         self._response = _STREAMING
         self._credit -= len(head) + len(chunk)
         self.link.write(
-            pack(
+            pack_plain(
                 _RESPONSE,
                 self.conversation,
                 self._status,

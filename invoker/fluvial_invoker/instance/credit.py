@@ -10,7 +10,7 @@ import asyncio
 from typing import Any, Final
 
 from fluvial.errors import WireError
-from fluvial.wire import INITIAL_CREDIT, FrameType, pack
+from fluvial.wire import INITIAL_CREDIT, FrameType, pack, pack_plain
 from fluvial_invoker.instance.invocations import Invocation, Link
 
 # How long a function that listens for the disconnect may take to end by itself.
@@ -124,4 +124,4 @@ class CreditedInvocation(Invocation):
     def finish(self, outcome: str) -> None:
         """Write this invocation's last frame."""
         self._outcome = outcome
-        self.link.write(pack(_FINISHED, self.conversation, self.cpu_us, outcome))
+        self.link.write(pack_plain(_FINISHED, self.conversation, self.cpu_us, outcome))

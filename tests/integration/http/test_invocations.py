@@ -262,7 +262,7 @@ WSGI = """
                 fluvial.wait_until(blocking)
                 yield fluvial.context().id.encode()
             case "/left":
-                yield b"x"
+                seen.append(["began"])
                 here = fluvial.context()
                 while not here.is_cancelled:
                     gate.wait(0.01)
@@ -307,8 +307,11 @@ def test_a_handler_leaves_work(shared_machine: Machine) -> None:
 def test_a_thread_sees_that_its_client_has_left(shared_machine: Machine) -> None:
     async def main() -> None:
         async with app(shared_machine, WSGI) as found:
-            await leave(found, "/left")
-            await seen(found, ["cancelled"])
+            client = await found.client()
+            client.send(b"GET /left HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await seen(found, ["began"])
+            await client.end()
+            await seen(found, ["began"], ["cancelled"])
 
     asyncio.run(main())
 
