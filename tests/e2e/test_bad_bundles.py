@@ -32,7 +32,7 @@ def mistakes(running: Platform) -> App:
 FOLDERS: Final[list[tuple[dict[str, str], str]]] = [
     ({}, "no HTTP app and no workflows"),
     ({"readme.txt": "hello"}, "no HTTP app and no workflows"),
-    ({"main.py": "app = 3"}, "main:app is a int: expected an ASGI application"),
+    ({"main.py": "app = 3"}, "main:app: is a int: expected an ASGI application"),
     ({"main.py": ASGI, "fluvial.toml": "nmae = 'x'"}, "did you mean 'name'?"),
     (
         {"main.py": ASGI, "fluvial.toml": "[instance]\nmemory = 'much'"},
