@@ -14,6 +14,7 @@ from pathlib import Path
 
 from fluvial_queue.contract import Durability
 from tests.benchmarks.cold_start_rows import COLD_STARTS
+from tests.benchmarks.concurrency_rows import h4, h5
 from tests.benchmarks.dev_rows import d1
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.http_rows import h2, h3
@@ -127,6 +128,8 @@ ROWS: dict[str, Callable[[], Iterator[Figure]]] = {
     "H1": h1,
     "H2": h2,
     "H3": h3,
+    "H4": h4,
+    "H5": h5,
     **COLD_STARTS,
     "D1": d1,
     "Z3": z3,

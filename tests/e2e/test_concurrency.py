@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from tests.e2e.installation import App, Platform
+from tests.e2e.installation import App, Platform, platform, wait_until
 
 APPS: Final = Path(__file__).parent / "apps"
 
@@ -43,3 +44,34 @@ def test_requests_go_elsewhere_while_a_handler_blocks_the_loop(crowded: App, gat
 
         assert blocking.result().json() == before
         assert before not in elsewhere
+
+
+def test_as_many_threads_as_callers_serve_a_wsgi_app(running: Platform) -> None:
+    sleepy = running.deploy(APPS / "sleepy")
+    with sleepy.client() as client, ThreadPoolExecutor(50) as threads:
+        asked = [threads.submit(client.get, "/together", timeout=90) for _ in range(50)]
+        answers = [each.result() for each in asked]
+
+    assert [answer.status_code for answer in answers] == [200] * 50
+    assert len({answer.text for answer in answers}) == 1
+
+
+def test_min_instances_are_there_before_a_request_and_after_a_crash(short_home: Path) -> None:
+    with platform(short_home) as own:
+        kept = own.deploy(APPS / "kept")
+        wait_until(lambda: len(_pids(own, kept)) == 1, 30, "an instance is kept")
+        [killed] = _pids(own, kept)
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda: bool(_pids(own, kept) - {killed}), 30, "another one took its place")
+        [pid] = _pids(own, kept)
+        with kept.client() as client:
+            answers = {client.get("/").text for _ in range(3)}
+        own.deploy(APPS / "crowded")  # anything that takes longer than the idle time
+
+        assert answers == {str(pid)}
+        assert _pids(own, kept) == {pid}
+
+
+def _pids(running: Platform, app: App) -> set[int]:
+    # One that is being started has no process yet.
+    return {int(each["pid"]) for each in running.instances(app) if each["state"] == "ready"}
