@@ -247,6 +247,16 @@ await asyncio.sleep(60)
         expected=replace(_HARMLESS, log="nothing"),
     ),
     Case(
+        name="child processes left behind",
+        program="""
+import subprocess
+for _ in range(3):
+    subprocess.Popen(["sleep", "3600"], start_new_session=True)
+""",
+        leaves_traces=True,
+        expected=replace(_HARMLESS, log="nothing"),
+    ),
+    Case(
         name="output flood",
         program="for _ in range(1000):\n    print('x' * 100_000)",
         logged="bytes dropped",

@@ -32,6 +32,7 @@ _MAX_TASKS: Final = 4096  # threads and processes of all instances of an app tog
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
+_PR_SET_CHILD_SUBREAPER: Final = 36
 _PR_SET_NO_NEW_PRIVS: Final = 38
 
 # What an instance may see of the environment that the platform itself was started with.
@@ -70,6 +71,11 @@ def reserve_places() -> None:
     while null < _FIRST_FOREIGN_FD:
         null = os.dup(null)
     os.close(null)
+
+
+def adopt_descendants() -> None:
+    """Become the parent of every descendant whose own parent ends, whatever its session."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def take_descriptors(
@@ -128,13 +134,19 @@ def become(uid: int | None) -> None:
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
     # The kernel counts a user's threads: only where the user is the app alone does it make sense.
-    _limit(resource.RLIMIT_NPROC, _MAX_TASKS)
+    limit_tasks(_MAX_TASKS)
+
+
+def limit_tasks(most: int) -> None:
+    """Limit the threads and processes of this user, in this namespace of users; root's are not."""
+    _limit(resource.RLIMIT_NPROC, most)
 
 
 def confine(spec: DeploymentSpec) -> None:
     """Give up what user code must not have. Irreversible."""
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     _prctl(_PR_SET_DUMPABLE, 0)
+    adopt_descendants()  # then they are its zygote's once it has ended
     settings = spec.instance
     stacks = (settings.max_concurrency + _OWN_THREADS) * _THREAD_STACK_BYTES
     _limit(resource.RLIMIT_CORE, 0)

@@ -379,6 +379,17 @@ def machine() -> Iterator[Machine]:
         shutil.rmtree(home)
 
 
+async def end_of(pidfd: int) -> None:
+    """Wait until a process has ended, and close its descriptor."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    loop.add_reader(pidfd, ended.set)
+    async with asyncio.timeout(SECONDS):
+        await ended.wait()
+    loop.remove_reader(pidfd)
+    os.close(pidfd)
+
+
 @contextlib.asynccontextmanager
 async def linked(
     machine: Machine, spec: DeploymentSpec

@@ -15,7 +15,8 @@ import pytest
 
 from fluvial.wire import FrameType
 from fluvial_invoker import process_stats
-from tests.integration.invoker.conftest import RefusedByInvokerError
+from tests.escapes.observing import open_machine, reachable_python
+from tests.integration.invoker.conftest import RefusedByInvokerError, end_of, linked
 from tests.integration.invoker.test_isolation import layer_with
 
 APP = """
@@ -137,22 +138,12 @@ def test_nothing_of_a_jail_outlives_its_warden(machine: Any, serve: Any) -> None
             os.kill(warden, signal.SIGKILL)
             reason = await invoker.death_of(handed.instance)
             for fd in watched:
-                await _readable(fd)
+                await end_of(fd)
 
             assert reason == "signal:9"
             assert len(started) == 2
 
     asyncio.run(main())
-
-
-async def _readable(fd: int) -> None:
-    loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
-    loop.add_reader(fd, ended.set)
-    async with asyncio.timeout(30):
-        await ended.wait()
-    loop.remove_reader(fd)
-    os.close(fd)
 
 
 def test_the_survey_measures_the_instance_and_not_its_warden(machine: Any, serve: Any) -> None:
@@ -241,3 +232,42 @@ def test_where_no_jail_can_be_a_deployment_is_refused_with_the_reason(machine: A
         assert handed.tier == "zygote"
 
     asyncio.run(main())
+
+
+BOMB = """
+    import os
+
+    def app(request):
+        if request.path == "/count":
+            return str(sum(name.isdigit() for name in os.listdir("/proc")))
+        for number in range(1000):
+            try:
+                child = os.fork()
+            except OSError as error:
+                return type(error).__name__
+            if child == 0:
+                os.execvp("sleep", ["sleep", "3600"])
+        return "no limit"
+"""
+
+
+def test_a_fork_bomb_in_a_jail_meets_a_limit_and_ends_with_the_instance() -> None:
+    with open_machine("one user") as machine:
+        spec = machine.spec(BOMB, isolation="jail")
+
+        async def main() -> None:
+            async with linked(machine, spec) as (invoker, handed, link):
+                seen = (await link.get("/")).body
+                count = int((await link.get("/count")).body)
+                warden = await invoker.pid_of(handed.instance)
+                watched = [os.pidfd_open(pid) for pid in descendants(warden)]
+                os.kill(warden, signal.SIGKILL)
+                for fd in watched:
+                    await end_of(fd)
+
+                # Where nobody else can execute the interpreter, the machine is root's.
+                is_root = os.geteuid() == 0 and reachable_python() is None
+                assert seen == (b"no limit" if is_root else b"BlockingIOError")
+                assert (count > 500) is is_root
+
+        asyncio.run(main())

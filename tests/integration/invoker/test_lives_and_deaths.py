@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from fluvial.wire import FrameType
+from tests.integration.invoker.conftest import end_of
 
 APP = """
     import asyncio, ctypes, os, sys
@@ -225,8 +226,8 @@ def test_children_of_an_instance_die_with_it(machine: Any, serve: Any) -> None:
         ("import nothing_of_that_name", "No module named 'nothing_of_that_name'"),
         ("def app(", "SyntaxError"),
         ("application = 1", "main has no 'app'"),
-        ("app = 5", "cannot be called"),
-        ("def app(a, b, c, d): pass", "takes 4 positional parameters"),
+        ("app = 5", "main:app: is a int: expected"),
+        ("def app(a, b, c, d): pass", "is a function with 4 positional parameters"),
         ("raise SystemExit('no thanks')", "SystemExit: no thanks"),
         ("import os; os._exit(9)", "exit:9 before it was ready"),
         ("import ctypes; ctypes.string_at(0)", "signal:11 before it was ready"),
@@ -414,5 +415,39 @@ def test_idle_invoker_exits_and_the_next_one_serves(machine: Any) -> None:
         assert (await link.get()).outcome == "ok"
         await link.close()
         await invoker.close()
+
+    asyncio.run(main())
+
+
+def test_what_an_instance_has_started_ends_with_it(machine: Any, serve: Any) -> None:
+    """Also what has a session of its own, and what is a daemon."""
+    spec = machine.spec(
+        """
+        import os, subprocess
+
+        def app(request):
+            if request.path == "/exit":
+                os._exit(3)
+            sleep = ["sleep", "3600"]
+            child = subprocess.Popen(sleep, start_new_session=True)
+            daemon = subprocess.run(
+                ["sh", "-c", "setsid sleep 3600 >/dev/null 2>&1 & echo $!"],
+                capture_output=True, text=True,
+            )
+            return f"{child.pid} {daemon.stdout}"
+    """
+    )
+
+    async def main() -> None:
+        async with serve(spec) as (invoker, handed, link):
+            pids = [int(pid) for pid in (await link.get("/")).body.split()]
+            watched = [os.pidfd_open(pid) for pid in pids]
+            link.request("/exit")
+            reason = await invoker.death_of(handed.instance)
+            for fd in watched:
+                await end_of(fd)
+
+            assert reason == "exit:3"
+            assert len(pids) == 2
 
     asyncio.run(main())

@@ -9,11 +9,12 @@ from typing import Final
 
 from fluvial.networks import NO_NETWORK, ports_of
 from fluvial_invoker.instance.certificate import BirthCertificate
-from fluvial_invoker.instance.confinement import die_with_parent
+from fluvial_invoker.instance.confinement import die_with_parent, limit_tasks
 from fluvial_invoker.instance.jail import landlock, mounts, namespaces, seccomp, warden
 
 # What is in /tmp is in memory: it counts, where there is a limit for the instance as a whole.
 PRIVATE_BYTES: Final = 64 * 1024 * 1024
+MAX_PROCESSES: Final = 256  # and threads, besides one for each invocation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +25,7 @@ class Jail:
     writable: tuple[str, ...]  # folders, besides /tmp and /dev/shm
     has_network: bool = True
     ports: tuple[int, ...] | None = None  # that may be dialled by TCP; None: all
+    max_tasks: int = MAX_PROCESSES  # processes and threads
 
 
 def jail_of(certificate: BirthCertificate) -> Jail | None:
@@ -37,6 +39,7 @@ def jail_of(certificate: BirthCertificate) -> Jail | None:
         writable=(certificate.user_folder,) if certificate.user_folder else (),
         has_network=settings.network != NO_NETWORK,
         ports=ports_of(settings.network),
+        max_tasks=settings.max_concurrency + MAX_PROCESSES,
     )
 
 
@@ -63,6 +66,7 @@ def lock(jail: Jail) -> None:
     Raises:
         OSError: the kernel refuses.
     """
+    limit_tasks(jail.max_tasks)
     landlock.restrict(
         readable=("/",),
         writable=(*mounts.PRIVATE, *mounts.DEVICES, *jail.writable),
