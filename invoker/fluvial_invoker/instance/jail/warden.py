@@ -44,6 +44,7 @@ def _watch(instance: int, held: int) -> NoReturn:
     _, status = os.waitpid(instance, 0)
     code = os.waitstatus_to_exitcode(status)
     if code < 0:
-        signal.signal(-code, signal.SIG_DFL) if code != -signal.SIGKILL else None
+        if code != -signal.SIGKILL:
+            signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     os._exit(code)
