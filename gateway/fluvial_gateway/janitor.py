@@ -64,6 +64,8 @@ class Janitor:
                 except FluvialError as error:
                     _LOG.warning("deployments not tidied up", extra={"error": str(error)})
                     seconds = RETIRING_SECONDS
+                except Exception:  # noqa: BLE001 - the boundary of a round: the gateway goes on
+                    _LOG.exception("deployments not tidied up")
             await self._alarm.wait(seconds)
 
     async def round(self) -> float:

@@ -167,6 +167,9 @@ class Rollouts:
                 except FluvialError as error:
                     _LOG.warning("rollouts not looked at", extra={"error": str(error)})
                     seconds = _RETRY_SECONDS
+                except Exception:  # noqa: BLE001 - the boundary of a round: the gateway goes on
+                    _LOG.exception("rollouts not looked at")
+                    seconds = _RETRY_SECONDS
             await self._alarm.wait(seconds)
 
     async def close(self) -> None:

@@ -303,3 +303,27 @@ def test_an_ended_run_that_still_asks_for_something_keeps_its_deployment(
         assert (await _delete(world, first, force=True))["runs"] == [run_id]
 
     control(scenario)
+
+
+def test_a_round_that_breaks_is_told_and_followed_by_another(
+    control: Control, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario(world: World) -> None:
+        rounds: asyncio.Queue[None] = asyncio.Queue()
+
+        async def broken() -> int:
+            rounds.put_nowait(None)
+            raise RuntimeError("a bug")
+
+        world.removals.clean = broken  # type: ignore[method-assign] # a bug, not a failing store
+        working = asyncio.ensure_future(world.janitor.run())
+        for _ in range(2):
+            async with asyncio.timeout(10.0):
+                await rounds.get()
+            world.janitor.wake()
+        world.janitor.close()
+        await working
+
+        assert "deployments not tidied up" in caplog.messages
+
+    control(scenario)
