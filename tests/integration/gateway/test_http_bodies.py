@@ -67,6 +67,23 @@ def test_an_upload_that_nobody_reads_is_not_read_from_the_client() -> None:
     run(main())
 
 
+def test_a_client_that_leaves_while_it_is_not_read_is_noticed() -> None:
+    async def main() -> None:
+        limits = HttpLimits(resolution_seconds=0.01, hang_up_seconds=0.01)
+        async with open_world(limits=limits) as world:
+            instance = await world.warm()
+            client = await world.client()
+            size = INITIAL_CREDIT + 4 * CHUNK_BYTES  # more than is read, and less than is sent
+            client.send(POST + b"Content-Length: %d\r\n\r\n" % (2 * size) + bytes(size))
+            await client.writer.drain()
+            await instance.next(FrameType.REQUEST)
+            client.close()
+            while (await instance.next_any())[0][0] != FrameType.CANCEL:
+                pass
+
+    run(main())
+
+
 def test_continue_is_said_once_an_instance_has_the_request() -> None:
     async def main() -> None:
         async with open_world() as world:
