@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -120,14 +121,17 @@ def position_of_last(folder: Path, wanted: LogFilter, count: int) -> LogPosition
         return position
     for segment in reversed(found):
         with _opened(segment) as file:
-            for offset, line in _backwards(file) if file else ():
-                budget -= len(line)
-                if matcher.is_before(line) or budget < 0:
-                    return position
-                if matcher.match(line) is not None:
-                    position, left = LogPosition(segment.start_ms, offset), left - 1
-                    if left == 0:
+            for begin, lines in _backwards(file) if file else ():
+                budget -= len(lines)
+                for offset, line in _reversed_lines(lines, begin, matcher):
+                    if matcher.is_before(line):
                         return position
+                    if matcher.match(line) is not None:
+                        position, left = LogPosition(segment.start_ms, offset), left - 1
+                        if left == 0:
+                            return position
+                if budget < 0:
+                    return position
     return position
 
 
@@ -202,6 +206,7 @@ class _Matcher:
         }
         self._text = wanted.text
         self._levels = LEVELS[LEVELS.index(wanted.level) :] if wanted.level else LEVELS
+        self._level = _pattern(self._levels)
         self._since = _time_bytes(wanted.since_ms)
         self._until = _time_bytes(wanted.until_ms)
         self._needles = [
@@ -212,6 +217,8 @@ class _Matcher:
 
     def may_match(self, lines: bytes) -> bool:
         """Whether one of several lines may be wanted; cheap, and never wrong about a no."""
+        if self._level is not None and self._level.search(lines) is None:
+            return False
         return all(needle in lines for needle in self._needles)
 
     def is_before(self, line: bytes) -> bool:
@@ -262,7 +269,7 @@ def _end(found: list[LogSegment]) -> LogPosition:
         return LogPosition(0, 0)
     newest = found[-1]
     with _opened(newest) as file:
-        offset = next((at + len(line) + 1 for at, line in _backwards(file)), 0) if file else 0
+        offset = next((at + len(lines) + 1 for at, lines in _backwards(file)), 0) if file else 0
     return LogPosition(newest.start_ms, offset)
 
 
@@ -312,7 +319,7 @@ def _line_after(file: BinaryIO, offset: int) -> int:
 
 
 def _backwards(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Yield the whole lines of a file, the last one first, with where they begin.
+    """Yield the whole lines of a file by the block, the last one first, with where each begins.
 
     What stands behind the last newline is being written, or was never finished."""
     end = file.seek(0, 2)
@@ -327,11 +334,16 @@ def _backwards(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
             offset += len(behind)
         lines, newline, _ = data.rpartition(b"\n")
         if newline:
-            yield from _reversed_lines(lines, offset)
+            yield offset, lines
         end = begin
 
 
-def _reversed_lines(data: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
+def _reversed_lines(data: bytes, offset: int, matcher: _Matcher) -> Iterator[tuple[int, bytes]]:
+    """Yield lines, the last one first, with where they begin; of a block in which none can be
+    wanted only the first line, whose time says whether to go on."""
+    if not matcher.may_match(data):
+        yield offset, data.partition(b"\n")[0]
+        return
     end = len(data)
     while True:
         newline = data.rfind(b"\n", 0, end)
@@ -339,6 +351,13 @@ def _reversed_lines(data: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
         if newline < 0:
             return
         end = newline
+
+
+def _pattern(levels: tuple[str, ...]) -> re.Pattern[bytes] | None:
+    """Return what stands in each line of one of these levels; None: they are all."""
+    if levels == LEVELS:
+        return None
+    return re.compile(rb'"level":"(?:%s)"' % "|".join(levels).encode())
 
 
 def _time_of(line: bytes) -> bytes | None:

@@ -109,7 +109,9 @@ def parse_structured(data: bytes, *, deployment: str, instance: str) -> LogRecor
 
 def clean(text: str) -> str:
     """Return text without control characters, within the limit."""
-    return text[:MAX_MESSAGE_CHARACTERS].translate(_CONTROL)
+    text = text[:MAX_MESSAGE_CHARACTERS]
+    # Most text has none, and a look is a fraction of a translation.
+    return text if text.isprintable() else text.translate(_CONTROL)
 
 
 def clean_fields(value: object) -> dict[str, Any] | None:
@@ -131,7 +133,8 @@ def clean_fields(value: object) -> dict[str, Any] | None:
 def _name(value: object) -> str | None:
     if not isinstance(value, str):
         return None
-    return value[:_MAX_NAME_CHARACTERS].translate(_CONTROL_IN_NAMES)
+    name = value[:_MAX_NAME_CHARACTERS]
+    return name if name.isprintable() else name.translate(_CONTROL_IN_NAMES)
 
 
 def _number(value: object) -> int | None:

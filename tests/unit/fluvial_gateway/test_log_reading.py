@@ -181,6 +181,18 @@ def test_a_page_looks_at_a_bounded_part(tmp_path: Path) -> None:
     assert len(read_page(tmp_path, LogFilter(), None, limit=1000).records) < 30
 
 
+@pytest.mark.parametrize("wanted", FILTERS, ids=range(len(FILTERS)))
+def test_the_last_records_are_found_over_several_blocks(tmp_path: Path, wanted: LogFilter) -> None:
+    records = varied(1500, seed=11)  # a megabyte in one segment
+    write(tmp_path, records, segment=2000)
+
+    assert read_all(tmp_path, wanted, None, 1000) == wanted_by(records, wanted)
+    for count in (1, 400, 1000):
+        position = position_of_last(tmp_path, wanted, count)
+        expected = wanted_by(records, wanted)[-count:]
+        assert read_all(tmp_path, wanted, position, 1000)[:count] == expected
+
+
 def test_it_is_told_when_a_position_has_been_swept_away(tmp_path: Path) -> None:
     write(tmp_path, varied(120, seed=3))
     first = read_page(tmp_path, LogFilter(), None, limit=10)
