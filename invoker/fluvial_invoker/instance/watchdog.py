@@ -164,6 +164,7 @@ class Watchdog:
         self._wake = threading.Event()
         self._is_asleep = False
         self._beat = threading.Event()
+        self._lag = 0.0  # of the last beat
         self._sampled_at = 0.0
         self._cpu_seconds = 0.0
         self._ended = 0
@@ -226,18 +227,25 @@ class Watchdog:
         """Return how late the loop is; what it was not given a core for is not its fault."""
         began, queued = monotonic(), self._readings.queued_seconds()
         self._beat.clear()
-        self._loop.call_soon_threadsafe(self._beat.set)
+        self._loop.call_soon_threadsafe(self._answer, began, queued)
         was_revoked = False
-        while True:
-            answered = self._beat.wait(MAX_LAG_SECONDS)
-            late = monotonic() - began
-            if late > BUSY_LAG_SECONDS:
-                late = max(0.0, late - (self._readings.queued_seconds() - queued))
-            if answered:
-                return late
+        while not self._beat.wait(MAX_LAG_SECONDS):
+            late = self._late_seconds(began, queued)
             if late > MAX_LAG_SECONDS and not was_revoked:
                 was_revoked = True
                 self._revoke(late)
+        return self._lag
+
+    def _answer(self, began: float, queued: float) -> None:
+        """The beat, in the loop: it measures, since the watchdog may be late itself to notice."""
+        self._lag = self._late_seconds(began, queued)
+        self._beat.set()
+
+    def _late_seconds(self, began: float, queued: float) -> float:
+        late = monotonic() - began
+        if late > BUSY_LAG_SECONDS:
+            late = max(0.0, late - (self._readings.queued_seconds() - queued))
+        return late
 
     def _revoke(self, lag_seconds: float) -> None:
         """The loop is blocked, and frames wait unread in it: have others take them."""
