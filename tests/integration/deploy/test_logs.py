@@ -91,7 +91,8 @@ def test_what_an_app_says_is_found_by_what_said_it(talk: Any) -> None:
         own = records(talk, "--invocation", invocation)
         assert [record["message"] for record in own] == [f"hello {name}", f"warned {name}"]
     warned = records(talk, "--level", "warning", "-n", "1000")
-    assert {record["fields"]["who"] for record in warned} == set(names)
+    # A warm-up request of a snapshot says something too.
+    assert {record["fields"]["who"] for record in warned} >= set(names)
     begun, shouted = records(talk, "--run", run)
     assert (begun["kind"], begun["message"]) == ("turn", "parade begins")
     assert (shouted["kind"], shouted["step"], shouted["attempt"]) == ("step", 1, 1)
