@@ -11,7 +11,10 @@ from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 from typing import Final
 
-LENT_PACKAGES: Final = ("a2wsgi", "cffi", "cryptography", "msgpack", "uvloop", "zstandard")
+LENT_PACKAGES: Final = (
+    *("a2wsgi", "cffi", "cryptography", "msgpack", "uvloop", "zstandard"),
+    *("wsproto", "h11"),  # of WebSockets
+)
 
 
 def conflicts(layer: Path) -> tuple[str, ...]:

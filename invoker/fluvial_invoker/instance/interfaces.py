@@ -17,7 +17,9 @@ from fluvial_invoker.instance.notified import NotifiedInvocation
 from fluvial_invoker.instance.request_handlers import asgi_from_request_handler
 from fluvial_invoker.instance.thread_metering import MeteredExecutor
 from fluvial_invoker.instance.threaded import ThreadedInvocation
+from fluvial_invoker.instance.websockets import WebSocketInvocation
 from fluvial_invoker.instance.wsgi import asgi_from_wsgi
+from fluvial_invoker.instance.wsgi_websockets import SocketInvocation
 
 WEBSOCKETS: Final = frozenset({"ws", "wss"})  # schemes of requests that are handshakes
 _NO_APP: Final = b"this deployment has no HTTP function\n"
@@ -74,14 +76,8 @@ def websocket_invocation(
     loop: asyncio.AbstractEventLoop,
 ) -> HttpInvocation:
     """Return the invocation that a WebSocket's handshake asks for; `app` as `asgi_app` made it."""
-    # Imported at a first WebSocket, and not in a zygote: an app whose layer brings wsproto along
-    # has its own version of it then, and those that have no WebSockets do not pay for any.
     if interface == "wsgi":
-        from fluvial_invoker.instance.wsgi_websockets import SocketInvocation
-
         return SocketInvocation(header, link, app=app, loop=loop)
-    from fluvial_invoker.instance.websockets import WebSocketInvocation
-
     if interface != "asgi":
         app = refuse_websocket
     return WebSocketInvocation(header, link, app=app, state=state, loop=loop)

@@ -127,6 +127,18 @@ def test_texts_and_bytes_go_both_ways(shared_machine: Machine) -> None:
     asyncio.run(main())
 
 
+def test_a_jail_has_websockets_too(shared_machine: Machine) -> None:
+    async def main() -> None:
+        async with (
+            app(shared_machine, isolation="jail") as found,
+            connect(found.url("/echo")) as client,
+        ):
+            await client.send("hello")
+            assert await client.recv() == "hello"
+
+    asyncio.run(main())
+
+
 def test_the_handshake_is_as_the_app_wants_it(shared_machine: Machine) -> None:
     async def main() -> None:
         async with app(shared_machine) as found:
