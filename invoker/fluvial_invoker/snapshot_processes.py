@@ -9,11 +9,11 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 from fluvial.wire import pack
 from fluvial_invoker.app_logs import AppLogs
-from fluvial_invoker.forkers import Forker, UnfitError
+from fluvial_invoker.forkers import Forker
 from fluvial_invoker.instance.certificate import BirthCertificate
 from fluvial_invoker.instance.control import ControlType
 from fluvial_invoker.instances import write_keys
@@ -50,20 +50,14 @@ class Snapshot(Forker):
         self._is_retired = False
 
     async def open(self, keys: LoadedKeys | None) -> tuple[int, int, int]:
-        """Write its certificate, after the keys that its environment is sealed to; return the
-        descriptors that it gets.
-
-        Raises:
-            UnfitError: its socket does not take the keys.
-        """
+        """Write its certificate; return the descriptors that it gets. With `keys` a child of it,
+        which opens the environment, is given these when it asks."""
         if self._certificate.uid is not None:
             os.fchown(self._log_writer, self._certificate.uid, self._certificate.uid)
         loop = asyncio.get_running_loop()
         loop.add_reader(self._log_reader, self._read_log)
-        transport, _ = await loop.create_unix_connection(asyncio.Protocol, sock=self._control)
+        transport, _ = await loop.create_unix_connection(lambda: _KeyDesk(keys), sock=self._control)
         self._transport = transport
-        if keys is not None and not write_keys(transport, keys):
-            raise UnfitError("its socket does not take the keys")
         transport.write(pack(ControlType.BIRTH, 0, body=self._certificate.encode()))
         return self._theirs.fileno(), self._log_writer, self._control_of_snapshot.fileno()
 
@@ -124,3 +118,21 @@ class Snapshot(Forker):
         if self._transport is not None:
             self._transport.abort()
         self._logs.release(self._app)
+
+
+class _KeyDesk(asyncio.Protocol):
+    """Gives the keys out once, to whoever asks first: before the app's code is there to ask."""
+
+    def __init__(self, keys: LoadedKeys | None) -> None:
+        self._keys = keys
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        keys, self._keys = self._keys, None
+        if keys is None or self._transport is None:
+            return
+        if not write_keys(self._transport, keys):
+            self._transport.abort()  # what waits there could not be erased

@@ -31,7 +31,11 @@ from fluvial_invoker.instance.main import (
     tell_not_loaded,
 )
 from fluvial_invoker.instance.snapshot import run_snapshot
-from fluvial_invoker.instance.variables import open_variables, set_environment
+from fluvial_invoker.instance.variables import (
+    open_variables,
+    open_variables_apart,
+    set_environment,
+)
 
 
 def be_born(listener_fd: int, log_fd: int, control_fd: int, *, parent_pid: int) -> NoReturn:
@@ -78,7 +82,9 @@ def _live(parent_pid: int) -> int:
 def _set_environment(certificate: BirthCertificate, control: Control) -> None:
     spec = certificate.deployment
     opened: dict[str, str] = {}
-    if spec.sealed_environment:  # most have none: then the keys are not asked for yet
+    if spec.sealed_environment and certificate.is_snapshot:
+        opened = open_variables_apart(spec, lambda: control.ask_for_keys(spec.app))
+    elif spec.sealed_environment:  # most have none: then the keys are not asked for yet
         opened = open_variables(spec, control.keys_at_birth(spec.app))
     home = certificate.user_folder
     if not home and spec.instance.isolation == "jail":

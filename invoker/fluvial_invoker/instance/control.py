@@ -73,9 +73,18 @@ class Control:
         return self._certificate
 
     def close(self) -> None:
-        """Hear and say nothing more, and forget the keys."""
+        """Hear and say nothing more."""
         self._socket.close()
-        self._keys = None
+
+    def ask_for_keys(self, app: str) -> AppKeys:
+        """Wait for the app's keys, which did not come with the certificate."""
+        self._tell(ControlType.WANTED, None)
+        while self._keys is None:
+            data = self._socket.recv(_READ_BYTES)
+            if not data:
+                os._exit(_EXIT_INVOKER_GONE)
+            self._take(data)
+        return self.keys_at_birth(app)
 
     def keys_at_birth(self, app: str) -> AppKeys:
         """Return the app's keys as they came with the certificate; before `attach`."""

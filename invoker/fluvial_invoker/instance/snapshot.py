@@ -8,8 +8,8 @@ It is born like an instance: the app's user, limits, environment and folder, in 
 3. it collects garbage once and freezes the rest, so that a child's collector does not touch, and
    thereby copy, inherited objects; and serves fork requests.
 
-It holds no keys of the app: they were needed for the environment at most, and are forgotten before
-the import. What it writes at its own descriptors 1, 2 and 5 is the app's log.
+It holds no keys of the app: a child of its own opens the environment, where that is sealed. What
+it writes at its own descriptors 1, 2 and 5 is the app's log.
 """
 
 from __future__ import annotations

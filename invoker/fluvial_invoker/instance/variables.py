@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import NoReturn
+
+import msgpack
 
 from fluvial.encryption import AppKeys
 from fluvial.errors import DecryptionError
@@ -35,6 +38,40 @@ def open_variables(spec: DeploymentSpec, keys: AppKeys) -> dict[str, str]:
     if failed:
         raise DeploymentError(_explain(spec.app, failed))
     return opened
+
+
+def open_variables_apart(spec: DeploymentSpec, keys: Callable[[], AppKeys]) -> dict[str, str]:
+    """Return the same from a process that ends with it: this one never holds the keys.
+
+    Raises:
+        DeploymentError: a key is gone, or the process has failed.
+    """
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reader)
+        _answer(writer, spec, keys)
+    os.close(writer)
+    with open(reader, "rb") as answers:
+        data = answers.read()
+    os.waitpid(pid, 0)
+    if not data:
+        raise DeploymentError(f"the environment of app {spec.app} was not opened")
+    opened, failure = msgpack.unpackb(data)
+    if failure is not None:
+        raise DeploymentError(failure)
+    return dict(opened)
+
+
+def _answer(writer: int, spec: DeploymentSpec, keys: Callable[[], AppKeys]) -> NoReturn:
+    try:
+        with open(writer, "wb") as answer:
+            try:
+                answer.write(msgpack.packb((open_variables(spec, keys()), None)))
+            except DeploymentError as error:
+                answer.write(msgpack.packb((None, str(error))))
+    finally:
+        os._exit(0)
 
 
 def set_environment(

@@ -13,6 +13,10 @@ import pytest
 
 from fluvial.wire import FrameType
 from tests.integration.invoker.test_cold_start import layer
+from tests.integration.invoker.test_environment import with_variables
+from tests.integration.invoker.test_keys import root_of
+from tests.integration.invoker.test_lives_and_deaths import gone
+from tests.process_memory import holds
 
 APP = """
     import os, random, secrets, threading, uuid
@@ -455,6 +459,27 @@ def test_snapshots_are_given_up_when_there_is_no_room_for_them(machine: Any) -> 
         assert (await link.get()).status == (await other_link.get()).status == 200
         await leave(invoker, one, link)
         await leave(invoker, two, other_link)
+        await invoker.close()
+
+    asyncio.run(main())
+
+
+def test_a_snapshot_knows_the_environment_and_no_keys_and_ends_with_them(machine: Any) -> None:
+    async def main() -> None:
+        invoker = await machine.connect()
+        spec = await with_variables(machine, machine.spec(APP), SECRET="canary-8841")
+        found = await first_instance(invoker, spec)
+        handed, link, seen = await seen_by(invoker, spec)
+        assert (handed.tier, seen["secret"]) == ("snapshot", "canary-8841")
+        root = root_of(machine)
+        assert holds(found["pid"], [root, b"canary-8841"]) == [b"canary-8841"]
+        assert root in holds(seen["pid"], [root])
+
+        await invoker.keyring("demo", "freeze")
+        assert await invoker.death_of(handed.instance) == "keys_changed"
+        assert await invoker.snapshots() == []
+        await gone(found["pid"])
+        await link.close()
         await invoker.close()
 
     asyncio.run(main())
