@@ -112,7 +112,9 @@ WSGI = """
             start_response("200 OK", [("x-a", "1\\n2")])
             return [b"x"] * 100
         if path == "/sleep":
+            start_response("200 OK", [])(b"begun")
             time.sleep(0.2)
+            return []
         if path == "/echo":
             body = environ["wsgi.input"].read()
         else:
@@ -159,8 +161,9 @@ def test_cancelled_thread_keeps_its_place_until_it_ends(machine: Any, serve: Any
         async with serve(machine.spec(WSGI, max_concurrency=1)) as (_, _, link):
             await link.get("/hello")
             number = link.request("/sleep")
+            await link.next(number, FrameType.RESPONSE)  # the thread has begun
             link.send(FrameType.CANCEL, number, "client_gone")
-            finished = await link.next(number)
+            finished = await link.next(number, FrameType.FINISHED)
             refused = await link.next(link.request("/hello"))
 
             assert finished.header[3] == "cancelled"
