@@ -40,7 +40,10 @@ def bundle(folder: Path, *, mode: str, last: str = "charge") -> Path:
     """Write a bundle whose workflow calls `charge` or `refund` first, and `last` in the end."""
     folder.mkdir(exist_ok=True)
     (folder / "main.py").write_text(BUNDLE.format(mode=mode, last=last))
-    (folder / "fluvial.toml").write_text('name = "upgraded"\n')
+    # No snapshot: what it has imported would stay as it was, and a test changes that.
+    (folder / "fluvial.toml").write_text(
+        'name = "upgraded"\n[instance]\nsnapshot = "off"\n', encoding="utf-8"
+    )
     return folder
 
 

@@ -195,9 +195,8 @@ def test_a_failure_before_or_in_the_work_stops_neither(shared_machine: Machine) 
             await seen(found, ["did it all the same"])
 
             assert body == b"Internal Server Error"
-            while "of the work" not in shared_machine.app_log():
-                await found.get("/seen")
-            assert "of the app" in shared_machine.app_log()
+            await shared_machine.logged("of the work")
+            await shared_machine.logged("of the app")
 
     asyncio.run(main())
 
@@ -210,8 +209,7 @@ def test_work_ends_at_the_maximum_duration(shared_machine: Machine) -> None:
 
             while (await found.recorder.next_http())[1] != "ok":
                 pass
-            while "was cancelled: its invocation has to end" not in shared_machine.app_log():
-                await found.get("/seen")
+            await shared_machine.logged("was cancelled: its invocation has to end")
 
     asyncio.run(main())
 

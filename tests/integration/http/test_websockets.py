@@ -185,7 +185,7 @@ def test_a_failure_closes_with_1011(shared_machine: Machine) -> None:
 
             assert client.close_code == 1011
             assert (await found.recorder.next_http())[:2] == ("demo", "error")
-            assert "on purpose" in shared_machine.app_log()
+            await shared_machine.logged("on purpose")
 
     asyncio.run(main())
 

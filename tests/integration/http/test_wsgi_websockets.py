@@ -170,6 +170,6 @@ def test_the_thread_hears_of_an_end_as_the_end_of_its_socket(
                 while json.loads(await found.get("/")) != ["/echo"]:
                     pass
             else:
-                assert "on purpose" in shared_machine.app_log()
+                await shared_machine.logged("on purpose")
 
     asyncio.run(main())

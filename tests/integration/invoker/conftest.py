@@ -359,6 +359,16 @@ class Machine:
         found = segments(apps_folder(self.home) / app)
         return "".join(segment.path.read_text() for segment in found)
 
+    async def logged(self, text: str, app: str = "demo") -> str:
+        """Wait until the app's log holds `text`, and return the log.
+
+        Answers and logs go separate ways, and nothing tells a test that a line has arrived.
+        """
+        async with asyncio.timeout(30):
+            while text not in (log := self.app_log(app)):  # noqa: ASYNC110 - a file has no event
+                await asyncio.sleep(0.01)
+        return log
+
     @property
     def invoker_log(self) -> str:
         return (self.home / "invoker.log").read_text()

@@ -97,7 +97,7 @@ def test_failure_of_one_invocation_is_its_own(machine: Any, serve: Any, path: st
             link.send(FrameType.CANCEL, neighbour, "test")
             assert (await link.reply(neighbour)).outcome == "cancelled"
         if path == "/raise":
-            assert "ValueError: of the user" in machine.app_log()
+            await machine.logged("ValueError: of the user")
 
     asyncio.run(main())
 
